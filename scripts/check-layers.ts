@@ -34,7 +34,10 @@ function problemOf(from: string, file: string, specifier: string, declared: Set<
   if (specifier === 'node:ffi') return from === 'sys' ? undefined : 'only sys imports node:ffi';
   if (specifier.startsWith('node:')) return undefined;
   if (specifier.startsWith('.')) {
-    const target = path.relative(path.join(root, 'packages', from), path.resolve(path.dirname(file), specifier));
+    const target = path.relative(
+      path.join(root, 'packages', from),
+      path.resolve(path.dirname(file), specifier),
+    );
     return target.startsWith('..') ? 'reaches out of its package' : undefined;
   }
   const [scope, name] = specifier.split('/');
