@@ -55,12 +55,15 @@ export class AgentCallError extends ProtocolError {
   readonly method: string;
   /** A google.rpc.Code, see `Status`. */
   readonly status: number;
+  /** What the agent said. */
+  readonly detail: string;
 
-  constructor(method: string, status: number, message: string) {
+  constructor(method: string, status: number, detail: string) {
     const name = Object.entries(Status).find(([, code]) => code === status)?.[0] ?? String(status);
-    super('ERR_ARCBOX_AGENT_CALL', `The agent refused ${method} (${name}): ${message || 'no reason given'}`);
+    super('ERR_ARCBOX_AGENT_CALL', `The agent refused ${method} (${name}): ${detail || 'no reason given'}`);
     this.method = method;
     this.status = status;
+    this.detail = detail;
   }
 }
 

@@ -14,3 +14,13 @@ export * from './gen/arcbox/agent/v1/agent_pb.ts';
 export type { HelloOptions } from './handshake.ts';
 export * from './limits.ts';
 export type { OpInput } from './op-input.ts';
+export type { InputSink } from './server/input-port.ts';
+export { OutputLog } from './server/output-log.ts';
+export {
+  type AgentHandlers,
+  type AgentSession,
+  type OpAnswer,
+  OpFailure,
+  serveAgent,
+} from './server/serve-agent.ts';
+export { type ObjectEndInit, ServedObject, type ServedObjectOptions } from './server/served-object.ts';
