@@ -288,9 +288,10 @@ export class AgentClient implements AsyncDisposable {
     if (type === FrameType.data) {
       stream.onData(flags, data);
     } else if (type === FrameType.response) {
+      // The frame's bytes are valid only for now; an answer is kept. One that cannot be decoded ends the connection,
+      // and the call with it.
+      stream.onResponse(decode(ResponseSchema, new Uint8Array(data)));
       if (streamId !== HELLO_STREAM_ID) this.#streams.delete(streamId);
-      // The frame's bytes are valid only for now; an answer is kept.
-      stream.onResponse(decode(ResponseSchema, data.slice()));
     } else {
       throw violation('The agent sent a request');
     }

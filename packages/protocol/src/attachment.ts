@@ -356,7 +356,7 @@ export class AttachmentStream implements Attachment, StreamHandler {
     this.#inputNext += data.length;
     if (eof) this.#inputEof = true;
     const head = encodeChunkHead(0, offset, eof, data.length);
-    this.#context.writer.send(this.#streamId, FrameType.data, FrameFlag.remoteOpen, head, data);
+    this.#context.writer.send(this.#streamId, FrameType.data, 0, head, data);
   }
 
   #sendCredits(): void {
@@ -372,7 +372,7 @@ export class AttachmentStream implements Attachment, StreamHandler {
     output.ackedSent = output.acked;
     output.limitSent = output.acked + output.windowBytes;
     const credit = encodeCredit(channel, output.ackedSent, output.limitSent);
-    this.#context.writer.send(this.#streamId, FrameType.data, FrameFlag.remoteOpen, credit);
+    this.#context.writer.send(this.#streamId, FrameType.data, 0, credit);
   }
 
   #open(): void {

@@ -15,7 +15,7 @@ export const BATCH_OPS_MAX = 256;
 export const STREAM_WINDOW_BYTES = 1024 * 1024;
 
 /** Calls and streams in flight on one connection. */
-export const CALLS_MAX = 4096;
+export const CALLS_MAX = 1024;
 
 /** Bytes of an object's name. */
 export const OBJECT_ID_BYTES_MAX = 64;

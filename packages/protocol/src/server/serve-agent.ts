@@ -99,7 +99,7 @@ class Session implements AgentSession {
 
   #onFrame(streamId: number, type: number, flags: number, data: Uint8Array): void {
     if (type === FrameType.request) {
-      this.#onRequest(streamId, flags, decode(RequestSchema, data.slice()));
+      this.#onRequest(streamId, flags, decode(RequestSchema, new Uint8Array(data)));
       return;
     }
     if (type !== FrameType.data) throw violation('The host sent a response');

@@ -108,7 +108,7 @@ export class ServedStream {
         `The host sent bytes to ${id} up to ${frame.offset + frame.data.length}, past ${input.limit}`,
       );
     }
-    input.push(frame.data.slice(), frame.eof);
+    input.push(new Uint8Array(frame.data), frame.eof);
   }
 
   #takeCredit({ channel, acked, limit }: CreditFrame): void {
@@ -131,7 +131,7 @@ export class ServedStream {
     const acked = Math.max(input?.acked ?? 0, this.#inputStart);
     const limit = Math.max(input?.limit ?? 0, this.#inputStart);
     const credit = encodeCredit(0, acked, limit);
-    this.#writer.send(this.#streamId, FrameType.data, FrameFlag.remoteOpen, credit);
+    this.#writer.send(this.#streamId, FrameType.data, 0, credit);
   }
 
   #pump(): void {
@@ -168,7 +168,7 @@ export class ServedStream {
     const head = encodeChunkHead(output.channel, output.next, eof, data.length);
     output.next += data.length;
     output.eofSent = eof;
-    this.#writer.send(this.#streamId, FrameType.data, FrameFlag.remoteOpen, head, data);
+    this.#writer.send(this.#streamId, FrameType.data, 0, head, data);
     return true;
   }
 }
