@@ -28,6 +28,7 @@ export class ServedStream {
   readonly #onDone: (status: number, message: string) => void;
   readonly #outputs: readonly [Output, Output];
   #inputStart = 0;
+  #creditDue = false;
   #pumping = false;
   #again = false;
   #ended = false;
@@ -55,8 +56,9 @@ export class ServedStream {
     this.#sendCredit();
     if (object.input !== undefined) {
       object.input.onAcked = () => {
-        this.#sendCredit();
-        this.#pump();
+        if (this.#creditDue) return;
+        this.#creditDue = true;
+        setImmediate(() => this.#sendDueCredit());
       };
     }
     this.#pump();
@@ -122,6 +124,13 @@ export class ServedStream {
     }
     output.log.ack(acked);
     output.limit = limit;
+    this.#pump();
+  }
+
+  #sendDueCredit(): void {
+    this.#creditDue = false;
+    if (this.#ended) return;
+    this.#sendCredit();
     this.#pump();
   }
 
