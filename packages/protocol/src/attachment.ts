@@ -75,7 +75,8 @@ export interface Attachment {
    * Sends input; answered when it is queued within the agent's credit (not yet acknowledged). The bytes belong to the
    * attachment until they are acknowledged: do not change them. Calls are served in order.
    *
-   * Throws `ProtocolError` when the stream or the epoch ends first (`ERR_ARCBOX_AGENT_STREAM_ENDED`, `…_CLOSED`).
+   * Throws `ProtocolError` when the stream or the epoch ends first, or the object takes no input
+   * (`ERR_ARCBOX_AGENT_STREAM_ENDED`, `…_CLOSED`).
    */
   write(data: Uint8Array, options?: { eof?: boolean }): Promise<void>;
   /** Input offset before which the object has taken everything. */
@@ -83,8 +84,9 @@ export interface Attachment {
   /** Input that was written and is not acknowledged; for the next epoch's `attach`. */
   unacked(): UnackedInput;
   /**
-   * Settles when the agent ended the stream: all output was delivered. Also after `detach`. Rejects with
-   * `ProtocolError` when the epoch ended first.
+   * Settles when the agent ended the stream: the object has ended and all its output was delivered and acknowledged.
+   * Also after `detach`. Rejects with `ProtocolError` when the epoch ended first, with `AgentCallError`
+   * (`Status.aborted`) when another attachment took the object or it was released.
    */
   readonly closed: Promise<void>;
   /** Ends the stream; the object stays. No chunk is handed out afterwards. */
@@ -133,6 +135,7 @@ export class AttachmentStream implements Attachment, StreamHandler {
   #inputLimit = 0;
   #inputEof = false;
   #inputStarted = false;
+  #takesNoInput = false;
   #pending: PendingInput[] = [];
   #resumed: UnackedInput | undefined;
   #credit: PromiseWithResolvers<void> | undefined;
@@ -295,6 +298,7 @@ export class AttachmentStream implements Attachment, StreamHandler {
   /** The first credit says where the agent's input stands; what it already took of the earlier epoch's is dropped. */
   #startInput(acked: number, limit: number): void {
     this.#inputLimit = limit;
+    this.#takesNoInput = limit === 0;
     const resumed = this.#resumed;
     this.#resumed = undefined;
     if (resumed === undefined) {
@@ -326,6 +330,14 @@ export class AttachmentStream implements Attachment, StreamHandler {
       throw new ProtocolError(
         'ERR_ARCBOX_AGENT_STREAM_ENDED',
         `The input of ${this.id} has already been ended`,
+      );
+    }
+    if (this.#endReason !== undefined) throw this.#endReason;
+    if (this.#takesNoInput) {
+      if (data.length === 0) return;
+      throw new ProtocolError(
+        'ERR_ARCBOX_AGENT_STREAM_ENDED',
+        `${this.id} takes no input; it has to be made with standard input for that`,
       );
     }
     let at = 0;

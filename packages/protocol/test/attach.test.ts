@@ -137,7 +137,7 @@ test('a new epoch goes on at the acknowledged offsets, both ways', async () => {
   gate.resolve();
 
   await using second = await connectedPair(handlers);
-  const after = await second.client.attach('o', {
+  const after: Attachment = await second.client.attach('o', {
     output: { offset: acked },
     input: unacked,
     onChunk({ channel, offset, data }) {
@@ -145,6 +145,7 @@ test('a new epoch goes on at the acknowledged offsets, both ways', async () => {
       assert.equal(offset, acked);
       output.push(Buffer.from(data));
       acked += data.length;
+      setImmediate(() => after.ack(1, offset + data.length));
     },
   });
   await after.write(input.subarray(kept), { eof: true });
@@ -200,9 +201,24 @@ test('a second attachment ends the first; a handler that throws ends its own', a
   void object.output.write(Buffer.from('x'));
   await assert.rejects(second.closed, boom);
   await assert.rejects(second.write(Buffer.from('x')), boom);
-  const third = await pair.client.attach('o', { onChunk() {} });
+  const third: Attachment = await pair.client.attach('o', {
+    onChunk: ({ channel, offset, data }) => setImmediate(() => third.ack(channel, offset + data.length)),
+  });
   object.finish({ code: 0 });
   await third.closed;
+});
+
+test('an object without input refuses bytes, and takes the end of none', async () => {
+  const object = new ServedObject({ id: 'o' });
+  await using pair = await connectedPair(objectsOnly(object));
+  const attachment = await pair.client.attach('o', { onChunk() {} });
+  await assert.rejects(attachment.write(Buffer.from('x')), {
+    code: 'ERR_ARCBOX_AGENT_STREAM_ENDED',
+    message: /no input/,
+  });
+  await attachment.write(Buffer.alloc(0), { eof: true });
+  object.finish({ code: 0 });
+  await attachment.closed;
 });
 
 test('acknowledgements are coalesced', async () => {

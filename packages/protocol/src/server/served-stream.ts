@@ -159,10 +159,8 @@ export class ServedStream {
       }
     }
     this.#pumping = false;
-    const { input, ended } = this.#object;
-    if (this.#outputs.every(({ eofSent }) => eofSent) && (ended || input === undefined || input.ended)) {
-      this.end(Status.ok, '');
-    }
+    const over = this.#outputs.every(({ eofSent, log }) => eofSent && log.acked === log.end);
+    if (over && this.#object.ended) this.end(Status.ok, '');
   }
 
   /** One chunk, so that the channels take turns. */
