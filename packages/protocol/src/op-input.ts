@@ -1,21 +1,23 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { OpSchema } from './gen/arcbox/agent/v1/agent_pb.ts';
 
-/** Takes a number wherever the message has a 64-bit integer. */
-type Numbers<T> = T extends bigint
+/** Plain objects (not messages made before), that take a number wherever the message has a 64-bit integer. */
+type Plain<T> = T extends bigint
   ? bigint | number
   : T extends Uint8Array
     ? Uint8Array
     : T extends readonly (infer Item)[]
-      ? readonly Numbers<Item>[]
-      : T extends object
-        ? { readonly [Key in keyof T]: Numbers<T[Key]> }
-        : T;
+      ? readonly Plain<Item>[]
+      : T extends { readonly $typeName: string }
+        ? never
+        : T extends object
+          ? { readonly [Key in keyof T as Key extends '$typeName' ? never : Key]: Plain<T[Key]> }
+          : T;
 
 type OpOneof = NonNullable<Extract<MessageInitShape<typeof OpSchema>, { $typeName?: never }>['op']>;
 
 type OpCase<T> = T extends { case: infer Case extends string; value?: infer Value }
-  ? { readonly case: Case; readonly value: Numbers<Value> }
+  ? { readonly case: Case; readonly value: Plain<Value> }
   : never;
 
 /**
