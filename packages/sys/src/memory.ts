@@ -1,0 +1,79 @@
+/** Memory as files: memfd, sparse copies, and reading another process's memory. */
+import { SysError } from './errors.ts';
+import { address, check, errno, libc } from './libc.ts';
+
+const MFD_CLOEXEC = 1;
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+const ENXIO = 6;
+/** One call copies at most this much, so that the event loop is never held for long. */
+const COPY_BYTES_MAX = 8 * 1024 * 1024;
+/** IOV_MAX of Linux. */
+export const READ_RANGES_MAX = 1024;
+
+/**
+ * An anonymous file in memory; the name is for /proc only. The caller closes the descriptor.
+ *
+ * @throws {SysError}
+ */
+export function memfdCreate(name: string): number {
+  return check('memfd_create', libc.memfd_create(name, MFD_CLOEXEC));
+}
+
+/**
+ * Copies the data of a sparse file over another one, holes left out. Both positions are moved. Gives the event
+ * loop a turn after every 8 MiB. Returns the bytes copied.
+ *
+ * @throws {SysError}
+ */
+export async function copySparse(from: number, to: number): Promise<number> {
+  let copied = 0;
+  for (let at = 0n; ; ) {
+    const data = libc.lseek(from, at, SEEK_DATA);
+    if (data < 0n) {
+      const number = errno();
+      if (number === ENXIO) return copied; // no data after this
+      throw SysError.fromErrno('lseek', number);
+    }
+    const hole = check('lseek', libc.lseek(from, data, SEEK_HOLE));
+    check('lseek', libc.lseek(from, data, 0));
+    check('lseek', libc.lseek(to, data, 0));
+    for (let left = hole - data; left > 0n; ) {
+      const part = left < BigInt(COPY_BYTES_MAX) ? left : BigInt(COPY_BYTES_MAX);
+      const sent = check('sendfile', libc.sendfile(to, from, null, part));
+      if (sent === 0n) throw SysError.fromErrno('sendfile: the file became shorter', 5);
+      left -= sent;
+      copied += Number(sent);
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
+    at = hole;
+  }
+}
+
+export interface MemoryRange {
+  readonly start: bigint;
+  /** Bytes. */
+  readonly length: number;
+}
+
+/**
+ * Reads up to 1024 ranges of a process's memory, one after the other into `into`, as ptrace would be
+ * allowed to.
+ *
+ * @throws {SysError} also when not all of it could be read.
+ */
+export function readProcessMemory(pid: number, ranges: readonly MemoryRange[], into: Uint8Array): void {
+  if (ranges.length > READ_RANGES_MAX) throw new RangeError(`cannot read ${ranges.length} ranges at once`);
+  const total = ranges.reduce((sum, range) => sum + range.length, 0);
+  if (total > into.byteLength) throw new RangeError(`${total} bytes do not fit into ${into.byteLength}`);
+  const local = Buffer.alloc(16);
+  local.writeBigUInt64LE(address(into), 0);
+  local.writeBigUInt64LE(BigInt(total), 8);
+  const remote = Buffer.alloc(16 * ranges.length);
+  for (const [i, range] of ranges.entries()) {
+    remote.writeBigUInt64LE(range.start, i * 16);
+    remote.writeBigUInt64LE(BigInt(range.length), i * 16 + 8);
+  }
+  const read = check('process_vm_readv', libc.process_vm_readv(pid, local, 1n, remote, BigInt(ranges.length), 0n));
+  if (Number(read) !== total) throw SysError.fromErrno('process_vm_readv: only a part was read', 14);
+}
