@@ -41,7 +41,8 @@ export function socketFd(socket: Socket): number {
  * @throws {SysError}
  */
 export function sendFds(fd: number, data: Uint8Array, fds: readonly number[]): number {
-  if (fds.length === 0 || fds.length > FDS_PER_MESSAGE_MAX) throw new RangeError(`cannot send ${fds.length} descriptors`);
+  if (fds.length === 0 || fds.length > FDS_PER_MESSAGE_MAX)
+    throw new RangeError(`cannot send ${fds.length} descriptors`);
   const controlBytes = CMSG_HEADER_BYTES + ((fds.length * 4 + 7) & ~7);
   const control = Buffer.alloc(controlBytes);
   control.writeBigUInt64LE(BigInt(CMSG_HEADER_BYTES + fds.length * 4), 0);

@@ -74,6 +74,9 @@ export function readProcessMemory(pid: number, ranges: readonly MemoryRange[], i
     remote.writeBigUInt64LE(range.start, i * 16);
     remote.writeBigUInt64LE(BigInt(range.length), i * 16 + 8);
   }
-  const read = check('process_vm_readv', libc.process_vm_readv(pid, local, 1n, remote, BigInt(ranges.length), 0n));
+  const read = check(
+    'process_vm_readv',
+    libc.process_vm_readv(pid, local, 1n, remote, BigInt(ranges.length), 0n),
+  );
   if (Number(read) !== total) throw SysError.fromErrno('process_vm_readv: only a part was read', 14);
 }

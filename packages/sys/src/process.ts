@@ -42,7 +42,10 @@ export class PidFd implements Disposable {
    * @throws {SysError} ESRCH when there is no such process.
    */
   static open(pid: number, startTime?: string): PidFd {
-    const pidfd = new PidFd(pid, Number(check('pidfd_open', libc.syscall(SYS_PIDFD_OPEN, BigInt(pid), 0n, 0n, 0n))));
+    const pidfd = new PidFd(
+      pid,
+      Number(check('pidfd_open', libc.syscall(SYS_PIDFD_OPEN, BigInt(pid), 0n, 0n, 0n))),
+    );
     try {
       // After the open: from here on the pid cannot be reused unnoticed.
       if (startTime !== undefined && processStartTime(pid) !== startTime) {

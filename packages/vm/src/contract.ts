@@ -7,6 +7,7 @@
  * callers ask instead of knowing the driver.
  */
 import type { Duplex } from 'node:stream';
+import type { AgentClient } from '@arcbox/protocol';
 
 export type Architecture = 'x86_64' | 'aarch64';
 
@@ -150,10 +151,10 @@ export interface RunningVm extends AsyncDisposable {
   readonly hotDisks: readonly HotDisk[];
 
   /**
-   * Opens the agent's channel. One connection at a time: the earlier one must have been closed.
-   * The protocol's handshake is the caller's.
+   * The agent's client: the one that was greeted when the machine got ready, for as long as it is open; then a new
+   * connection, which is a new epoch. Every caller shares it, and it ends with the machine.
    */
-  openAgentChannel(): Promise<Duplex>;
+  openAgent(): Promise<AgentClient>;
   /** Connects to the frames of network card `index`. */
   openNic(index: number): Promise<Duplex>;
 

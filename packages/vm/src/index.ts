@@ -1,1 +1,6 @@
 export * from './contract.ts';
+export { VmError, type VmErrorCode } from './errors.ts';
+export { FAULT_POINTS, type FaultHook, type FaultPoint } from './faults.ts';
+export { QemuDriver, type QemuDriverOptions } from './qemu/driver.ts';
+export type { Accelerator } from './qemu/machine-types.ts';
+export { QmpClient, QmpError, type QmpEvent } from './qmp.ts';

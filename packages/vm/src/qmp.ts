@@ -92,7 +92,11 @@ export class QmpClient {
       }
     });
     socket.on('error', (cause) => {
-      fail(new VmError('ERR_ARCBOX_VM_MONITOR', `The connection to QEMU's monitor failed: ${cause.message}`, { cause }));
+      fail(
+        new VmError('ERR_ARCBOX_VM_MONITOR', `The connection to QEMU's monitor failed: ${cause.message}`, {
+          cause,
+        }),
+      );
     });
     socket.once('close', () => {
       fail(new VmError('ERR_ARCBOX_VM_MONITOR', "The connection to QEMU's monitor was closed"));
@@ -118,7 +122,10 @@ export class QmpClient {
   async execute(command: string, args: Json = {}, options: ExecuteOptions = {}): Promise<Json> {
     if (this.#ended !== undefined) throw this.#ended;
     if (this.#pending.size >= QMP_PENDING_MAX) {
-      throw new VmError('ERR_ARCBOX_VM_MONITOR', `${QMP_PENDING_MAX} monitor commands wait for their answers already`);
+      throw new VmError(
+        'ERR_ARCBOX_VM_MONITOR',
+        `${QMP_PENDING_MAX} monitor commands wait for their answers already`,
+      );
     }
     const id = this.#nextId++;
     const line = `${JSON.stringify({ execute: command, arguments: args, id })}\n`;
@@ -129,7 +136,9 @@ export class QmpClient {
     const timeoutMs = options.timeoutMs ?? QMP_TIMEOUT_MS;
     const timer = setTimeout(() => {
       this.#pending.delete(id);
-      answer.reject(new VmError('ERR_ARCBOX_VM_TIMEOUT', `QEMU did not answer ${command} within ${timeoutMs} ms`));
+      answer.reject(
+        new VmError('ERR_ARCBOX_VM_TIMEOUT', `QEMU did not answer ${command} within ${timeoutMs} ms`),
+      );
     }, timeoutMs);
     const sent = this.#sending.then(() => this.#send(line, options.fds ?? []));
     this.#sending = sent.catch(() => undefined);
@@ -154,7 +163,11 @@ export class QmpClient {
    *
    * @throws {VmError} when the connection ended, `ERR_ARCBOX_VM_TIMEOUT`.
    */
-  waitForEvent(accept: (event: QmpEvent) => boolean, what: string, timeoutMs = QMP_TIMEOUT_MS): Promise<QmpEvent> {
+  waitForEvent(
+    accept: (event: QmpEvent) => boolean,
+    what: string,
+    timeoutMs = QMP_TIMEOUT_MS,
+  ): Promise<QmpEvent> {
     const { promise, resolve, reject } = Promise.withResolvers<QmpEvent>();
     promise.catch(() => undefined);
     const stop = this.onEvent((event) => {
@@ -198,24 +211,25 @@ export class QmpClient {
   }
 
   #onMessage(message: Json): void {
-    if (typeof message['event'] === 'string') {
-      const data = isObject(message['data']) ? message['data'] : {};
-      const event = { name: message['event'], data };
+    if (typeof message.event === 'string') {
+      const data = isObject(message.data) ? message.data : {};
+      const event = { name: message.event, data };
       for (const listener of [...this.#listeners]) listener(event);
       return;
     }
-    const id = message['id'];
+    const id = message.id;
     const pending = typeof id === 'number' ? this.#pending.get(id) : undefined;
-    const error = message['error'];
+    const error = message.error;
     if (pending === undefined) {
       if (!isObject(error)) return; // the negotiation's answer, or one that came after its time-out
-      if (id === 0) throw new VmError('ERR_ARCBOX_VM_MONITOR', `QEMU refused to negotiate: ${String(error['desc'])}`);
+      if (id === 0)
+        throw new VmError('ERR_ARCBOX_VM_MONITOR', `QEMU refused to negotiate: ${String(error.desc)}`);
       return;
     }
     if (isObject(error)) {
-      pending.reject(new QmpError(pending.command, String(error['class']), String(error['desc'])));
+      pending.reject(new QmpError(pending.command, String(error.class), String(error.desc)));
     } else {
-      pending.resolve(message['return']);
+      pending.resolve(message.return);
     }
   }
 
@@ -246,7 +260,10 @@ class LineReader {
     this.#parts.push(rest);
     this.#length += rest.length;
     if (this.#length > QMP_LINE_BYTES_MAX) {
-      throw new VmError('ERR_ARCBOX_VM_MONITOR', `QEMU's monitor sent a line of more than ${QMP_LINE_BYTES_MAX} bytes`);
+      throw new VmError(
+        'ERR_ARCBOX_VM_MONITOR',
+        `QEMU's monitor sent a line of more than ${QMP_LINE_BYTES_MAX} bytes`,
+      );
     }
   }
 }
@@ -256,19 +273,25 @@ function parse(line: string): Json {
   try {
     message = JSON.parse(line);
   } catch (cause) {
-    throw new VmError('ERR_ARCBOX_VM_MONITOR', `QEMU's monitor sent something that is no JSON: ${line.slice(0, 100)}`, {
-      cause,
-    });
+    throw new VmError(
+      'ERR_ARCBOX_VM_MONITOR',
+      `QEMU's monitor sent something that is no JSON: ${line.slice(0, 100)}`,
+      {
+        cause,
+      },
+    );
   }
-  if (!isObject(message)) throw new VmError('ERR_ARCBOX_VM_MONITOR', "QEMU's monitor sent something that is no object");
+  if (!isObject(message))
+    throw new VmError('ERR_ARCBOX_VM_MONITOR', "QEMU's monitor sent something that is no object");
   return message;
 }
 
 function versionOf(greeting: Json): string {
-  const qmp = greeting['QMP'];
-  const version = isObject(qmp) && isObject(qmp['version']) ? qmp['version']['qemu'] : undefined;
-  if (!isObject(version)) throw new VmError('ERR_ARCBOX_VM_MONITOR', "QEMU's monitor did not greet as a monitor does");
-  return `${String(version['major'])}.${String(version['minor'])}.${String(version['micro'])}`;
+  const qmp = greeting.QMP;
+  const version = isObject(qmp) && isObject(qmp.version) ? qmp.version.qemu : undefined;
+  if (!isObject(version))
+    throw new VmError('ERR_ARCBOX_VM_MONITOR', "QEMU's monitor did not greet as a monitor does");
+  return `${String(version.major)}.${String(version.minor)}.${String(version.micro)}`;
 }
 
 function isObject(value: unknown): value is Json {

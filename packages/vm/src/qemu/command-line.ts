@@ -115,7 +115,10 @@ export function buildLaunch(input: LaunchInput): Launch {
   guardian.push('--log', `${VMM_LOG}=2`, '--log', `${CONSOLE_LOG}=1`);
   if (config.lifetime.kind === 'adoptable') {
     const { orphanGraceMs } = config.lifetime;
-    guardian.push('--orphan-ms', orphanGraceMs === Number.POSITIVE_INFINITY ? '-1' : String(Math.ceil(orphanGraceMs)));
+    guardian.push(
+      '--orphan-ms',
+      orphanGraceMs === Number.POSITIVE_INFINITY ? '-1' : String(Math.ceil(orphanGraceMs)),
+    );
   }
   if (input.uid !== undefined) guardian.push('--uid', String(input.uid));
   guardian.push(...input.cgroupArgs);

@@ -83,7 +83,8 @@ export class Lease {
       stdio: ['ignore', 'ignore', 'ignore', 'pipe', ...fds],
     });
     const stream = child.stdio[3];
-    if (!isDuplex(stream)) throw new VmError('ERR_ARCBOX_VM_HOST', `The guardian ${guardian} got no connection`);
+    if (!isDuplex(stream))
+      throw new VmError('ERR_ARCBOX_VM_HOST', `The guardian ${guardian} got no connection`);
     child.once('error', (cause) => stream.destroy(cause));
     // The lease tells when it is over; the process as such need not keep us alive.
     child.unref();
@@ -99,7 +100,9 @@ export class Lease {
    */
   static async connect(path: string): Promise<Lease> {
     const socket = await connectUnix(path).catch((cause: unknown) => {
-      throw new VmError('ERR_ARCBOX_VM_GONE', `No guardian listens on ${path}: ${reasonOf(cause)}`, { cause });
+      throw new VmError('ERR_ARCBOX_VM_GONE', `No guardian listens on ${path}: ${reasonOf(cause)}`, {
+        cause,
+      });
     });
     return new Lease(socket, undefined);
   }
@@ -146,13 +149,17 @@ function startFailure(text: string): VmError {
   if (match?.[2] !== undefined) {
     return new VmError('ERR_ARCBOX_VM_HOST', `The guardian could not ${match[2]} (errno ${match[1]})`);
   }
-  return new VmError('ERR_ARCBOX_VM_HOST', 'The guardian ended before it had started the machine; is its file executable?');
+  return new VmError(
+    'ERR_ARCBOX_VM_HOST',
+    'The guardian ended before it had started the machine; is its file executable?',
+  );
 }
 
 function parseEnd(text: Buffer): LeaseEnd {
   const head = text.toString('latin1');
   const match = /^exit code=(-?[0-9]+) signal=([0-9]+) by=(\w+)((?: [\w.]+=[0-9]+)*)\n/m.exec(head);
-  if (match === null) return head.startsWith('fail ') || head.includes('\nfail ') ? failed() : { kind: 'lost' };
+  if (match === null)
+    return head.startsWith('fail ') || head.includes('\nfail ') ? failed() : { kind: 'lost' };
   const logs = new Map<string, string>();
   let at = match.index + match[0].length;
   for (const entry of (match[4] ?? '').trim().split(' ')) {

@@ -1,0 +1,271 @@
+/** A running QEMU machine. */
+import path from 'node:path';
+import type { Duplex } from 'node:stream';
+import type { AgentClient } from '@arcbox/protocol';
+import type {
+  DiskConfig,
+  HotDisk,
+  RunningVm,
+  Snapshot,
+  VmConfig,
+  VmExit,
+  VmHandle,
+  VmInspect,
+  VmState,
+} from '../contract.ts';
+import { VmError } from '../errors.ts';
+import type { FaultHook } from '../faults.ts';
+import { STOP_TIMEOUT_MS } from '../limits.ts';
+import type { QmpClient } from '../qmp.ts';
+import { attachHotDisk, detachHotDisk } from './hot-disks.ts';
+import { inspectMachine } from './inspect.ts';
+import { greetAgent, type Launched } from './launch.ts';
+import { connectUnix, type Lease } from './lease.ts';
+import { toVmExit } from './machine-exit.ts';
+import type { Accelerator, MachineType } from './machine-types.ts';
+import { releaseLost } from './release.ts';
+import { nicSocket } from './run-dir.ts';
+import { writeSnapshot } from './snapshot.ts';
+
+export interface QemuVmInit {
+  readonly handle: VmHandle;
+  readonly machineType: MachineType;
+  readonly accelerator: Accelerator;
+  readonly cgroups: readonly string[];
+  readonly hotDisks: readonly HotDisk[];
+  readonly state: VmState;
+  /** Path of the memory that a clone maps privately. */
+  readonly privateMemoryPath: string | undefined;
+  readonly fault: FaultHook;
+}
+
+export class QemuVm implements RunningVm {
+  readonly name: string;
+  readonly config: VmConfig;
+  readonly handle: VmHandle;
+  readonly exited: Promise<VmExit>;
+  readonly #init: QemuVmInit;
+  readonly #lease: Lease;
+  readonly #qmp: QmpClient;
+  #agent: Promise<AgentClient> | undefined;
+  #state: VmState;
+  #stopAsked = false;
+  #disowned = false;
+  #hotDisks: readonly HotDisk[];
+  /** Commands that change the machine run one after the other. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(
+    init: QemuVmInit,
+    launched: Omit<Launched, 'agent'> & { readonly agent: AgentClient | undefined },
+  ) {
+    this.#init = init;
+    this.name = init.handle.config.name;
+    this.config = init.handle.config;
+    this.handle = init.handle;
+    this.#lease = launched.lease;
+    this.#qmp = launched.qmp;
+    this.#state = init.state;
+    this.#hotDisks = init.hotDisks;
+    if (launched.agent !== undefined) this.#keepAgent(Promise.resolve(launched.agent));
+    this.#qmp.onEvent((event) => {
+      if (this.#state === 'stopped') return;
+      if (event.name === 'STOP') this.#state = 'paused';
+      if (event.name === 'RESUME') this.#state = 'running';
+    });
+    this.exited = this.#watch();
+  }
+
+  get state(): VmState {
+    return this.#state;
+  }
+
+  get hotDisks(): readonly HotDisk[] {
+    return this.#hotDisks;
+  }
+
+  openAgent(): Promise<AgentClient> {
+    if (this.#agent === undefined) {
+      this.#mustBe('running');
+      const { agentSecret, runDir } = this.handle;
+      const secret = Buffer.from(agentSecret, 'hex');
+      this.#keepAgent(greetAgent({ runDir, secret }, this.config.bootTimeoutMs));
+    }
+    const agent = this.#agent;
+    if (agent === undefined) throw this.#gone();
+    return agent;
+  }
+
+  async openNic(index: number): Promise<Duplex> {
+    this.#mustLive();
+    if (this.config.nics[index] === undefined) {
+      throw new VmError('ERR_ARCBOX_VM_CONFIG', `The machine ${this.name} has no network card ${index}`);
+    }
+    return connectUnix(path.join(this.handle.runDir, nicSocket(index)));
+  }
+
+  pause(): Promise<void> {
+    return this.#exclusive(async () => {
+      this.#mustBe('running');
+      await this.#qmp.execute('stop');
+      this.#state = 'paused';
+    });
+  }
+
+  resume(): Promise<void> {
+    return this.#exclusive(async () => {
+      this.#mustBe('paused');
+      await this.#qmp.execute('cont');
+      this.#state = 'running';
+    });
+  }
+
+  snapshot(directory: string): Promise<Snapshot> {
+    return this.#exclusive(async () => {
+      this.#mustLive();
+      return writeSnapshot({
+        qmp: this.#qmp,
+        handle: this.handle,
+        hotDisks: this.#hotDisks,
+        paused: this.#state === 'paused',
+        privateMemoryPath: this.#init.privateMemoryPath,
+        directory,
+        fault: this.#init.fault,
+      });
+    });
+  }
+
+  attachDisk(disk: DiskConfig): Promise<HotDisk> {
+    return this.#exclusive(async () => {
+      this.#mustLive();
+      const taken = [...this.config.disks, ...this.#hotDisks];
+      if (taken.some(({ id }) => id === disk.id)) {
+        throw new VmError('ERR_ARCBOX_VM_DISK', `The machine ${this.name} has a disk ${disk.id} already`);
+      }
+      const hotDisk = await attachHotDisk(this.#qmp, disk, this.#hotDisks, this.#init.fault);
+      this.#hotDisks = [...this.#hotDisks, hotDisk];
+      return hotDisk;
+    });
+  }
+
+  detachDisk(id: string): Promise<void> {
+    return this.#exclusive(async () => {
+      this.#mustLive();
+      const disk = this.#hotDisks.find((hotDisk) => hotDisk.id === id);
+      if (disk === undefined) {
+        throw new VmError('ERR_ARCBOX_VM_DISK', `The machine ${this.name} has no hot-plugged disk ${id}`);
+      }
+      await detachHotDisk(this.#qmp, disk);
+      this.#hotDisks = this.#hotDisks.filter((hotDisk) => hotDisk !== disk);
+    });
+  }
+
+  async inspect(): Promise<VmInspect> {
+    this.#mustLive();
+    return inspectMachine(this.handle, this.#init, this.#qmp.version);
+  }
+
+  async stop(options: { timeoutMs?: number } = {}): Promise<VmExit> {
+    if (this.#state === 'stopped') return this.exited;
+    const timeoutMs = options.timeoutMs ?? STOP_TIMEOUT_MS;
+    // A paused guest cannot hear us.
+    if (this.#state === 'paused') return this.kill();
+    this.#stopAsked = true;
+    const timer = setTimeout(() => this.#lease.kill(), timeoutMs);
+    try {
+      await this.#askToShutDown(timeoutMs);
+      return await this.exited;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  kill(): Promise<VmExit> {
+    if (this.#state !== 'stopped') this.#lease.kill();
+    return this.exited;
+  }
+
+  async disown(): Promise<void> {
+    if (this.config.lifetime.kind !== 'adoptable') {
+      throw new VmError(
+        'ERR_ARCBOX_VM_STATE',
+        `The machine ${this.name} is ephemeral; it cannot go on without its owner`,
+      );
+    }
+    this.#mustLive();
+    this.#disowned = true;
+    this.#state = 'stopped';
+    await this.#closeAgent();
+    this.#qmp.close();
+    this.#lease.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#disowned) await this.kill();
+  }
+
+  async #watch(): Promise<VmExit> {
+    const end = await this.#lease.ended;
+    // After `disown` nobody here is to learn of the machine's end.
+    if (end.kind === 'closed') return new Promise(() => undefined);
+    this.#state = 'stopped';
+    this.#qmp.close();
+    await this.#closeAgent();
+    const exit = toVmExit(end, { stopAsked: this.#stopAsked });
+    if (end.kind !== 'lost') return exit;
+    try {
+      await releaseLost(this.handle.runDir, this.#init.cgroups, this.handle);
+      return exit;
+    } catch (error) {
+      return { ...exit, detail: `${exit.detail}; and not all of it could be removed: ${String(error)}` };
+    }
+  }
+
+  /** Failing to ask is not an error: the time-out ends the machine then. */
+  async #askToShutDown(timeoutMs: number): Promise<void> {
+    try {
+      await this.#init.fault('stop:asked');
+      const agent = await this.openAgent();
+      const reboot = this.#init.machineType.endsByReset;
+      await agent.batch([{ case: 'shutdown', value: { reboot } }], { timeoutMs });
+    } catch {
+      // The agent is gone before it could answer, or does not answer; either way the end of the lease tells.
+    }
+  }
+
+  #keepAgent(agent: Promise<AgentClient>): void {
+    this.#agent = agent;
+    const forget = (): void => {
+      if (this.#agent === agent) this.#agent = undefined;
+    };
+    agent.then((client) => client.closed.then(forget), forget);
+  }
+
+  async #closeAgent(): Promise<void> {
+    const agent = this.#agent;
+    this.#agent = undefined;
+    const client = await agent?.catch(() => undefined);
+    await client?.close();
+  }
+
+  #exclusive<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(work);
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+
+  #mustLive(): void {
+    if (this.#state === 'stopped') throw this.#gone();
+  }
+
+  #mustBe(state: VmState): void {
+    this.#mustLive();
+    if (this.#state !== state) {
+      throw new VmError('ERR_ARCBOX_VM_STATE', `The machine ${this.name} is ${this.#state}, not ${state}`);
+    }
+  }
+
+  #gone(): VmError {
+    return new VmError('ERR_ARCBOX_VM_GONE', `The machine ${this.name} does not run any more`);
+  }
+}
