@@ -85,6 +85,8 @@ export interface Snapshot {
   readonly config: VmConfig;
   /** Disks that were hot-plugged when the snapshot was taken. */
   readonly hotDisks: readonly HotDisk[];
+  /** 32 hex digits. The agent in the memory knows its machine's secret, so every clone has it too. */
+  readonly agentSecret: string;
 }
 
 export interface HotDisk extends DiskConfig {
@@ -126,6 +128,11 @@ export interface RestoreOptions {
   readonly lifetime: Lifetime;
   /** How long until the agent must have answered, in ms. */
   readonly timeoutMs: number;
+  /**
+   * Paths for disks of the snapshot, by id: a disk that is written must be each clone's own. The others keep
+   * the path that the snapshot has.
+   */
+  readonly diskPaths?: Readonly<Record<string, string>>;
 }
 
 export interface PreparedVm extends AsyncDisposable {
@@ -161,8 +168,9 @@ export interface RunningVm extends AsyncDisposable {
   pause(): Promise<void>;
   resume(): Promise<void>;
   /**
-   * Writes a snapshot into `directory` (made by the caller, on tmpfs for `template` memory). The machine is left paused
-   * when it is a template (its memory file is the snapshot), otherwise as it was.
+   * Writes a snapshot into `directory` (made by the caller; best on tmpfs, where clones share its pages). The machine
+   * is left paused when it is a template (its memory file is the snapshot), otherwise as it was. To have disks as of the
+   * same moment: pause, snapshot, copy them, resume.
    */
   snapshot(directory: string): Promise<Snapshot>;
   attachDisk(disk: DiskConfig): Promise<HotDisk>;

@@ -52,6 +52,8 @@ export interface Launch {
   readonly guardianArgs: string[];
   /** Descriptors of ours, in the order in which the guardian gets them from 4 on. */
   readonly fds: number[];
+  /** What the monitor is to load before the machine runs; `undefined` when it boots. */
+  readonly incoming: string | undefined;
 }
 
 export function buildLaunch(input: LaunchInput): Launch {
@@ -73,7 +75,9 @@ export function buildLaunch(input: LaunchInput): Launch {
     ...['-nodefaults', '-no-user-config', '-no-reboot', '-display', 'none'],
     ...['-sandbox', 'on,spawn=deny,elevateprivileges=deny,resourcecontrol=deny'],
     ...['-global', 'virtio-mmio.force-legacy=off'],
-    ...['-global', 'migration.send-configuration=off'],
+    // A saved device state has no configuration section, and a clone has nobody to announce itself to. (QEMU 7.2
+    // crashes on a packet sent before its `stream` netdev has begun to listen; an announcement is one.)
+    ...['-global', 'migration.send-configuration=off', '-global', 'migration.announce-rounds=0'],
     ...['-object', memoryObject(input, pass, guardian)],
     // The console's output goes through the guardian, which bounds it; there is no input.
     ...['-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console'],
@@ -102,13 +106,15 @@ export function buildLaunch(input: LaunchInput): Launch {
     vmm.push('-blockdev', JSON.stringify(blockNode(disk, fds.length)));
     vmm.push('-device', JSON.stringify(scsiDisk(disk)));
   }
+  let incoming: string | undefined;
   if (input.kvmFd !== undefined) guardian.push('--inject', `${KVM_PATH}=${pass(input.kvmFd)}`);
   if (input.start.kind === 'boot') {
     vmm.push('-kernel', `/proc/self/fd/${pass(input.start.kernelFd)}`);
     vmm.push('-initrd', `/proc/self/fd/${pass(input.start.initramfsFd)}`);
     vmm.push('-append', kernelCommandLine(machineType, config));
   } else {
-    vmm.push('-incoming', `fd:${pass(input.start.stateFd)}`);
+    incoming = `fd:${pass(input.start.stateFd)}`;
+    vmm.push('-incoming', 'defer');
   }
 
   guardian.push('--keep-fd-max', String(OWNER_FD + fds.length));
@@ -122,7 +128,7 @@ export function buildLaunch(input: LaunchInput): Launch {
   }
   if (input.uid !== undefined) guardian.push('--uid', String(input.uid));
   guardian.push(...input.cgroupArgs);
-  return { guardianArgs: [...guardian, '--', input.qemu, ...vmm], fds };
+  return { guardianArgs: [...guardian, '--', input.qemu, ...vmm], fds, incoming };
 }
 
 export function kernelCommandLine(machineType: MachineType, config: VmConfig): string {

@@ -4,6 +4,8 @@ import fs from 'node:fs';
 import path from 'node:path';
 import type {
   Capabilities,
+  DiskConfig,
+  HotDisk,
   PreparedVm,
   RestoreOptions,
   RunningVm,
@@ -16,7 +18,7 @@ import { VmError } from '../errors.ts';
 import type { FaultHook } from '../faults.ts';
 import { KERNEL_COMMAND_LINE_BYTES_MAX, TCG_CACHE_MIB } from '../limits.ts';
 import { validateConfig, validateName } from '../validate.ts';
-import { buildLaunch, kernelCommandLine, type LaunchInput, type Memory, type Start } from './command-line.ts';
+import { buildLaunch, kernelCommandLine, type Launch, type Memory, type Start } from './command-line.ts';
 import { OpenFiles } from './files.ts';
 import { launchMachine, openMonitor } from './launch.ts';
 import { Lease } from './lease.ts';
@@ -36,6 +38,19 @@ export interface QemuDriverOptions {
   readonly tcgCacheMib?: number;
   /** For tests. */
   readonly fault?: FaultHook;
+}
+
+/** What a boot and a restore differ in. */
+interface LaunchPlan {
+  readonly config: VmConfig;
+  readonly machineType: MachineType;
+  readonly runDir: string;
+  readonly secret: Uint8Array;
+  readonly hotDisks: readonly HotDisk[];
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal | undefined;
+  readonly privateMemoryPath: string | undefined;
+  open(files: OpenFiles): Promise<{ readonly memory: Memory; readonly start: Start }>;
 }
 
 const SECRET_BYTES = 16;
@@ -64,9 +79,42 @@ export class QemuDriver implements VmDriver {
     return new QemuPreparedVm(config, runDir, (signal) => this.#boot(config, machineType, runDir, signal));
   }
 
-  async restore(_snapshot: Snapshot, options: RestoreOptions): Promise<RunningVm> {
+  async restore(snapshot: Snapshot, options: RestoreOptions): Promise<RunningVm> {
     validateName(options.name);
-    throw new VmError('ERR_ARCBOX_VM_SNAPSHOT', 'not yet');
+    if (snapshot.driver !== this.name) {
+      throw new VmError(
+        'ERR_ARCBOX_VM_SNAPSHOT',
+        `The snapshot is one of the driver ${snapshot.driver}, not ${this.name}`,
+      );
+    }
+    const withPath = <Disk extends DiskConfig>(disk: Disk): Disk => ({
+      ...disk,
+      path: options.diskPaths?.[disk.id] ?? disk.path,
+    });
+    const config: VmConfig = {
+      ...snapshot.config,
+      name: options.name,
+      lifetime: options.lifetime,
+      disks: snapshot.config.disks.map(withPath),
+    };
+    const hotDisks = snapshot.hotDisks.map(withPath);
+    return this.#launch({
+      config,
+      machineType: MACHINE_TYPES[config.architecture],
+      runDir: makeRunDir(this.#options.runRoot),
+      secret: Buffer.from(snapshot.agentSecret, 'hex'),
+      hotDisks,
+      timeoutMs: options.timeoutMs,
+      signal: undefined,
+      privateMemoryPath: snapshot.memoryPath,
+      open: async (files) => ({
+        memory: { kind: 'private', fd: files.open('The memory', snapshot.memoryPath, fs.constants.O_RDONLY) },
+        start: {
+          kind: 'restore',
+          stateFd: files.open('The device state', snapshot.statePath, fs.constants.O_RDONLY),
+        },
+      }),
+    });
   }
 
   async adopt(handle: VmHandle): Promise<RunningVm> {
@@ -101,83 +149,75 @@ export class QemuDriver implements VmDriver {
     }
   }
 
-  async #boot(
+  #boot(
     config: VmConfig,
     machineType: MachineType,
     runDir: string,
     signal: AbortSignal | undefined,
   ): Promise<RunningVm> {
+    return this.#launch({
+      config,
+      machineType,
+      runDir,
+      secret: randomBytes(SECRET_BYTES),
+      hotDisks: [],
+      timeoutMs: config.bootTimeoutMs,
+      signal,
+      privateMemoryPath: undefined,
+      open: async (files) => ({
+        memory: openMemory(files, config),
+        start: {
+          kind: 'boot',
+          kernelFd: await files.openShared('The kernel', config.kernel),
+          initramfsFd: await files.openShared('The initramfs', config.initramfs),
+        },
+      }),
+    });
+  }
+
+  async #launch(plan: LaunchPlan): Promise<RunningVm> {
+    const { config, machineType, runDir, hotDisks, privateMemoryPath } = plan;
+    const { accelerator, tcgCacheMib, qemuDirectory } = this.#options;
+    const fault = this.#fault;
     using files = new OpenFiles();
-    let input: LaunchInput;
+    let launch: Launch;
     try {
-      await this.#fault('boot:open-files');
-      const start: Start = {
-        kind: 'boot',
-        kernelFd: await files.openShared('The kernel', config.kernel),
-        initramfsFd: await files.openShared('The initramfs', config.initramfs),
-      };
-      const memory: Memory =
-        config.memory.kind === 'memfd'
-          ? { kind: 'memfd' }
-          : { kind: 'shared', fd: openTemplateMemory(files, config.memory.path, config.memoryMib) };
-      input = this.#launchInput(config, machineType, runDir, memory, start, files);
+      await fault('boot:open-files');
+      launch = buildLaunch({
+        ...(await plan.open(files)),
+        config,
+        machineType,
+        accelerator,
+        qemu: path.join(qemuDirectory ?? QEMU_DIRECTORY, machineType.binary),
+        tcgCacheMib: tcgCacheMib ?? TCG_CACHE_MIB,
+        runDir,
+        uid: process.getuid?.() === 0 ? vmUid(runDir) : undefined,
+        cgroupArgs: [],
+        disks: config.disks.map((disk) => ({ disk, fd: files.openDisk(disk) })),
+        hotDisks: hotDisks.map((disk) => ({ disk, fd: files.openDisk(disk) })),
+        kvmFd: accelerator === 'kvm' ? files.open('The device', '/dev/kvm', fs.constants.O_RDWR) : undefined,
+      });
     } catch (error) {
       removeRunDir(runDir);
       throw error;
     }
-    const secret = randomBytes(SECRET_BYTES);
-    const launched = await launchMachine(buildLaunch(input), {
+    const launched = await launchMachine(launch, {
       guardian: this.#options.guardian,
       runDir,
       cgroups: [],
-      secret,
+      secret: plan.secret,
       name: config.name,
-      timeoutMs: config.bootTimeoutMs,
-      signal,
-      fault: this.#fault,
+      timeoutMs: plan.timeoutMs,
+      signal: plan.signal,
+      fault,
     });
     const { pid, startTime } = launched.process;
-    const handle = { driver: this.name, runDir, pid, startTime, config, agentSecret: secret.toString('hex') };
-    const { accelerator } = this.#options;
+    const agentSecret = Buffer.from(plan.secret).toString('hex');
+    const handle = { driver: this.name, runDir, pid, startTime, config, agentSecret };
     return new QemuVm(
-      {
-        handle,
-        machineType,
-        accelerator,
-        cgroups: [],
-        hotDisks: [],
-        state: 'running',
-        privateMemoryPath: undefined,
-        fault: this.#fault,
-      },
+      { handle, machineType, accelerator, cgroups: [], hotDisks, state: 'running', privateMemoryPath, fault },
       launched,
     );
-  }
-
-  #launchInput(
-    config: VmConfig,
-    machineType: MachineType,
-    runDir: string,
-    memory: Memory,
-    start: Start,
-    files: OpenFiles,
-  ): LaunchInput {
-    const { accelerator, tcgCacheMib, qemuDirectory } = this.#options;
-    return {
-      config,
-      machineType,
-      accelerator,
-      qemu: path.join(qemuDirectory ?? QEMU_DIRECTORY, machineType.binary),
-      tcgCacheMib: tcgCacheMib ?? TCG_CACHE_MIB,
-      runDir,
-      uid: process.getuid?.() === 0 ? vmUid(runDir) : undefined,
-      cgroupArgs: [],
-      memory,
-      disks: config.disks.map((disk) => ({ disk, fd: files.openDisk(disk) })),
-      hotDisks: [],
-      kvmFd: accelerator === 'kvm' ? files.open('The device', '/dev/kvm', fs.constants.O_RDWR) : undefined,
-      start,
-    };
   }
 
   #check(config: VmConfig): MachineType {
@@ -233,10 +273,11 @@ class QemuPreparedVm implements PreparedVm {
   }
 }
 
-/** The file that becomes a template's memory; it must be new, since a guest writes all over it. */
-function openTemplateMemory(files: OpenFiles, memoryPath: string, memoryMib: number): number {
+/** The file that becomes a template's memory must be new, since a guest writes all over it. */
+function openMemory(files: OpenFiles, { memory, memoryMib }: VmConfig): Memory {
+  if (memory.kind === 'memfd') return memory;
   const { O_RDWR, O_CREAT, O_EXCL } = fs.constants;
-  const fd = files.open("The template's memory", memoryPath, O_RDWR | O_CREAT | O_EXCL);
+  const fd = files.open("The template's memory", memory.path, O_RDWR | O_CREAT | O_EXCL);
   fs.ftruncateSync(fd, memoryMib * 1024 * 1024);
-  return fd;
+  return { kind: 'shared', fd };
 }

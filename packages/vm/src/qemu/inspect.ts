@@ -7,6 +7,7 @@ import type { Accelerator } from './machine-types.ts';
 export interface MemoryMapping {
   readonly start: bigint;
   readonly end: bigint;
+  readonly fileOffset: bigint;
   readonly name: string;
   readonly pssBytes: number;
 }
@@ -33,13 +34,14 @@ export async function readMappings(pid: number): Promise<MemoryMapping[]> {
   }
   const mappings: MemoryMapping[] = [];
   const pattern =
-    /^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ *(.*)\n(?:[A-Z][\w]*: .*\n)*?Pss: +([0-9]+) kB$/gm;
+    /^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \S+ *(.*)\n(?:[A-Z][\w]*: .*\n)*?Pss: +([0-9]+) kB$/gm;
   for (const match of text.matchAll(pattern)) {
-    const [, start, end, name, pss] = match;
-    if (start === undefined || end === undefined || name === undefined || pss === undefined) continue;
+    const [, start, end, offset, name, pss] = match;
+    if (!start || !end || !offset || name === undefined || !pss) continue;
     mappings.push({
       start: BigInt(`0x${start}`),
       end: BigInt(`0x${end}`),
+      fileOffset: BigInt(`0x${offset}`),
       name,
       pssBytes: Number(pss) * 1024,
     });

@@ -55,6 +55,8 @@ export async function launchMachine(launch: Launch, context: LaunchContext): Pro
     const monitor = openMonitor(context).then(async (qmp) => {
       opened.qmp = qmp;
       await fault('boot:monitor');
+      // The machine runs as soon as it has loaded.
+      if (launch.incoming !== undefined) await qmp.execute('migrate-incoming', { uri: launch.incoming });
       return qmp;
     });
     const greeting = greetAgent(context, timeoutMs, giveUp.signal).then(async (agent) => {

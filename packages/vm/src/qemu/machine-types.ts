@@ -31,7 +31,7 @@ export const MACHINE_TYPES: Readonly<Record<Architecture, MachineType>> = {
   x86_64: {
     architecture: 'x86_64',
     binary: 'qemu-system-x86_64',
-    machine: 'microvm,x-option-roms=off,rtc=on,acpi=off',
+    machine: 'microvm,x-option-roms=off,rtc=on,acpi=off,suppress-vmdesc=on',
     cpu: { kvm: 'host', hvf: 'host', tcg: 'max' },
     virtioSuffix: 'device',
     virtioDevicesMax: 8,
@@ -41,7 +41,7 @@ export const MACHINE_TYPES: Readonly<Record<Architecture, MachineType>> = {
   aarch64: {
     architecture: 'aarch64',
     binary: 'qemu-system-aarch64',
-    machine: 'virt,gic-version=3,acpi=off',
+    machine: 'virt,gic-version=3,acpi=off,suppress-vmdesc=on',
     cpu: { kvm: 'host', hvf: 'host', tcg: 'max' },
     virtioSuffix: 'device',
     virtioDevicesMax: 32,
