@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -12,19 +11,6 @@
 #include <unistd.h>
 
 #include "guardian.h"
-
-static bool enter_cgroups(const struct options *o) {
-  for (int i = 0; i < o->cgroups_len; i++) {
-    char path[512];
-    if (snprintf(path, sizeof path, "%s/cgroup.procs", o->cgroups[i]) >= (int)sizeof path) return false;
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0) return false;
-    bool ok = write(fd, "0", 1) == 1;
-    close(fd);
-    if (!ok) return false;
-  }
-  return true;
-}
 
 // Moves sources out of the way of the targets first, since both are small numbers.
 static bool place_descriptors(const struct options *o, int *notify_channel) {
@@ -81,9 +67,6 @@ static bool send_descriptor(int channel, int fd) {
 }
 
 void confine_and_exec(const struct options *o, pid_t guardian, int notify_channel, const char **step) {
-  *step = "enter the cgroup";
-  if (!enter_cgroups(o)) return;
-
   *step = "place the descriptors";
   if (!place_descriptors(o, &notify_channel)) return;
 

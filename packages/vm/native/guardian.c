@@ -48,7 +48,9 @@ static int dir_fd = -1;
 static int lease_listener = -1;
 static int notify_listener = -1;
 static int vmm_pidfd = -1;
+static int mover_pidfd = -1;
 static pid_t vmm_pid;
+static pid_t mover_pid;
 static char vmm_start[32];
 static const char *killed_by = "itself";
 static int64_t orphan_deadline_ms = -1; // -1: none
@@ -176,6 +178,39 @@ static bool read_start_time(pid_t pid) {
   return at != NULL && sscanf(at + 1, "%31[0-9]", vmm_start) == 1;
 }
 
+// Entering a cgroup waits for an RCU grace period now and then (15 ms), so a process of its own does
+// it while the VMM starts; what the VMM used until then is charged to our cgroup.
+static void start_mover(void) {
+  if (options.cgroups_len == 0) return;
+  mover_pid = fork();
+  if (mover_pid < 0) return;
+  if (mover_pid == 0) {
+    char pid[16];
+    int len = snprintf(pid, sizeof pid, "%d", vmm_pid);
+    for (int i = 0; i < options.cgroups_len; i++) {
+      char path[512];
+      if (snprintf(path, sizeof path, "%s/cgroup.procs", options.cgroups[i]) >= (int)sizeof path) _exit(ENAMETOOLONG);
+      int fd = open(path, O_WRONLY | O_CLOEXEC);
+      if (fd < 0 || write(fd, pid, (size_t)len) < 0) _exit(errno);
+      close(fd);
+    }
+    _exit(0);
+  }
+  mover_pidfd = (int)syscall(SYS_pidfd_open, mover_pid, 0);
+}
+
+// False when the VMM runs outside of its cgroup.
+static bool reap_mover(void) {
+  int status = 0;
+  if (mover_pid <= 0) return mover_pid == 0;
+  while (waitpid(mover_pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  mover_pid = 0;
+  close(mover_pidfd);
+  mover_pidfd = -1;
+  return status == 0;
+}
+
 static void start_vmm(void) {
   int channel[2] = {-1, -1};
   if (notify_wanted(&options) && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel) < 0) {
@@ -213,6 +248,7 @@ static void start_vmm(void) {
   for (int i = 0; i < LEASES_MAX; i++) {
     if (leases[i].fd >= 0) say_up(leases[i].fd);
   }
+  start_mover();
   if (channel[0] >= 0) {
     close(channel[1]);
     // -1 when the child failed before: its end will tell.
@@ -280,6 +316,8 @@ static void lease_read(struct lease *lease) {
 
 static void finish(void) {
   int status = 0;
+  if (mover_pid > 0) kill(mover_pid, SIGKILL);
+  reap_mover();
   while (waitpid(vmm_pid, &status, 0) < 0 && errno == EINTR) {
   }
   char line[256];
@@ -298,12 +336,13 @@ static void finish(void) {
 
 static void watch(void) {
   for (;;) {
-    struct pollfd fds[4 + LOGS_MAX + LEASES_MAX];
+    struct pollfd fds[5 + LOGS_MAX + LEASES_MAX];
     int lease_index[LEASES_MAX];
     int n = 0;
     fds[n++] = (struct pollfd){.fd = vmm_pidfd, .events = POLLIN};
     fds[n++] = (struct pollfd){.fd = lease_listener, .events = POLLIN};
     fds[n++] = (struct pollfd){.fd = notify_listener, .events = POLLIN};
+    fds[n++] = (struct pollfd){.fd = mover_pidfd, .events = POLLIN};
     int logs_at = n;
     for (int i = 0; i < options.logs_len; i++) {
       fds[n++] = (struct pollfd){.fd = options.logs[i].read_fd, .events = POLLIN};
@@ -330,6 +369,10 @@ static void watch(void) {
     } else if (fds[2].revents != 0) {
       close(notify_listener);
       notify_listener = -1;
+    }
+    if (mover_pid < 0 || fds[3].revents != 0) {
+      if (!reap_mover()) kill_vmm("cgroup");
+      mover_pid = 0;
     }
     for (int i = 0; i < options.logs_len; i++) {
       if (fds[logs_at + i].revents != 0) log_drain(&options.logs[i]);

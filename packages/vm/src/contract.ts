@@ -94,7 +94,7 @@ export interface HotDisk extends DiskConfig {
   readonly lun: number;
 }
 
-/** What must be remembered to adopt a machine after a crash: plain data, JSON-safe. */
+/** What must be remembered to adopt a machine after a crash: plain data, as JSON (`Infinity` may come back as null). */
 export interface VmHandle {
   readonly driver: string;
   readonly runDir: string;
@@ -104,6 +104,12 @@ export interface VmHandle {
   readonly config: VmConfig;
   /** 32 hex digits: what `Hello` proves itself with. */
   readonly agentSecret: string;
+  /** What runs the guest's code: `kvm`, `hvf`, `tcg`. */
+  readonly accelerator: string;
+  /** Directories of the machine's cgroup; empty when it has none. */
+  readonly cgroups: readonly string[];
+  /** Of a clone: the snapshot's memory, which it maps. */
+  readonly privateMemoryPath?: string;
 }
 
 export interface VmExit {
@@ -192,4 +198,6 @@ export interface VmInspect {
   /** Proportional set size of the VMM process, bytes; and of the guest's RAM mapping in it. */
   readonly pssBytes: number;
   readonly guestRamPssBytes: number;
+  /** Directories of the cgroup that limits the VMM; empty when the host offers none. */
+  readonly cgroups: readonly string[];
 }

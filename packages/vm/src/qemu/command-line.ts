@@ -102,7 +102,7 @@ export function buildLaunch(input: LaunchInput): Launch {
     device('virtio-blk', `,drive=${diskNode(disk.id)},serial=${disk.id}`);
   }
   for (const { disk, fd } of input.hotDisks) {
-    vmm.push('-add-fd', `fd=${pass(fd)},set=${fds.length}`);
+    vmm.push('-add-fd', `fd=${pass(fd)},set=${fds.length},opaque=${opaqueOf(disk).replaceAll(',', ',,')}`);
     vmm.push('-blockdev', JSON.stringify(blockNode(disk, fds.length)));
     vmm.push('-device', JSON.stringify(scsiDisk(disk)));
   }
@@ -149,6 +149,11 @@ export function blockNode(disk: DiskConfig, fdset: number): Record<string, unkno
       discard: 'unmap',
     },
   };
+}
+
+/** What we write beside a disk's descriptor in QEMU, to know the disk again after a crash of ours. */
+export function opaqueOf(disk: HotDisk): string {
+  return JSON.stringify(disk);
 }
 
 /** Arguments of the disk's device on the virtio-scsi controller. */

@@ -18,8 +18,10 @@ import { VmError } from '../errors.ts';
 import type { FaultHook } from '../faults.ts';
 import { KERNEL_COMMAND_LINE_BYTES_MAX, TCG_CACHE_MIB } from '../limits.ts';
 import { validateConfig, validateName } from '../validate.ts';
+import { type CgroupSupport, machineCgroups, probeCgroups } from './cgroups.ts';
 import { buildLaunch, kernelCommandLine, type Launch, type Memory, type Start } from './command-line.ts';
 import { OpenFiles } from './files.ts';
+import { findHotDisks } from './hot-disks.ts';
 import { launchMachine, openMonitor } from './launch.ts';
 import { Lease } from './lease.ts';
 import { type Accelerator, MACHINE_TYPES, type MachineType, OWN_VIRTIO_DEVICES } from './machine-types.ts';
@@ -67,10 +69,12 @@ export class QemuDriver implements VmDriver {
   };
   readonly #options: QemuDriverOptions;
   readonly #fault: FaultHook;
+  readonly #cgroups: CgroupSupport;
 
   constructor(options: QemuDriverOptions) {
     this.#options = options;
     this.#fault = options.fault ?? (() => undefined);
+    this.#cgroups = probeCgroups();
   }
 
   async create(config: VmConfig): Promise<PreparedVm> {
@@ -134,11 +138,8 @@ export class QemuDriver implements VmDriver {
         {
           handle,
           machineType,
-          accelerator: this.#options.accelerator,
-          cgroups: [],
-          hotDisks: [],
+          hotDisks: await findHotDisks(qmp),
           state: running === true ? 'running' : 'paused',
-          privateMemoryPath: undefined,
           fault: this.#fault,
         },
         { lease, process, qmp, agent: undefined },
@@ -179,6 +180,7 @@ export class QemuDriver implements VmDriver {
     const { config, machineType, runDir, hotDisks, privateMemoryPath } = plan;
     const { accelerator, tcgCacheMib, qemuDirectory } = this.#options;
     const fault = this.#fault;
+    const cgroups = machineCgroups(this.#cgroups, runDir, config.memoryMib, config.vcpus);
     using files = new OpenFiles();
     let launch: Launch;
     try {
@@ -192,7 +194,7 @@ export class QemuDriver implements VmDriver {
         tcgCacheMib: tcgCacheMib ?? TCG_CACHE_MIB,
         runDir,
         uid: process.getuid?.() === 0 ? vmUid(runDir) : undefined,
-        cgroupArgs: [],
+        cgroupArgs: cgroups.guardianArgs,
         disks: config.disks.map((disk) => ({ disk, fd: files.openDisk(disk) })),
         hotDisks: hotDisks.map((disk) => ({ disk, fd: files.openDisk(disk) })),
         kvmFd: accelerator === 'kvm' ? files.open('The device', '/dev/kvm', fs.constants.O_RDWR) : undefined,
@@ -204,7 +206,7 @@ export class QemuDriver implements VmDriver {
     const launched = await launchMachine(launch, {
       guardian: this.#options.guardian,
       runDir,
-      cgroups: [],
+      cgroups: cgroups.directories,
       secret: plan.secret,
       name: config.name,
       timeoutMs: plan.timeoutMs,
@@ -213,11 +215,18 @@ export class QemuDriver implements VmDriver {
     });
     const { pid, startTime } = launched.process;
     const agentSecret = Buffer.from(plan.secret).toString('hex');
-    const handle = { driver: this.name, runDir, pid, startTime, config, agentSecret };
-    return new QemuVm(
-      { handle, machineType, accelerator, cgroups: [], hotDisks, state: 'running', privateMemoryPath, fault },
-      launched,
-    );
+    const handle: VmHandle = {
+      driver: this.name,
+      runDir,
+      pid,
+      startTime,
+      config,
+      agentSecret,
+      accelerator,
+      cgroups: cgroups.directories,
+      ...(privateMemoryPath === undefined ? {} : { privateMemoryPath }),
+    };
+    return new QemuVm({ handle, machineType, hotDisks, state: 'running', fault }, launched);
   }
 
   #check(config: VmConfig): MachineType {

@@ -3,9 +3,9 @@ import type { DiskConfig, HotDisk } from '../contract.ts';
 import { reasonOf, VmError } from '../errors.ts';
 import type { FaultHook } from '../faults.ts';
 import { HOT_DISKS_MAX } from '../limits.ts';
-import type { QmpClient } from '../qmp.ts';
+import { type QmpClient, QmpError } from '../qmp.ts';
 import { validateDisk } from '../validate.ts';
-import { blockNode, diskDevice, diskNode, scsiDisk } from './command-line.ts';
+import { blockNode, diskDevice, diskNode, opaqueOf, scsiDisk } from './command-line.ts';
 import { OpenFiles } from './files.ts';
 
 /** @throws {VmError} `ERR_ARCBOX_VM_CONFIG`, `ERR_ARCBOX_VM_DISK`; then the disk is not attached in any part. */
@@ -22,7 +22,7 @@ export async function attachHotDisk(
   const fd = files.openDisk(disk);
   try {
     await fault('attach:open');
-    const { 'fdset-id': fdset } = await qmp.execute('add-fd', { opaque: diskNode(disk.id) }, { fds: [fd] });
+    const { 'fdset-id': fdset } = await qmp.execute('add-fd', { opaque: opaqueOf(hotDisk) }, { fds: [fd] });
     if (typeof fdset !== 'number')
       throw new VmError('ERR_ARCBOX_VM_MONITOR', 'QEMU gave no fd set for a disk');
     // QEMU keeps its own copy for as long as the block node is open; the set goes with it then.
@@ -63,15 +63,48 @@ async function removeFdset(qmp: QmpClient, fdset: number): Promise<void> {
   await qmp.execute('remove-fd', { 'fdset-id': fdset });
 }
 
-/** The set that `add-fd` made for the disk; one that came with the command line has no name and stays empty-handed. */
-async function removeFdsetOf(qmp: QmpClient, id: string): Promise<void> {
-  const { value } = await qmp.execute('query-fdsets');
-  if (!Array.isArray(value)) return;
-  for (const set of value) {
-    const named =
-      Array.isArray(set.fds) && set.fds.some((fd: { opaque?: unknown }) => fd.opaque === diskNode(id));
-    if (named && typeof set['fdset-id'] === 'number') await removeFdset(qmp, set['fdset-id']);
+/**
+ * The hot-plugged disks of a machine that another process started. A disk that it was in the middle of attaching or
+ * detaching is taken away.
+ */
+export async function findHotDisks(qmp: QmpClient): Promise<HotDisk[]> {
+  const { value: devices } = await qmp.execute('qom-list', { path: '/machine/peripheral' });
+  const present = new Set(
+    Array.isArray(devices) ? devices.map((device: { name?: unknown }) => device.name) : [],
+  );
+  const found: HotDisk[] = [];
+  for (const { fdset, disk } of await listFdsets(qmp)) {
+    if (present.has(diskDevice(disk.id))) {
+      found.push(disk);
+      continue;
+    }
+    await qmp.execute('blockdev-del', { 'node-name': diskNode(disk.id) }).catch(ignoreRefusal);
+    await removeFdset(qmp, fdset).catch(ignoreRefusal);
   }
+  return found;
+}
+
+async function removeFdsetOf(qmp: QmpClient, id: string): Promise<void> {
+  for (const { fdset, disk } of await listFdsets(qmp)) {
+    if (disk.id === id) await removeFdset(qmp, fdset);
+  }
+}
+
+async function listFdsets(qmp: QmpClient): Promise<{ fdset: number; disk: HotDisk }[]> {
+  const { value } = await qmp.execute('query-fdsets');
+  const sets: { 'fdset-id': number; fds?: { opaque?: unknown }[] }[] = Array.isArray(value) ? value : [];
+  return sets.flatMap((set) => {
+    const opaque = set.fds?.[0]?.opaque;
+    // A boot disk's set has none.
+    if (typeof opaque !== 'string') return [];
+    const disk: HotDisk = JSON.parse(opaque);
+    return [{ fdset: set['fdset-id'], disk }];
+  });
+}
+
+/** QEMU says that there is no such node or set: then it is gone as it should be. */
+function ignoreRefusal(error: unknown): void {
+  if (!(error instanceof QmpError)) throw error;
 }
 
 function freeLun(disks: readonly HotDisk[]): number {

@@ -2,7 +2,6 @@
 import fs from 'node:fs/promises';
 import type { VmHandle, VmInspect } from '../contract.ts';
 import { VmError } from '../errors.ts';
-import type { Accelerator } from './machine-types.ts';
 
 export interface MemoryMapping {
   readonly start: bigint;
@@ -12,17 +11,13 @@ export interface MemoryMapping {
   readonly pssBytes: number;
 }
 
-/** Mappings of the guest's memory: by the name that memory-backend-memfd gives, or by the template's path. */
-export function isGuestRam(
-  mapping: MemoryMapping,
-  privateMemoryPath: string | undefined,
-  config: VmHandle['config'],
-): boolean {
-  const name = mapping.name.replace(/ \(deleted\)$/, '');
-  if (privateMemoryPath !== undefined) return name === privateMemoryPath;
+/** Whether it is guest memory: by the name that memory-backend-memfd gives, or by the file's path. */
+function isGuestRam({ name }: MemoryMapping, { config, privateMemoryPath }: VmHandle): boolean {
+  const file = name.replace(/ \(deleted\)$/, '');
+  if (privateMemoryPath !== undefined) return file === privateMemoryPath;
   return config.memory.kind === 'template'
-    ? name === config.memory.path
-    : name.startsWith('/memfd:memory-backend-memfd');
+    ? file === config.memory.path
+    : file.startsWith('/memfd:memory-backend-memfd');
 }
 
 export async function readMappings(pid: number): Promise<MemoryMapping[]> {
@@ -49,25 +44,16 @@ export async function readMappings(pid: number): Promise<MemoryMapping[]> {
   return mappings;
 }
 
-export async function inspectMachine(
-  handle: VmHandle,
-  machine: {
-    readonly accelerator: Accelerator;
-    readonly privateMemoryPath: string | undefined;
-    readonly cgroups: readonly string[];
-  },
-  vmmVersion: string,
-): Promise<VmInspect> {
+export async function inspectMachine(handle: VmHandle, vmmVersion: string): Promise<VmInspect> {
   const mappings = await readMappings(handle.pid);
   const sum = (of: readonly MemoryMapping[]): number =>
-    of.reduce((bytes, mapping) => bytes + mapping.pssBytes, 0);
+    of.reduce((bytes, { pssBytes }) => bytes + pssBytes, 0);
   return {
     pid: handle.pid,
-    accelerator: machine.accelerator,
+    accelerator: handle.accelerator,
     vmmVersion,
     pssBytes: sum(mappings),
-    guestRamPssBytes: sum(
-      mappings.filter((mapping) => isGuestRam(mapping, machine.privateMemoryPath, handle.config)),
-    ),
+    guestRamPssBytes: sum(mappings.filter((mapping) => isGuestRam(mapping, handle))),
+    cgroups: handle.cgroups,
   };
 }

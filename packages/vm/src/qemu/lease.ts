@@ -12,7 +12,7 @@ export interface VmmProcess {
 }
 
 /** Who ended the VMM: it did, we asked, the last owner left, the grace time or a signal to the guardian did. */
-export type EndedBy = 'itself' | 'owner' | 'lease' | 'grace' | 'signal' | 'guardian';
+export type EndedBy = 'itself' | 'owner' | 'lease' | 'grace' | 'signal' | 'guardian' | 'cgroup';
 
 export type LeaseEnd =
   | {
@@ -176,7 +176,7 @@ function failed(): LeaseEnd {
 }
 
 function endedBy(text: string | undefined): EndedBy {
-  for (const by of ['owner', 'lease', 'grace', 'signal', 'guardian'] as const) {
+  for (const by of ['owner', 'lease', 'grace', 'signal', 'guardian', 'cgroup'] as const) {
     if (by === text) return by;
   }
   return 'itself';

@@ -42,6 +42,7 @@ const ENDED_BY = {
   grace: 'it was killed because nobody adopted it in time',
   signal: 'it was killed because its guardian was told to end',
   guardian: 'its guardian could not go on',
+  cgroup: 'it could not be put into its cgroup',
 } as const;
 
 function isPanic(end: LeaseEnd & { kind: 'exit' }): boolean {

@@ -22,7 +22,7 @@ import { inspectMachine } from './inspect.ts';
 import { greetAgent, type Launched } from './launch.ts';
 import { connectUnix, type Lease } from './lease.ts';
 import { toVmExit } from './machine-exit.ts';
-import type { Accelerator, MachineType } from './machine-types.ts';
+import type { MachineType } from './machine-types.ts';
 import { releaseLost } from './release.ts';
 import { nicSocket } from './run-dir.ts';
 import { writeSnapshot } from './snapshot.ts';
@@ -30,12 +30,8 @@ import { writeSnapshot } from './snapshot.ts';
 export interface QemuVmInit {
   readonly handle: VmHandle;
   readonly machineType: MachineType;
-  readonly accelerator: Accelerator;
-  readonly cgroups: readonly string[];
   readonly hotDisks: readonly HotDisk[];
   readonly state: VmState;
-  /** Path of the memory that a clone maps privately. */
-  readonly privateMemoryPath: string | undefined;
   readonly fault: FaultHook;
 }
 
@@ -128,7 +124,6 @@ export class QemuVm implements RunningVm {
         handle: this.handle,
         hotDisks: this.#hotDisks,
         paused: this.#state === 'paused',
-        privateMemoryPath: this.#init.privateMemoryPath,
         directory,
         fault: this.#init.fault,
       });
@@ -162,7 +157,7 @@ export class QemuVm implements RunningVm {
 
   async inspect(): Promise<VmInspect> {
     this.#mustLive();
-    return inspectMachine(this.handle, this.#init, this.#qmp.version);
+    return inspectMachine(this.handle, this.#qmp.version);
   }
 
   async stop(options: { timeoutMs?: number } = {}): Promise<VmExit> {
@@ -214,7 +209,7 @@ export class QemuVm implements RunningVm {
     const exit = toVmExit(end, { stopAsked: this.#stopAsked });
     if (end.kind !== 'lost') return exit;
     try {
-      await releaseLost(this.handle.runDir, this.#init.cgroups, this.handle);
+      await releaseLost(this.handle.runDir, this.handle.cgroups, this.handle);
       return exit;
     } catch (error) {
       return { ...exit, detail: `${exit.detail}; and not all of it could be removed: ${String(error)}` };

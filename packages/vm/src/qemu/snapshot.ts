@@ -28,7 +28,6 @@ export interface SnapshotInput {
   readonly handle: VmHandle;
   readonly hotDisks: readonly HotDisk[];
   readonly paused: boolean;
-  readonly privateMemoryPath: string | undefined;
   readonly directory: string;
   readonly fault: FaultHook;
 }
@@ -39,7 +38,8 @@ const SAVE_TIMEOUT_MS = 60_000;
 
 /** @throws {VmError} `ERR_ARCBOX_VM_SNAPSHOT`; then its files are gone and the machine is as it was. */
 export async function writeSnapshot(input: SnapshotInput): Promise<Snapshot> {
-  const { qmp, handle, directory, fault, privateMemoryPath } = input;
+  const { qmp, handle, directory, fault } = input;
+  const { privateMemoryPath } = handle;
   const statePath = path.join(directory, STATE_FILE);
   const isTemplate = privateMemoryPath === undefined && handle.config.memory.kind === 'template';
   const memoryPath =
