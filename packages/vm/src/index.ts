@@ -1,5 +1,8 @@
 export * from './contract.ts';
 export { VmError, type VmErrorCode } from './errors.ts';
+export { FakeDriver, type FakeDriverOptions } from './fake/driver.ts';
+export { FakeGuest } from './fake/fake-guest.ts';
+export { FakeHost, FakeMachine } from './fake/fake-host.ts';
 export { FAULT_POINTS, type FaultHook, type FaultPoint } from './faults.ts';
 export { QemuDriver, type QemuDriverOptions } from './qemu/driver.ts';
 export type { Accelerator } from './qemu/machine-types.ts';
