@@ -1,1 +1,4 @@
-export {};
+export * from './errors.ts';
+export * from './image-config.ts';
+export * from './image-store.ts';
+export * from './reference.ts';
