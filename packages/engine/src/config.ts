@@ -1,0 +1,154 @@
+/**
+ * Configuration: flags, then `ARCBOX_*`, then `config.toml`, then defaults; the first that says something counts.
+ * A key that we do not know is an error that names it: a misspelt limit must not be silently no limit.
+ */
+import { readFile } from 'node:fs/promises';
+import { availableParallelism, totalmem } from 'node:os';
+import { parse } from 'smol-toml';
+import { EngineError, messageOf } from './errors.ts';
+import { parseSize } from './size.ts';
+
+export interface Config {
+  readonly machine: {
+    readonly cpus: number;
+    /** RAM of the default machine. */
+    readonly memoryMib: number;
+  };
+  /** How long a machine goes on without a daemon, in seconds; `Infinity`: for ever. */
+  readonly orphanGraceS: number;
+}
+
+/** What a flag, a variable or the file may set; each value is checked the same way wherever it comes from. */
+interface Setting {
+  readonly key: string;
+  readonly variable: string;
+  parse(value: unknown): number | undefined;
+  readonly expected: string;
+}
+
+const CPUS_MAX = 64;
+const CPUS_DEFAULT_MAX = 4;
+const MEMORY_MIB_MIN = 128;
+const MEMORY_MIB_MAX = 1024 * 1024;
+const MEMORY_MIB_DEFAULT_MAX = 2048;
+const ORPHAN_GRACE_S_DEFAULT = 600;
+
+const SETTINGS: readonly Setting[] = [
+  {
+    key: 'machine.cpus',
+    variable: 'ARCBOX_MACHINE_CPUS',
+    parse: (value) => inRange(toNumber(value), 1, CPUS_MAX),
+    expected: `a whole number from 1 to ${CPUS_MAX}`,
+  },
+  {
+    key: 'machine.memory',
+    variable: 'ARCBOX_MACHINE_MEMORY',
+    parse: (value) => {
+      const bytes = typeof value === 'string' ? parseSize(value) : undefined;
+      return bytes === undefined
+        ? undefined
+        : inRange(Math.floor(bytes / 1024 ** 2), MEMORY_MIB_MIN, MEMORY_MIB_MAX);
+    },
+    expected: `a size such as "2g", at least ${MEMORY_MIB_MIN}m`,
+  },
+  {
+    key: 'orphan_grace_s',
+    variable: 'ARCBOX_ORPHAN_GRACE_S',
+    parse: (value) => {
+      if (value === 'infinite' || value === Infinity) return Infinity;
+      return inRange(toNumber(value), 0, 365 * 86_400);
+    },
+    expected: 'a whole number of seconds, or "infinite"',
+  },
+];
+
+export interface ConfigSources {
+  /** By key, for example `{ 'machine.cpus': '2' }`. */
+  readonly flags?: Readonly<Record<string, unknown>>;
+  readonly environment: NodeJS.ProcessEnv;
+  /** Path of `config.toml`; it need not exist. */
+  readonly file: string;
+}
+
+/** Throws `EngineError` `ERR_ARCBOX_CONFIG`, naming the key and where it was set. */
+export async function loadConfig(sources: ConfigSources): Promise<Config> {
+  const fromFile = flatten(await readToml(sources.file));
+  for (const key of [...fromFile.keys(), ...Object.keys(sources.flags ?? {})]) {
+    if (!SETTINGS.some((setting) => setting.key === key)) {
+      const known = SETTINGS.map((setting) => setting.key).join(', ');
+      throw new EngineError('ERR_ARCBOX_CONFIG', `${sources.file}: unknown key ${key} (known: ${known})`);
+    }
+  }
+  const value = (key: string, fallback: number): number => {
+    const setting = SETTINGS.find((candidate) => candidate.key === key);
+    if (setting === undefined) throw new EngineError('ERR_ARCBOX_CONFIG', `no setting ${key}`);
+    const places: readonly [string, unknown][] = [
+      [`the flag for ${key}`, sources.flags?.[key]],
+      [setting.variable, sources.environment[setting.variable] || undefined],
+      [`${key} in ${sources.file}`, fromFile.get(key)],
+    ];
+    for (const [place, given] of places) {
+      if (given === undefined) continue;
+      const parsed = setting.parse(given);
+      if (parsed === undefined) {
+        throw new EngineError(
+          'ERR_ARCBOX_CONFIG',
+          `${place} is ${JSON.stringify(given)}; it must be ${setting.expected}`,
+        );
+      }
+      return parsed;
+    }
+    return fallback;
+  };
+  const hostMib = Math.floor(totalmem() / 1024 ** 2);
+  return {
+    machine: {
+      cpus: value('machine.cpus', Math.min(availableParallelism(), CPUS_DEFAULT_MAX)),
+      memoryMib: value(
+        'machine.memory',
+        Math.max(MEMORY_MIB_MIN, Math.min(Math.floor(hostMib / 4), MEMORY_MIB_DEFAULT_MAX)),
+      ),
+    },
+    orphanGraceS: value('orphan_grace_s', ORPHAN_GRACE_S_DEFAULT),
+  };
+}
+
+async function readToml(file: string): Promise<Record<string, unknown>> {
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return {};
+    throw new EngineError('ERR_ARCBOX_CONFIG', `cannot read ${file}: ${messageOf(error)}`, { cause: error });
+  }
+  try {
+    return parse(text);
+  } catch (error) {
+    throw new EngineError('ERR_ARCBOX_CONFIG', `${file} is not valid TOML: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+function flatten(table: Record<string, unknown>, prefix = ''): Map<string, unknown> {
+  const flat = new Map<string, unknown>();
+  for (const [key, value] of Object.entries(table)) {
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+      for (const [inner, leaf] of flatten(value as Record<string, unknown>, `${prefix}${key}.`)) {
+        flat.set(inner, leaf);
+      }
+    } else {
+      flat.set(prefix + key, value);
+    }
+  }
+  return flat;
+}
+
+function toNumber(value: unknown): number {
+  if (typeof value === 'number') return value;
+  return typeof value === 'string' && /^\d+$/.test(value) ? Number(value) : Number.NaN;
+}
+
+function inRange(value: number, low: number, high: number): number | undefined {
+  return Number.isInteger(value) && value >= low && value <= high ? value : undefined;
+}

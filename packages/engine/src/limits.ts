@@ -1,0 +1,52 @@
+/** Named limits of the engine. Sizes are bytes, times are milliseconds. */
+
+/** Containers in the store, in any state. */
+export const CONTAINERS_MAX = 4096;
+/** Arguments and environment of one container, together (Linux has 2 MiB for one exec by default). */
+export const ARGUMENTS_BYTES_MAX = 1024 * 1024;
+/** Longest container name. */
+export const CONTAINER_NAME_LENGTH_MAX = 128;
+/** Longest host name (HOST_NAME_MAX). */
+export const HOSTNAME_LENGTH_MAX = 64;
+/** Smallest memory limit of a container; crun itself needs some to start. */
+export const MEMORY_LIMIT_BYTES_MIN = 6 * 1024 * 1024;
+
+/** A log segment is closed when it has grown past this. */
+export const LOG_SEGMENT_BYTES = 64 * 1024 * 1024;
+/** Closed and open segments kept of one container's log. */
+export const LOG_SEGMENTS = 2;
+/** The largest piece of a log that is written, or read back, at once. */
+export const LOG_BLOCK_BYTES = 1024 * 1024;
+/** The smallest block that is allocated for records to be written. */
+export const LOG_BLOCK_BYTES_MIN = 4 * 1024;
+/** Written records that are kept in memory for readers that have not taken them yet, of one container. */
+export const LOG_TAIL_BYTES = 4 * 1024 * 1024;
+/** How far an attached client may be behind before the container is made to wait. */
+export const ATTACH_LAG_BYTES = 2 * 1024 * 1024;
+/** After a failed write (a full disk), how long until it is tried again. */
+export const LOG_RETRY_MS = 1000;
+
+/** How far the agent may run ahead of what the log holds, on each channel. */
+export const OUTPUT_WINDOW_BYTES = 1024 * 1024;
+/** Standard input that is held for a container that has not started. */
+export const INPUT_QUEUE_BYTES = 256 * 1024;
+
+/** How long a machine has to boot until its agent answers. */
+export const BOOT_TIMEOUT_MS = 60_000;
+/** How long the agent's handshake may take. */
+export const AGENT_CONNECT_TIMEOUT_MS = 15_000;
+/** How long one batch may take, unless the caller knows better. */
+export const BATCH_TIMEOUT_MS = 60_000;
+/** Back-off between attempts to reach the agent again. */
+export const RECONNECT_MS_MIN = 1;
+export const RECONNECT_MS_MAX = 500;
+/** How long a machine has to power off before it is killed. */
+export const MACHINE_STOP_TIMEOUT_MS = 5000;
+/** Size of a machine's disk; it is sparse. */
+export const MACHINE_DISK_BYTES = 64 * 1024 ** 3;
+/** How long a container has between the stop signal and SIGKILL, unless the caller says otherwise. */
+export const STOP_TIMEOUT_MS = 10_000;
+/** A container to be removed on exit, whose client vanished with the last daemon, waits this long for it. */
+export const AUTO_REMOVE_GRACE_MS = 10_000;
+/** Longest path of a Unix socket (sun_path, without its terminating zero). */
+export const SOCKET_PATH_BYTES_MAX = 107;

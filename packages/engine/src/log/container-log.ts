@@ -1,0 +1,428 @@
+/**
+ * A container's output: durable first, then to whoever listens.
+ *
+ * The agent in the guest keeps every byte until we acknowledge it, and we acknowledge what was written to the log. So
+ * the log is the truth: whatever happens to this process, the next one finds where it ends (`recoverSegments`), goes on
+ * at that offset, and nothing is lost or doubled. Clients get what is in the log and only that; a client's position is
+ * a position in the log, and it can resume there with any later daemon.
+ *
+ * The way of a chunk: `append` copies it into the current block (the view it came in is only valid for the call); one
+ * write at a time takes the blocks to the file, off the main loop; a written block goes to the tail, from which the
+ * readers that keep up are served without touching the file; then it is acknowledged. A reader that is connected but
+ * slow delays the acknowledgement once it is `maxLagBytes` behind, and the removal of old segments in any case, and so
+ * in the end makes the container wait. A reader that has gone delays nothing.
+ */
+import { close, open, unlink, write } from 'node:fs';
+import { promisify } from 'node:util';
+import { EngineError, messageOf } from '../errors.ts';
+import {
+  LOG_BLOCK_BYTES,
+  LOG_BLOCK_BYTES_MIN,
+  LOG_RETRY_MS,
+  LOG_SEGMENT_BYTES,
+  LOG_SEGMENTS,
+  LOG_TAIL_BYTES,
+} from '../limits.ts';
+import { LogReader, type LogReaderOptions, type LogSource } from './log-reader.ts';
+import {
+  type Channel,
+  encodeCheckpoint,
+  encodeHeader,
+  freshRunState,
+  RECORD_HEADER_BYTES,
+  type RunState,
+} from './record.ts';
+import { recoverSegments, type Segment, segmentAt } from './segments.ts';
+
+const openFile = promisify(open);
+const closeFile = promisify(close);
+const unlinkFile = promisify(unlink);
+const writeFile = promisify(write);
+
+/** Complete records, being collected or already in the log. */
+export interface Block {
+  readonly buffer: Buffer;
+  used: number;
+  /** Position in the log; set when the block is written. */
+  position: number;
+  /** Offsets, per channel, that may be acknowledged once the block is written. */
+  readonly after: [number, number];
+  /** The state before its first record, as a checkpoint would say it. */
+  readonly before: RunState;
+}
+
+export interface ContainerLogOptions {
+  readonly segmentBytes?: number;
+  readonly segments?: number;
+  /** The bytes before `offset` of `channel` are durable, and no reader is in the way. */
+  onDurable?(channel: Channel, offset: number): void;
+  /** A write failed; it is tried again. */
+  onWriteError?(error: unknown): void;
+}
+
+export class ContainerLog implements AsyncDisposable {
+  /** Opens the log in `directory`, making it when it is not there, repairing its end. */
+  static async open(directory: string, options: ContainerLogOptions = {}): Promise<ContainerLog> {
+    const recovered = await recoverSegments(directory);
+    return new ContainerLog(directory, options, recovered.segments, recovered.end, recovered.state);
+  }
+
+  /** Called when bytes have become durable; replaced for every run. */
+  onDurable: (channel: Channel, offset: number) => void;
+  readonly #directory: string;
+  readonly #segmentBytes: number;
+  readonly #segmentsMax: number;
+  readonly #onWriteError: (error: unknown) => void;
+  readonly #segments: Segment[];
+  readonly #state: RunState;
+  readonly #readers = new Set<LogReader>();
+  /** Position after the last durable record. */
+  #end: number;
+  #fd: number | undefined;
+  /** Full blocks, and last the one being filled. */
+  #queue: Block[] = [];
+  #flushing: Promise<void> | undefined;
+  #tail: Block[] = [];
+  #tailBytes = 0;
+  #lastBlockBytes = LOG_BLOCK_BYTES_MIN;
+  readonly #acknowledged: [number, number] = [0, 0];
+  /** Where the latest run ended; undefined while one is going on or expected. */
+  #runEnd: number | undefined;
+  /** Segments from this position on are kept although no reader is connected. */
+  #pin: number | undefined;
+  #moved = Promise.withResolvers<void>();
+  #closed = false;
+
+  private constructor(
+    directory: string,
+    options: ContainerLogOptions,
+    segments: Segment[],
+    end: number,
+    state: RunState,
+  ) {
+    this.#directory = directory;
+    this.#segmentBytes = options.segmentBytes ?? LOG_SEGMENT_BYTES;
+    this.#segmentsMax = options.segments ?? LOG_SEGMENTS;
+    this.onDurable = options.onDurable ?? (() => {});
+    this.#onWriteError = options.onWriteError ?? (() => {});
+    this.#segments = segments;
+    this.#end = end;
+    this.#state = state;
+  }
+
+  /** Position after the last durable record. */
+  get end(): number {
+    return this.#end;
+  }
+  /** Position of the oldest byte that is still there. */
+  get start(): number {
+    return this.#segments[0]?.base ?? this.#end;
+  }
+  /** The run that the last records belong to; 0 before the first. */
+  get run(): number {
+    return this.#state.run;
+  }
+  /** Whether both channels of the current run have ended. */
+  get complete(): boolean {
+    return this.#state.channels.every((channel) => channel.eof);
+  }
+  /** Where to go on reading from the guest. */
+  offset(channel: Channel): number {
+    return this.#state.channels[channel - 1]?.next ?? 0;
+  }
+  hasEnded(channel: Channel): boolean {
+    return this.#state.channels[channel - 1]?.eof ?? false;
+  }
+
+  /** A new run begins: offsets start at zero again. The run before must have been ended. */
+  beginRun(run: number): void {
+    if (this.#queue.length > 0 || this.#flushing !== undefined) {
+      throw new EngineError('ERR_ARCBOX_LOG_CORRUPT', `run ${this.#state.run} has not been written yet`);
+    }
+    Object.assign(this.#state, freshRunState(run));
+    this.#acknowledged.fill(0);
+    this.#runEnd = undefined;
+    const record = encodeCheckpoint(this.#state, Date.now() * 1000);
+    record.copy(this.#reserve(record.length));
+    this.#kick();
+  }
+
+  /** A run that an earlier daemon began goes on. Segments stay for `holdMs`, so that its clients can come back. */
+  resumeRun(holdMs: number): void {
+    this.#runEnd = undefined;
+    this.#pin = this.start;
+    setTimeout(() => {
+      this.#pin = undefined;
+      this.#notifyMoved();
+    }, holdMs).unref();
+  }
+
+  /**
+   * Takes a chunk; `data` is copied. Throws `ERR_ARCBOX_LOG_CORRUPT` when it does not follow what came before: then
+   * nothing was taken.
+   */
+  append(channel: Channel, offset: number, data: Uint8Array, eof: boolean): void {
+    const state = this.#state.channels[channel - 1];
+    if (state === undefined || state.eof || offset !== state.next) {
+      throw new EngineError(
+        'ERR_ARCBOX_LOG_CORRUPT',
+        `output of channel ${channel} at ${offset} does not follow ${state?.next} in ${this.#directory}`,
+      );
+    }
+    const target = this.#reserve(RECORD_HEADER_BYTES + data.length);
+    encodeHeader(target, 0, {
+      channel,
+      eof,
+      run: this.#state.run,
+      lengthBytes: data.length,
+      offset,
+      unixUs: Date.now() * 1000,
+    });
+    target.set(data, RECORD_HEADER_BYTES);
+    state.next += data.length;
+    state.eof = eof;
+    const block = this.#queue.at(-1);
+    if (block !== undefined) block.after[channel - 1] = state.next;
+    this.#kick();
+  }
+
+  /** Resolves when everything that was appended is durable. */
+  async flushed(): Promise<void> {
+    while (this.#flushing !== undefined) await this.#flushing;
+  }
+
+  /** The run is over; readers that follow it end when they have read everything. */
+  async endRun(): Promise<void> {
+    await this.flushed();
+    this.#runEnd = this.#end;
+    for (const reader of this.#readers) reader.wake();
+    await this.#closeFile();
+  }
+
+  /**
+   * Reads from `cursor` on; see `LogReaderOptions`. Throws `ERR_ARCBOX_LOG_TRUNCATED` when that part of the log has
+   * been rotated away.
+   */
+  reader(options: LogReaderOptions): LogReader {
+    const cursor =
+      options.cursor === 'start' ? this.start : options.cursor === 'end' ? this.#end : options.cursor;
+    if (cursor < this.start) {
+      throw new EngineError(
+        'ERR_ARCBOX_LOG_TRUNCATED',
+        `the log from position ${cursor} on has been rotated away; it begins at ${this.start}`,
+      );
+    }
+    if (cursor > this.#end) {
+      throw new EngineError('ERR_ARCBOX_INVALID_ARGUMENT', `the log ends at ${this.#end}, before ${cursor}`);
+    }
+    const log = this;
+    const source: LogSource = {
+      get end() {
+        return log.#end;
+      },
+      runEnded: (run) => (run < log.#state.run ? true : run === log.#state.run && log.#runEnd !== undefined),
+      tailAt: (position) => log.#tailAt(position),
+      segmentFor: (position) => log.#segments.findLast((segment) => segment.base <= position),
+      moved: () => log.#notifyMoved(),
+      closed: (reader) => {
+        log.#readers.delete(reader);
+        log.#notifyMoved();
+      },
+    };
+    const reader = new LogReader(source, cursor, options);
+    this.#readers.add(reader);
+    return reader;
+  }
+
+  /** Writes what is queued and releases everything. Readers end. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#notifyMoved();
+    await this.flushed();
+    for (const reader of [...this.#readers]) await reader.close();
+    await this.#closeFile();
+    this.#tail = [];
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** Room for a record of `bytes` at the end of the queue. */
+  #reserve(bytes: number): Buffer {
+    let block = this.#queue.at(-1);
+    if (block === undefined || block.buffer.length - block.used < bytes) {
+      const size = Math.max(
+        bytes,
+        Math.min(LOG_BLOCK_BYTES, Math.max(LOG_BLOCK_BYTES_MIN, this.#lastBlockBytes * 2)),
+      );
+      const { run, channels } = this.#state;
+      const [one, two] = channels;
+      block = {
+        buffer: Buffer.allocUnsafeSlow(size),
+        used: 0,
+        position: -1,
+        after: [one.next, two.next],
+        before: { run, channels: [{ ...one }, { ...two }] },
+      };
+      this.#queue.push(block);
+    }
+    const target = block.buffer.subarray(block.used, block.used + bytes);
+    block.used += bytes;
+    return target;
+  }
+
+  #kick(): void {
+    this.#flushing ??= this.#flush().finally(() => {
+      this.#flushing = undefined;
+      if (this.#queue.length > 0) this.#kick();
+    });
+  }
+
+  async #flush(): Promise<void> {
+    // Whatever arrives in the same turn of the loop goes with the first write.
+    await null;
+    for (let block = this.#queue.shift(); block !== undefined; block = this.#queue.shift()) {
+      this.#lastBlockBytes = block.used;
+      await this.#writeBlock(block);
+      this.#publish(block);
+      await this.#awaitReaders((reader) => this.#end - reader.position > reader.maxLagBytes);
+      this.#acknowledge(block);
+    }
+  }
+
+  async #writeBlock(block: Block): Promise<void> {
+    for (;;) {
+      try {
+        const fd = await this.#fileFor(block);
+        const base = this.#segments.at(-1)?.base ?? 0;
+        block.position = this.#end;
+        let done = 0;
+        while (done < block.used) {
+          const { bytesWritten } = await writeFile(
+            fd,
+            block.buffer,
+            done,
+            block.used - done,
+            this.#end - base + done,
+          );
+          done += bytesWritten;
+        }
+        this.#end += block.used;
+        return;
+      } catch (error) {
+        // The container waits meanwhile: nothing is acknowledged, so nothing is lost.
+        this.#onWriteError(error);
+        if (this.#closed) {
+          throw new EngineError(
+            'ERR_ARCBOX_LOG_CORRUPT',
+            `the log could not be written: ${messageOf(error)}`,
+            {
+              cause: error,
+            },
+          );
+        }
+        await new Promise((resolve) => setTimeout(resolve, LOG_RETRY_MS));
+      }
+    }
+  }
+
+  /** The open file that the block goes to; a new segment when the current one is full. */
+  async #fileFor(block: Block): Promise<number> {
+    const current = this.#segments.at(-1);
+    if (current !== undefined && this.#end - current.base < this.#segmentBytes) {
+      this.#fd ??= await openFile(current.path, 'r+', 0o600);
+      return this.#fd;
+    }
+    while (this.#segments.length >= this.#segmentsMax) {
+      const [oldest, next] = this.#segments;
+      if (oldest === undefined) break;
+      const keepFrom = next?.base ?? this.#end;
+      await this.#awaitReaders((reader) => reader.position < keepFrom, keepFrom);
+      await unlinkFile(oldest.path);
+      this.#segments.shift();
+    }
+    await this.#closeFile();
+    const segment = segmentAt(this.#directory, this.#end);
+    const fd = await openFile(segment.path, 'w+', 0o600);
+    // A segment begins with the state before its first record.
+    const checkpoint = encodeCheckpoint(block.before, Date.now() * 1000);
+    const { bytesWritten } = await writeFile(fd, checkpoint, 0, checkpoint.length, 0).catch(async (error) => {
+      await closeFile(fd);
+      throw error;
+    });
+    if (bytesWritten !== checkpoint.length) {
+      await closeFile(fd);
+      throw new Error('short write of a checkpoint');
+    }
+    this.#segments.push(segment);
+    this.#fd = fd;
+    const position = this.#end;
+    this.#end += checkpoint.length;
+    this.#publish({ ...block, buffer: checkpoint, used: checkpoint.length, position });
+    return fd;
+  }
+
+  #publish(block: Block): void {
+    if (this.#readers.size === 0) return;
+    this.#tail.push(block);
+    this.#tailBytes += block.used;
+    const slowest = Math.min(...[...this.#readers].map((reader) => reader.position));
+    while (this.#tail.length > 0) {
+      const first = this.#tail[0];
+      if (first === undefined) break;
+      if (this.#tailBytes <= LOG_TAIL_BYTES && first.position + first.used > slowest) break;
+      this.#tail.shift();
+      this.#tailBytes -= first.used;
+    }
+    for (const reader of this.#readers) reader.wake();
+  }
+
+  #tailAt(position: number): Buffer | undefined {
+    for (const block of this.#tail) {
+      if (position >= block.position && position < block.position + block.used) {
+        return block.buffer.subarray(position - block.position, block.used);
+      }
+    }
+    return undefined;
+  }
+
+  #dropTail(): void {
+    this.#tail = [];
+    this.#tailBytes = 0;
+  }
+
+  #acknowledge(block: Block): void {
+    for (const channel of [1, 2] as const) {
+      const offset = block.after[channel - 1] ?? 0;
+      if (offset > (this.#acknowledged[channel - 1] ?? 0)) {
+        this.#acknowledged[channel - 1] = offset;
+        this.onDurable(channel, offset);
+      }
+    }
+    if (this.#readers.size === 0 && this.#tail.length > 0) this.#dropTail();
+  }
+
+  /** Waits until no connected reader is in the way. */
+  async #awaitReaders(blocks: (reader: LogReader) => boolean, pinBelow = 0): Promise<void> {
+    const pinned = (): boolean => this.#pin !== undefined && this.#pin < pinBelow;
+    while (!this.#closed && (pinned() || [...this.#readers].some(blocks))) await this.#moved.promise;
+  }
+
+  #notifyMoved(): void {
+    const { resolve } = this.#moved;
+    this.#moved = Promise.withResolvers<void>();
+    resolve();
+    // What every reader has taken need not be kept for longer.
+    const slowest = Math.min(...[...this.#readers].map((reader) => reader.position));
+    while (this.#tail[0] !== undefined && this.#tail[0].position + this.#tail[0].used <= slowest) {
+      this.#tailBytes -= this.#tail.shift()?.used ?? 0;
+    }
+  }
+
+  async #closeFile(): Promise<void> {
+    const fd = this.#fd;
+    this.#fd = undefined;
+    if (fd !== undefined) await closeFile(fd);
+  }
+}
