@@ -1,1 +1,17 @@
-export {};
+export * from './boot-assets.ts';
+export * from './config.ts';
+export type { ContainerExit } from './container/container.ts';
+export type { ContainerAttachment, InputPosition } from './container/container-attachment.ts';
+export type { AttachOptions, ContainerManager } from './container/container-manager.ts';
+export type { ContainerConfig, ContainerRecord } from './container/container-record.ts';
+export type { CreateOptions } from './container/create.ts';
+export type { TerminalSize } from './container/oci-spec.ts';
+export type { ContainerState } from './container/transitions.ts';
+export * from './errors.ts';
+export * from './host-layout.ts';
+export type { LogBatch, LogReader, LogRecord } from './log/log-reader.ts';
+export * from './logger.ts';
+export type { Machine, MachineState } from './machine/machine.ts';
+export * from './runtime.ts';
+export { signalNumber } from './signals.ts';
+export { formatSize, parseSize } from './size.ts';

@@ -85,11 +85,12 @@ export class ContainerLog implements AsyncDisposable {
   #tail: Block[] = [];
   #tailBytes = 0;
   #lastBlockBytes = LOG_BLOCK_BYTES_MIN;
-  readonly #acknowledged: [number, number] = [0, 0];
+  readonly #acknowledged: [number, number];
   /** Where the latest run ended; undefined while one is going on or expected. */
   #runEnd: number | undefined;
   /** Segments from this position on are kept although no reader is connected. */
   #pin: number | undefined;
+  #holdTimer: NodeJS.Timeout | undefined;
   #moved = Promise.withResolvers<void>();
   #closed = false;
 
@@ -108,6 +109,8 @@ export class ContainerLog implements AsyncDisposable {
     this.#segments = segments;
     this.#end = end;
     this.#state = state;
+    const [one, two] = state.channels;
+    this.#acknowledged = [one.next, two.next];
   }
 
   /** Position after the last durable record. */
@@ -130,6 +133,10 @@ export class ContainerLog implements AsyncDisposable {
   offset(channel: Channel): number {
     return this.#state.channels[channel - 1]?.next ?? 0;
   }
+  /** What may be acknowledged: durable, and no reader in the way. */
+  acknowledged(channel: Channel): number {
+    return this.#acknowledged[channel - 1] ?? 0;
+  }
   hasEnded(channel: Channel): boolean {
     return this.#state.channels[channel - 1]?.eof ?? false;
   }
@@ -142,7 +149,7 @@ export class ContainerLog implements AsyncDisposable {
     Object.assign(this.#state, freshRunState(run));
     this.#acknowledged.fill(0);
     this.#runEnd = undefined;
-    const record = encodeCheckpoint(this.#state, Date.now() * 1000);
+    const record = encodeCheckpoint(this.#state, Date.now());
     record.copy(this.#reserve(record.length));
     this.#kick();
   }
@@ -151,10 +158,7 @@ export class ContainerLog implements AsyncDisposable {
   resumeRun(holdMs: number): void {
     this.#runEnd = undefined;
     this.#pin = this.start;
-    setTimeout(() => {
-      this.#pin = undefined;
-      this.#notifyMoved();
-    }, holdMs).unref();
+    this.#holdTimer = setTimeout(() => this.#unpin(), holdMs).unref();
   }
 
   /**
@@ -176,7 +180,7 @@ export class ContainerLog implements AsyncDisposable {
       run: this.#state.run,
       lengthBytes: data.length,
       offset,
-      unixUs: Date.now() * 1000,
+      unixMs: Date.now(),
     });
     target.set(data, RECORD_HEADER_BYTES);
     state.next += data.length;
@@ -195,8 +199,14 @@ export class ContainerLog implements AsyncDisposable {
   async endRun(): Promise<void> {
     await this.flushed();
     this.#runEnd = this.#end;
+    this.#unpin();
     for (const reader of this.#readers) reader.wake();
     await this.#closeFile();
+  }
+
+  /** For a log that was opened only to be read: its last run is over. */
+  closeRun(): void {
+    this.#runEnd = this.#end;
   }
 
   /**
@@ -237,7 +247,7 @@ export class ContainerLog implements AsyncDisposable {
   /** Writes what is queued and releases everything. Readers end. */
   async close(): Promise<void> {
     this.#closed = true;
-    this.#notifyMoved();
+    this.#unpin();
     await this.flushed();
     for (const reader of [...this.#readers]) await reader.close();
     await this.#closeFile();
@@ -346,7 +356,7 @@ export class ContainerLog implements AsyncDisposable {
     const segment = segmentAt(this.#directory, this.#end);
     const fd = await openFile(segment.path, 'w+', 0o600);
     // A segment begins with the state before its first record.
-    const checkpoint = encodeCheckpoint(block.before, Date.now() * 1000);
+    const checkpoint = encodeCheckpoint(block.before, Date.now());
     const { bytesWritten } = await writeFile(fd, checkpoint, 0, checkpoint.length, 0).catch(async (error) => {
       await closeFile(fd);
       throw error;
@@ -407,6 +417,12 @@ export class ContainerLog implements AsyncDisposable {
   async #awaitReaders(blocks: (reader: LogReader) => boolean, pinBelow = 0): Promise<void> {
     const pinned = (): boolean => this.#pin !== undefined && this.#pin < pinBelow;
     while (!this.#closed && (pinned() || [...this.#readers].some(blocks))) await this.#moved.promise;
+  }
+
+  #unpin(): void {
+    clearTimeout(this.#holdTimer);
+    this.#pin = undefined;
+    this.#notifyMoved();
   }
 
   #notifyMoved(): void {

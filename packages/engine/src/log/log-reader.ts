@@ -10,7 +10,7 @@ export interface LogRecord {
   /** A view; it stays valid, but holds the block it lies in. */
   readonly data: Buffer;
   readonly eof: boolean;
-  readonly unixUs: number;
+  readonly unixMs: number;
 }
 
 export interface LogBatch {
@@ -120,7 +120,7 @@ export class LogReader implements AsyncDisposable {
       if (header.channel !== 0) {
         const from = at + RECORD_HEADER_BYTES;
         const data = bytes.subarray(from, from + header.lengthBytes);
-        records.push({ channel: header.channel, data, eof: header.eof, unixUs: header.unixUs });
+        records.push({ channel: header.channel, data, eof: header.eof, unixMs: header.unixMs });
       }
       return true;
     });

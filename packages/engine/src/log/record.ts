@@ -6,11 +6,12 @@
  *   0  u32  magic
  *   4  u8   channel: 1 stdout (or the terminal), 2 stderr, 0 checkpoint
  *   5  u8   flags: 1 = end of the channel
- *   6  u16  run: how many times the container had been started, modulo 65536
+ *   6  u16  zero
  *   8  u32  length of the payload
  *  12  u32  CRC-32 of the header without this field
- *  16  u64  offset of the payload's first byte within its channel and run
- *  24  u64  microseconds since 1970
+ *  16  u48  offset of the payload's first byte within its channel and run
+ *  22  u48  milliseconds since 1970
+ *  28  u32  run: how many times the container had been started
  *
  * A record is valid when its header's checksum is right and its payload is there in full. Nothing is acknowledged to
  * the guest before it was written, so what a crash leaves behind an incomplete last record is still in the guest.
@@ -23,8 +24,7 @@ import { crc32 } from 'node:zlib';
 export const RECORD_HEADER_BYTES = 32;
 const MAGIC = 0x474c4241; // "ABLG"
 const FLAG_EOF = 1;
-const TWO_32 = 2 ** 32;
-const CHECKPOINT_PAYLOAD_BYTES = 18;
+const CHECKPOINT_PAYLOAD_BYTES = 14;
 
 export const CHECKPOINT_BYTES = RECORD_HEADER_BYTES + CHECKPOINT_PAYLOAD_BYTES;
 
@@ -37,7 +37,7 @@ export interface RecordHeader {
   readonly run: number;
   readonly lengthBytes: number;
   readonly offset: number;
-  readonly unixUs: number;
+  readonly unixMs: number;
 }
 
 export interface ChannelState {
@@ -65,10 +65,11 @@ export function encodeHeader(target: Buffer, at: number, header: RecordHeader): 
   target.writeUInt32LE(MAGIC, at);
   target[at + 4] = header.channel;
   target[at + 5] = header.eof ? FLAG_EOF : 0;
-  target.writeUInt16LE(header.run % 65536, at + 6);
+  target.writeUInt16LE(0, at + 6);
   target.writeUInt32LE(header.lengthBytes, at + 8);
-  writeU64(target, header.offset, at + 16);
-  writeU64(target, header.unixUs, at + 24);
+  target.writeUIntLE(header.offset, at + 16, 6);
+  target.writeUIntLE(header.unixMs, at + 22, 6);
+  target.writeUInt32LE(header.run, at + 28);
   target.writeUInt32LE(checksum(target, at), at + 12);
 }
 
@@ -81,18 +82,18 @@ export function decodeHeader(source: Buffer, at: number): RecordHeader | undefin
   return {
     channel,
     eof: ((source[at + 5] ?? 0) & FLAG_EOF) !== 0,
-    run: source.readUInt16LE(at + 6),
+    run: source.readUInt32LE(at + 28),
     lengthBytes: source.readUInt32LE(at + 8),
-    offset: readU64(source, at + 16),
-    unixUs: readU64(source, at + 24),
+    offset: source.readUIntLE(at + 16, 6),
+    unixMs: source.readUIntLE(at + 22, 6),
   };
 }
 
-export function encodeCheckpoint(state: RunState, unixUs: number): Buffer {
+export function encodeCheckpoint(state: RunState, unixMs: number): Buffer {
   const record = Buffer.alloc(CHECKPOINT_BYTES);
   state.channels.forEach((channel, index) => {
-    writeU64(record, channel.next, RECORD_HEADER_BYTES + index * 9);
-    record[RECORD_HEADER_BYTES + index * 9 + 8] = channel.eof ? 1 : 0;
+    record.writeUIntLE(channel.next, RECORD_HEADER_BYTES + index * 7, 6);
+    record[RECORD_HEADER_BYTES + index * 7 + 6] = channel.eof ? 1 : 0;
   });
   encodeHeader(record, 0, {
     channel: 0,
@@ -100,7 +101,7 @@ export function encodeCheckpoint(state: RunState, unixUs: number): Buffer {
     run: state.run,
     lengthBytes: CHECKPOINT_PAYLOAD_BYTES,
     offset: 0,
-    unixUs,
+    unixMs,
   });
   return record;
 }
@@ -114,14 +115,13 @@ export function applyRecord(state: RunState, header: RecordHeader, source: Buffe
     if (header.lengthBytes !== CHECKPOINT_PAYLOAD_BYTES) return false;
     state.run = header.run;
     state.channels.forEach((channel, index) => {
-      channel.next = readU64(source, at + RECORD_HEADER_BYTES + index * 9);
-      channel.eof = source[at + RECORD_HEADER_BYTES + index * 9 + 8] === 1;
+      channel.next = source.readUIntLE(at + RECORD_HEADER_BYTES + index * 7, 6);
+      channel.eof = source[at + RECORD_HEADER_BYTES + index * 7 + 6] === 1;
     });
     return true;
   }
   const channel = state.channels[header.channel - 1];
-  if (channel === undefined || header.run !== state.run % 65536 || header.offset !== channel.next)
-    return false;
+  if (channel === undefined || header.run !== state.run || header.offset !== channel.next) return false;
   channel.next += header.lengthBytes;
   channel.eof = header.eof;
   return true;
@@ -145,13 +145,4 @@ export function forEachRecord(
 
 function checksum(source: Buffer, at: number): number {
   return crc32(source.subarray(at + 16, at + RECORD_HEADER_BYTES), crc32(source.subarray(at, at + 12)));
-}
-
-function writeU64(target: Buffer, value: number, at: number): void {
-  target.writeUInt32LE(value % TWO_32, at);
-  target.writeUInt32LE(Math.floor(value / TWO_32), at + 4);
-}
-
-function readU64(source: Buffer, at: number): number {
-  return source.readUInt32LE(at) + source.readUInt32LE(at + 4) * TWO_32;
 }

@@ -1,0 +1,557 @@
+/**
+ * Containers: what the API can do with them, and bringing them together with what is true in the machine.
+ *
+ * A container is a record until it is started. Whatever has a side effect in a machine is recorded before it begins
+ * (`starting`) and after it was done (`running`, `exited`), so that a new daemon knows what to look for; `reconcile`
+ * compares that with the agent's objects and the guest's directories and releases what nobody names.
+ */
+
+import { rm } from 'node:fs/promises';
+import type { ImageStore } from '@arcbox/image';
+import { AgentOpError, type OpInput } from '@arcbox/protocol';
+import type { BootAssets } from '../boot-assets.ts';
+import { EngineError, messageOf } from '../errors.ts';
+import type { HostLayout } from '../host-layout.ts';
+import { ATTACH_LAG_BYTES, AUTO_REMOVE_GRACE_MS, CONTAINERS_MAX, STOP_TIMEOUT_MS } from '../limits.ts';
+import type { ContainerLog } from '../log/container-log.ts';
+import type { LogReader } from '../log/log-reader.ts';
+import type { Logger } from '../logger.ts';
+import { BUNDLES, processObjectId, UPPERS } from '../machine/guest-layout.ts';
+import type { Machine, UpMachine } from '../machine/machine.ts';
+import type { Store } from '../state/store.ts';
+import { Container, type ContainerExit } from './container.ts';
+import { ContainerAttachment } from './container-attachment.ts';
+import { ContainerProcess } from './container-process.ts';
+import type { ContainerRecord } from './container-record.ts';
+import { type CreateOptions, containerConfig } from './create.ts';
+import {
+  cleanUpOps,
+  explainFailure,
+  launch,
+  launchOps,
+  mountOps,
+  readAccounts,
+  removeDiskOps,
+  runTolerant,
+} from './launch.ts';
+import { checkName, generateName, newContainerId } from './names.ts';
+import { canApply } from './transitions.ts';
+import { type ResolvedUser, resolveUser } from './user.ts';
+
+/** The exit code of a container whose end nobody saw. */
+const LOST_EXIT_CODE = 255;
+const SIGKILL = 9;
+
+export interface ContainerEnvironment {
+  readonly store: Store;
+  readonly layout: HostLayout;
+  readonly images: ImageStore;
+  readonly assets: BootAssets;
+  readonly logger: Logger;
+  machine(name: string): Machine;
+  readonly defaultMachine: string;
+}
+
+export interface AttachOptions {
+  /** A position in the log, or one of its ends; default: where the log is now. */
+  readonly cursor?: number | 'start' | 'end';
+  /** Which run; default: the one that goes on, or the next one. */
+  readonly run?: number;
+}
+
+export class ContainerManager {
+  readonly #environment: ContainerEnvironment;
+  readonly #containers = new Map<string, Container>();
+  readonly #users = new Map<string, ResolvedUser>();
+  /** Work that goes on after an answer was given; drained before we end. */
+  readonly #background = new Set<Promise<void>>();
+  readonly #timers = new Set<NodeJS.Timeout>();
+  #disowned = false;
+
+  constructor(environment: ContainerEnvironment) {
+    this.#environment = environment;
+    for (const record of environment.store.containers())
+      this.#containers.set(record.id, new Container(record, environment));
+  }
+
+  // --- Asking -----------------------------------------------------------------------------------
+
+  list(): ContainerRecord[] {
+    return [...this.#containers.values()].map((container) => ({ ...container.record }));
+  }
+
+  inspect(reference: string): ContainerRecord {
+    return { ...this.find(reference).record };
+  }
+
+  /** By ID, name, or the beginning of an ID. Throws `ERR_ARCBOX_CONTAINER_NOT_FOUND`. */
+  find(reference: string): Container {
+    const exact = this.#containers.get(reference);
+    if (exact !== undefined) return exact;
+    const all = [...this.#containers.values()];
+    const byName = all.find((container) => container.record.name === reference);
+    if (byName !== undefined) return byName;
+    const byPrefix = /^[0-9a-f]+$/.test(reference)
+      ? all.filter(({ record }) => record.id.startsWith(reference))
+      : [];
+    if (byPrefix.length > 1) {
+      throw new EngineError(
+        'ERR_ARCBOX_CONTAINER_NOT_FOUND',
+        `${byPrefix.length} containers have an ID that begins with ${reference}; give more of it`,
+      );
+    }
+    if (byPrefix[0] !== undefined) return byPrefix[0];
+    throw new EngineError('ERR_ARCBOX_CONTAINER_NOT_FOUND', `no such container: ${reference}`);
+  }
+
+  /** Its exit; of the run that goes on, or the next one when it has never run. */
+  async wait(reference: string): Promise<ContainerExit> {
+    const container = this.find(reference);
+    return container.waiters(Math.max(1, container.record.run)).exited.promise;
+  }
+
+  // --- Life -------------------------------------------------------------------------------------
+
+  /** Makes a record; nothing runs. */
+  async create(options: CreateOptions): Promise<ContainerRecord> {
+    const { store, images, logger, defaultMachine } = this.#environment;
+    const image = await images.resolve(options.image);
+    const { idempotencyKey } = options;
+    const known = idempotencyKey === undefined ? undefined : store.containerIdByKey(idempotencyKey);
+    if (known !== undefined) return { ...this.find(known).record };
+    if (this.#containers.size >= CONTAINERS_MAX) {
+      throw new EngineError('ERR_ARCBOX_LIMIT', `there are ${CONTAINERS_MAX} containers; remove some first`);
+    }
+    const names = new Set([...this.#containers.values()].map(({ record }) => record.name));
+    if (options.name !== undefined) checkName(options.name);
+    const id = newContainerId();
+    const record: ContainerRecord = {
+      id,
+      name: options.name ?? generateName((name) => names.has(name)),
+      state: 'created',
+      run: 0,
+      machine: defaultMachine,
+      imageId: image.id,
+      config: containerConfig(options, image, id),
+      createdMs: Date.now(),
+      startedMs: undefined,
+      finishedMs: undefined,
+      exitCode: undefined,
+      error: '',
+    };
+    store.insertContainer(record, idempotencyKey);
+    this.#containers.set(id, new Container(record, this.#environment));
+    logger.info('container.created', { id, name: record.name, image: options.image });
+    return { ...record };
+  }
+
+  /**
+   * Starts it; answered when its process runs. `run`: only when it has not been started that often yet, so that a
+   * client that lost the answer can ask again.
+   *
+   * Throws `ERR_ARCBOX_COMMAND_NOT_FOUND`, `ERR_ARCBOX_COMMAND_NOT_EXECUTABLE`, `ERR_ARCBOX_CONTAINER_START`, and what
+   * bringing up its machine throws; then nothing of it is left in the machine.
+   */
+  async start(reference: string, options: { run?: number } = {}): Promise<void> {
+    const container = this.find(reference);
+    await container.transitions.run(async () => {
+      const { record } = container;
+      await container.cleanUp;
+      if (record.state === 'running' || (options.run !== undefined && record.run >= options.run)) return;
+      container.apply('start', {
+        run: record.run + 1,
+        error: '',
+        exitCode: undefined,
+        finishedMs: undefined,
+      });
+      const log = await container.useLog();
+      try {
+        log.beginRun(record.run);
+        const up = await this.#environment.machine(record.machine).ensure();
+        await this.#launch(container, up);
+        const process = new ContainerProcess(up.agent, processObjectId(record.id, record.run), log);
+        container.apply('started', { startedMs: Date.now() });
+        this.#follow(container, process, log, up);
+      } catch (error) {
+        await log.endRun();
+        await container.releaseLog();
+        this.#startFailed(container, error);
+        throw error;
+      }
+    });
+  }
+
+  /** Sends a signal to its process. Throws `ERR_ARCBOX_CONTAINER_STATE` when it does not run. */
+  async kill(reference: string, signal = SIGKILL): Promise<void> {
+    const container = this.find(reference);
+    const process = this.#running(container, 'killed');
+    await this.#signal(process, signal);
+  }
+
+  /** Asks it to end, and kills it after `timeoutMs`; answered when it has ended. */
+  async stop(reference: string, options: { timeoutMs?: number; signal?: number } = {}): Promise<void> {
+    const container = this.find(reference);
+    const { record, process } = container;
+    if (process === undefined) return;
+    const { exited } = container.waiters(record.run);
+    const timeoutMs = options.timeoutMs ?? STOP_TIMEOUT_MS;
+    if (timeoutMs > 0) {
+      await this.#signal(process, options.signal ?? record.config.stopSignal);
+      if (await settlesWithin(exited.promise, timeoutMs)) return;
+    }
+    await this.#signal(process, SIGKILL);
+    await exited.promise;
+  }
+
+  async resize(reference: string, size: { rows: number; columns: number }): Promise<void> {
+    const container = this.find(reference);
+    await this.#running(container, 'resized').resize(size);
+  }
+
+  /** Removes it with its log and everything it wrote. `force` kills it first. */
+  async remove(reference: string, options: { force?: boolean } = {}): Promise<void> {
+    const container = this.find(reference);
+    if (options.force === true && container.process !== undefined)
+      await this.stop(container.record.id, { timeoutMs: 0 });
+    await container.transitions.run(() => this.#remove(container));
+  }
+
+  // --- Streams ----------------------------------------------------------------------------------
+
+  /** Attaches to the run that goes on, or to the next one when none does. */
+  async attach(reference: string, options: AttachOptions = {}): Promise<ContainerAttachment> {
+    const container = this.find(reference);
+    const { record } = container;
+    const run = options.run ?? (container.live ? record.run : record.run + 1);
+    container.attached += 1;
+    const leave = async (): Promise<void> => {
+      container.attached -= 1;
+      await container.releaseLog();
+      if (record.config.autoRemove && container.attached === 0 && run <= record.run)
+        await this.#autoRemove(container);
+    };
+    try {
+      const log = await container.useLog();
+      try {
+        const cursor = options.cursor ?? 'end';
+        const reader = log.reader({ cursor, followRun: run, maxLagBytes: ATTACH_LAG_BYTES });
+        return new ContainerAttachment(container, run, reader, leave);
+      } catch (error) {
+        await container.releaseLog();
+        throw error;
+      }
+    } catch (error) {
+      container.attached -= 1;
+      throw error;
+    }
+  }
+
+  /** Reads the log from `cursor` on; with `follow` until the run that goes on has ended. */
+  async logs(
+    reference: string,
+    options: { cursor?: number | 'start' | 'end'; follow?: boolean } = {},
+  ): Promise<{ reader: LogReader; release(): Promise<void> }> {
+    const container = this.find(reference);
+    const log = await container.useLog();
+    try {
+      const reader = log.reader({
+        cursor: options.cursor ?? 'start',
+        ...(options.follow === true ? { followRun: Math.max(1, container.record.run) } : {}),
+      });
+      return {
+        reader,
+        release: async () => {
+          await reader.close();
+          await container.releaseLog();
+        },
+      };
+    } catch (error) {
+      await container.releaseLog();
+      throw error;
+    }
+  }
+
+  // --- With the machine ---------------------------------------------------------------------------
+
+  /** Brings the store and the machine together; called before a machine counts as running. */
+  async reconcile(up: UpMachine): Promise<void> {
+    const [answer, uppers, bundles] = await up.agent.batch([
+      { case: 'listObjects', value: {} },
+      { case: 'list', value: { path: UPPERS } },
+      { case: 'list', value: { path: BUNDLES } },
+    ]);
+    const objects = answer?.result.case === 'objects' ? answer.result.value.objects : [];
+    const names = (result: typeof uppers): string[] =>
+      result?.result.case === 'list'
+        ? result.result.value.entries.map((entry) => entry.name).filter((name) => !name.startsWith('.'))
+        : [];
+
+    const keep = new Set<string>();
+    for (const container of this.#containers.values()) {
+      const { record } = container;
+      if (record.machine !== up.name || !container.live) continue;
+      // A start of our own that is bringing this very machine up has nothing in it yet.
+      if (container.transitions.busy) continue;
+      const objectId = processObjectId(record.id, record.run);
+      if (objects.some((object) => object.id === objectId)) {
+        keep.add(objectId);
+        await this.#resume(container, up, objectId);
+      } else {
+        this.#markLost(container, 'its process was gone when the daemon came back');
+      }
+    }
+    const stale = objects.filter((object) => !keep.has(object.id));
+    await runTolerant(
+      up.agent,
+      stale.map((object): OpInput => ({ case: 'release', value: { id: object.id, missingOk: true } })),
+    );
+    for (const name of names(bundles)) {
+      if (this.#containers.get(name)?.process === undefined) await runTolerant(up.agent, cleanUpOps(name, 0));
+    }
+    for (const name of names(uppers)) {
+      if (!this.#containers.has(name))
+        this.#inBackground('remove_upper', runTolerant(up.agent, removeDiskOps(name)));
+    }
+    this.#removeExited();
+    this.#environment.logger.info('machine.reconciled', {
+      machine: up.name,
+      kept: keep.size,
+      released: stale.length,
+    });
+  }
+
+  /** The machine is gone, and with it what ran there. Those that have a process learn it from their connection. */
+  machineLost(machine: string, why: string): void {
+    for (const container of this.#containers.values()) {
+      const { record } = container;
+      if (record.machine !== machine || container.process !== undefined || container.transitions.busy)
+        continue;
+      if (container.live) this.#markLost(container, why);
+    }
+    this.#removeExited();
+  }
+
+  /** From now on the ends of processes are not recorded: the machine is left to the next daemon. */
+  disown(): void {
+    this.#disowned = true;
+  }
+
+  /** Stops every running container of the machine. */
+  async stopAll(): Promise<void> {
+    await Promise.all([...this.#containers.keys()].map((id) => this.stop(id)));
+  }
+
+  /** Resolves when nothing is going on behind anybody's back. */
+  async drain(): Promise<void> {
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers.clear();
+    while (this.#background.size > 0) await Promise.all(this.#background);
+  }
+
+  // --- Inside -------------------------------------------------------------------------------------
+
+  async #launch(container: Container, up: UpMachine): Promise<void> {
+    const { record } = container;
+    const { images, assets } = this.#environment;
+    const image = await images.resolve(record.imageId);
+    const lowers = await Promise.all(image.layers.map((layer) => up.mountLayer(layer)));
+    const mounts = mountOps(record, lowers);
+    try {
+      const userKey = `${record.imageId} ${record.config.user}`;
+      // Only a first start sees the image's own accounts; later ones may have been changed.
+      let user = record.run === 1 ? this.#users.get(userKey) : undefined;
+      let pending = mounts;
+      if (user === undefined) {
+        await up.agent.batch(mounts);
+        pending = [];
+        const { passwd, group } = await readAccounts(up.agent, record);
+        user = resolveUser(record.config.user, passwd, group);
+        if (record.run === 1) this.#users.set(userKey, user);
+      }
+      const ops = launchOps({
+        record,
+        user,
+        seccompBase64: assets.seccompBase64,
+        terminalSize: container.terminalSize,
+      });
+      await launch(up.agent, [...pending, ...ops]);
+    } catch (error) {
+      const failure =
+        error instanceof AgentOpError && error.op === 'spawn'
+          ? await explainFailure(up.agent, record, error)
+          : error;
+      await runTolerant(up.agent, cleanUpOps(record.id, record.run)).catch((cleanUpError: unknown) => {
+        this.#environment.logger.warn('container.clean_up_failed', {
+          id: record.id,
+          reason: messageOf(cleanUpError),
+        });
+      });
+      throw failure;
+    }
+  }
+
+  #startFailed(container: Container, error: unknown): void {
+    const { record } = container;
+    const code = error instanceof EngineError ? error.code : '';
+    const exitCode =
+      code === 'ERR_ARCBOX_COMMAND_NOT_FOUND'
+        ? 127
+        : code === 'ERR_ARCBOX_COMMAND_NOT_EXECUTABLE'
+          ? 126
+          : 125;
+    const change = { exitCode, error: messageOf(error), finishedMs: Date.now() };
+    container.apply(record.run === 1 ? 'startFailed' : 'exit', change);
+    container.settleRun(record.run, { exitCode, error: change.error });
+    if (record.config.autoRemove) this.#inBackground('auto_remove', this.#autoRemove(container));
+  }
+
+  /** Takes up a run that an earlier daemon began. */
+  async #resume(container: Container, up: UpMachine, objectId: string): Promise<void> {
+    const { record } = container;
+    const log = await container.useLog();
+    if (log.run === record.run) log.resumeRun(AUTO_REMOVE_GRACE_MS);
+    else log.beginRun(record.run);
+    if (record.state === 'starting') container.apply('started', { startedMs: Date.now() });
+    this.#follow(container, new ContainerProcess(up.agent, objectId, log), log, up);
+  }
+
+  /** From now on the process's end is the container's. */
+  #follow(container: Container, process: ContainerProcess, log: ContainerLog, up: UpMachine): void {
+    container.process = process;
+    container.waiters(container.record.run).started.resolve(process);
+    const ended = process.ended.then(
+      ({ exitCode }) => ({ exitCode, error: '' }),
+      (error: unknown) => ({ exitCode: LOST_EXIT_CODE, error: messageOf(error) }),
+    );
+    this.#inBackground(
+      'exit',
+      ended.then((exit) => this.#exited(container, log, up, exit)),
+    );
+  }
+
+  async #exited(container: Container, log: ContainerLog, up: UpMachine, exit: ContainerExit): Promise<void> {
+    const { record } = container;
+    // We let go of the machine; whether its processes end is the next daemon's business.
+    if (this.#disowned) return;
+    await container.transitions.run(async () => {
+      await log.endRun();
+      container.process = undefined;
+      container.apply('exit', { exitCode: exit.exitCode, error: exit.error, finishedMs: Date.now() });
+      container.cleanUp = this.#cleanUp(container, up);
+      container.settleRun(record.run, exit);
+      await container.releaseLog();
+    });
+    if (record.config.autoRemove && container.attached === 0) await this.#autoRemove(container);
+    await container.cleanUp;
+  }
+
+  /** Off everybody's path. What is left when it fails is found by the next `reconcile`. */
+  async #cleanUp(container: Container, up: UpMachine): Promise<void> {
+    const { record } = container;
+    if (up.agent.ended.aborted) return;
+    try {
+      await runTolerant(up.agent, cleanUpOps(record.id, record.run));
+    } catch (error) {
+      this.#environment.logger.warn('container.clean_up_failed', { id: record.id, reason: messageOf(error) });
+    }
+  }
+
+  #markLost(container: Container, why: string): void {
+    const { record } = container;
+    // It was never said to run, and nothing of it is there: as if it had not been started.
+    const event = record.state === 'starting' && record.run === 1 ? 'startFailed' : 'exit';
+    container.apply(event, { exitCode: LOST_EXIT_CODE, error: why, finishedMs: Date.now() });
+    container.settleRun(record.run, { exitCode: LOST_EXIT_CODE, error: why });
+  }
+
+  async #remove(container: Container): Promise<void> {
+    const { record } = container;
+    const { store, layout, logger } = this.#environment;
+    if (!this.#containers.has(record.id)) return;
+    if (!canApply(record.state, 'remove')) {
+      throw new EngineError(
+        'ERR_ARCBOX_CONTAINER_STATE',
+        `the container ${record.name} is ${record.state}; stop it first, or remove it with force`,
+      );
+    }
+    container.apply('remove');
+    await rm(layout.container(record.id), { recursive: true, force: true });
+    store.deleteContainer(record.id);
+    this.#containers.delete(record.id);
+    container.settleAll({ exitCode: record.exitCode ?? 0, error: record.error });
+    logger.info('container.removed', { id: record.id, name: record.name });
+    // Its upper directory needs the machine; when that is not up now, the next `reconcile` finds it.
+    this.#inBackground(
+      'remove_upper',
+      container.cleanUp.then(() => this.#removeUpper(record)),
+    );
+  }
+
+  async #removeUpper(record: ContainerRecord): Promise<void> {
+    const up = await this.#environment.machine(record.machine).current();
+    if (up !== undefined && record.run > 0) await runTolerant(up.agent, removeDiskOps(record.id));
+  }
+
+  async #autoRemove(container: Container): Promise<void> {
+    await container.transitions.run(async () => {
+      if (container.attached === 0 && canApply(container.record.state, 'remove'))
+        await this.#remove(container);
+    });
+  }
+
+  /** After a crash: containers whose removal we owe, once their clients had time to come back for the end. */
+  #removeExited(): void {
+    for (const container of this.#containers.values()) {
+      const { record } = container;
+      if (record.state === 'removing')
+        this.#inBackground(
+          'remove',
+          container.transitions.run(() => this.#remove(container)),
+        );
+      if (record.state !== 'exited' || !record.config.autoRemove) continue;
+      const timer = setTimeout(() => {
+        this.#timers.delete(timer);
+        this.#inBackground('auto_remove', this.#autoRemove(container));
+      }, AUTO_REMOVE_GRACE_MS).unref();
+      this.#timers.add(timer);
+    }
+  }
+
+  #running(container: Container, verb: string): ContainerProcess {
+    const { record, process } = container;
+    if (process !== undefined) return process;
+    throw new EngineError(
+      'ERR_ARCBOX_CONTAINER_STATE',
+      `the container ${record.name} is ${record.state} and cannot be ${verb}; only a running one can`,
+    );
+  }
+
+  async #signal(process: ContainerProcess, signal: number): Promise<void> {
+    try {
+      await process.signal(signal);
+    } catch (error) {
+      // It has just ended: what was wanted has happened.
+      if (!(error instanceof AgentOpError) || (error.errnoName !== 'ESRCH' && error.errnoName !== 'ENOENT'))
+        throw error;
+    }
+  }
+
+  #inBackground(what: string, work: Promise<void>): void {
+    const guarded = work
+      .catch((error: unknown) => {
+        this.#environment.logger.warn('background_failed', { what, reason: messageOf(error) });
+      })
+      .finally(() => this.#background.delete(guarded));
+    this.#background.add(guarded);
+  }
+}
+
+async function settlesWithin(promise: Promise<unknown>, timeoutMs: number): Promise<boolean> {
+  const { promise: timedOut, resolve } = Promise.withResolvers<false>();
+  const timer = setTimeout(() => resolve(false), timeoutMs);
+  try {
+    return await Promise.race([promise.then(() => true), timedOut]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

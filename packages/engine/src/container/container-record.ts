@@ -1,0 +1,48 @@
+/** What is stored of a container. */
+import type { ContainerState } from './transitions.ts';
+
+/** What was asked for, with the image's defaults already applied: plain data, JSON-safe. */
+export interface ContainerConfig {
+  /** As the user typed it. */
+  readonly imageName: string;
+  /** Entrypoint and command together; never empty. */
+  readonly argv: readonly string[];
+  /** How much of `argv` is the entrypoint. */
+  readonly entrypointLength: number;
+  /** `KEY=VALUE`, image's and user's; what every container gets is added at start. */
+  readonly env: readonly string[];
+  readonly workingDir: string;
+  /** `user[:group]`, names or numbers; empty: root. */
+  readonly user: string;
+  readonly hostname: string;
+  readonly tty: boolean;
+  /** Standard input is a stream; otherwise it is /dev/null. */
+  readonly openStdin: boolean;
+  /** Bytes; absent: no limit. */
+  readonly memoryBytes?: number;
+  /** Removed when it has exited. */
+  readonly autoRemove: boolean;
+  /** Signal number for `stop`. */
+  readonly stopSignal: number;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+export interface ContainerRecord {
+  /** 64 hex digits. */
+  readonly id: string;
+  name: string;
+  state: ContainerState;
+  /** How many times it has been started. */
+  run: number;
+  readonly machine: string;
+  readonly imageId: string;
+  readonly config: ContainerConfig;
+  /** Milliseconds since 1970, as all times here. */
+  readonly createdMs: number;
+  startedMs: number | undefined;
+  finishedMs: number | undefined;
+  /** 128 + n when a signal ended it. */
+  exitCode: number | undefined;
+  /** Why it could not be started, or how it was lost; otherwise empty. */
+  error: string;
+}

@@ -1,0 +1,123 @@
+/** One container in memory: its record, its log while somebody needs it, its process while it runs, who is attached. */
+import type { HostLayout } from '../host-layout.ts';
+import { ContainerLog } from '../log/container-log.ts';
+import type { Logger } from '../logger.ts';
+import { Mutex } from '../mutex.ts';
+import type { Store } from '../state/store.ts';
+import type { ContainerProcess } from './container-process.ts';
+import type { ContainerRecord } from './container-record.ts';
+import type { TerminalSize } from './oci-spec.ts';
+import { type ContainerEvent, nextState } from './transitions.ts';
+
+export interface ContainerExit {
+  readonly exitCode: number;
+  /** Why it was lost or could not be started; otherwise empty. */
+  readonly error: string;
+}
+
+interface RunWaiters {
+  readonly started: PromiseWithResolvers<ContainerProcess | undefined>;
+  readonly exited: PromiseWithResolvers<ContainerExit>;
+}
+
+export class Container {
+  readonly record: ContainerRecord;
+  /** Start, exit and removal, one after the other. */
+  readonly transitions = new Mutex();
+  process: ContainerProcess | undefined;
+  /** What the last run left in the machine is being released; nobody waits for it but the next start. */
+  cleanUp: Promise<void> = Promise.resolve();
+  /** How many clients are attached. */
+  attached = 0;
+  /** Of the terminal, before the process runs. */
+  terminalSize: TerminalSize | undefined;
+  readonly #store: Store;
+  readonly #layout: HostLayout;
+  readonly #logger: Logger;
+  readonly #runs = new Map<number, RunWaiters>();
+  #log: Promise<ContainerLog> | undefined;
+  #logUsers = 0;
+
+  constructor(record: ContainerRecord, environment: { store: Store; layout: HostLayout; logger: Logger }) {
+    this.record = record;
+    this.#store = environment.store;
+    this.#layout = environment.layout;
+    this.#logger = environment.logger;
+  }
+
+  /** A run goes on, or is about to. */
+  get live(): boolean {
+    return this.record.state === 'starting' || this.record.state === 'running';
+  }
+
+  /** Goes through the transition table, changes what else changes, and stores it. */
+  apply(event: ContainerEvent, change: Partial<ContainerRecord> = {}): void {
+    const state = nextState(this.record.name, this.record.state, event);
+    Object.assign(this.record, change, { state });
+    this.#store.updateContainer(this.record);
+    this.#logger.info('container.state', { id: this.record.id, state, run: this.record.run, event });
+  }
+
+  /** The log, open until the last user has given it back with `releaseLog`. */
+  async useLog(): Promise<ContainerLog> {
+    this.#logUsers += 1;
+    this.#log ??= this.#openLog();
+    try {
+      return await this.#log;
+    } catch (error) {
+      this.#log = undefined;
+      this.#logUsers -= 1;
+      throw error;
+    }
+  }
+
+  async releaseLog(): Promise<void> {
+    this.#logUsers -= 1;
+    if (this.#logUsers > 0) return;
+    const log = this.#log;
+    this.#log = undefined;
+    await (await log)?.close();
+  }
+
+  /** Whose `started` and `exited` settle with run `run`. */
+  waiters(run: number): RunWaiters {
+    let waiters = this.#runs.get(run);
+    if (waiters === undefined) {
+      waiters = { started: Promise.withResolvers(), exited: Promise.withResolvers() };
+      waiters.started.promise.catch(() => {});
+      waiters.exited.promise.catch(() => {});
+      this.#runs.set(run, waiters);
+      const { record } = this;
+      if (run < record.run || (run === record.run && !this.live)) {
+        waiters.started.resolve(undefined);
+        waiters.exited.resolve({ exitCode: record.exitCode ?? 0, error: record.error });
+      } else if (run === record.run && this.process !== undefined) {
+        waiters.started.resolve(this.process);
+      }
+    }
+    return waiters;
+  }
+
+  settleRun(run: number, exit: ContainerExit): void {
+    const waiters = this.waiters(run);
+    waiters.started.resolve(undefined);
+    waiters.exited.resolve(exit);
+    this.#runs.delete(run);
+  }
+
+  /** The container is gone: whoever waits learns it. */
+  settleAll(exit: ContainerExit): void {
+    for (const run of [...this.#runs.keys()]) this.settleRun(run, exit);
+  }
+
+  #openLog(): Promise<ContainerLog> {
+    return ContainerLog.open(this.#layout.containerLog(this.record.id), {
+      onWriteError: (error) =>
+        this.#logger.error('container.log_write_failed', { id: this.record.id, reason: String(error) }),
+    }).then((log) => {
+      // Nothing is being written: what there is, is all of its run.
+      if (!this.live) log.closeRun();
+      return log;
+    });
+  }
+}

@@ -1,0 +1,94 @@
+/** From what a user asks for and what the image says to a checked `ContainerConfig`. */
+import type { Image } from '@arcbox/image';
+import { EngineError } from '../errors.ts';
+import { ARGUMENTS_BYTES_MAX, HOSTNAME_LENGTH_MAX, MEMORY_LIMIT_BYTES_MIN } from '../limits.ts';
+import { signalNumber } from '../signals.ts';
+import { formatSize } from '../size.ts';
+import type { ContainerConfig } from './container-record.ts';
+
+/** What a user asks for; everything but the image may be left out. */
+export interface CreateOptions {
+  readonly image: string;
+  readonly name?: string;
+  /** After the image on the command line; empty: the image's. */
+  readonly command?: readonly string[];
+  /** Replaces the image's entrypoint; an empty list removes it. */
+  readonly entrypoint?: readonly string[];
+  readonly env?: readonly string[];
+  readonly workingDir?: string;
+  readonly user?: string;
+  readonly hostname?: string;
+  readonly tty?: boolean;
+  readonly openStdin?: boolean;
+  readonly memoryBytes?: number;
+  readonly autoRemove?: boolean;
+  readonly stopSignal?: string;
+  readonly labels?: Readonly<Record<string, string>>;
+  /** The same key twice makes one container. */
+  readonly idempotencyKey?: string;
+}
+
+const SIGTERM = 15;
+
+/** Throws `ERR_ARCBOX_INVALID_ARGUMENT` naming what is wrong. */
+export function containerConfig(options: CreateOptions, image: Image, id: string): ContainerConfig {
+  const invalid = (message: string): never => {
+    throw new EngineError('ERR_ARCBOX_INVALID_ARGUMENT', message);
+  };
+  const entrypoint = options.entrypoint ?? image.config.entrypoint;
+  // As docker does: the image's command belongs to the image's entrypoint.
+  const imageCommand = options.entrypoint === undefined ? image.config.cmd : [];
+  const command =
+    options.command !== undefined && options.command.length > 0 ? options.command : imageCommand;
+  const argv = [...entrypoint, ...command];
+  const [program] = argv;
+  if (program === undefined || program === '') {
+    invalid(`no command was given, and the image ${options.image} has none`);
+  }
+
+  const env = [...image.config.env, ...(options.env ?? [])];
+  for (const entry of env) {
+    if (entry.indexOf('=') < 1)
+      invalid(`the environment variable ${JSON.stringify(entry)} is not of the form KEY=VALUE`);
+  }
+  const workingDir = options.workingDir || image.config.workingDir;
+  if (!workingDir.startsWith('/')) {
+    invalid(`the working directory ${JSON.stringify(workingDir)} is not an absolute path`);
+  }
+  const hostname = options.hostname || id.slice(0, 12);
+  if (
+    hostname.length > HOSTNAME_LENGTH_MAX ||
+    !/^[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?$/.test(hostname)
+  ) {
+    invalid(`${JSON.stringify(hostname)} is not a host name`);
+  }
+  const { memoryBytes } = options;
+  if (memoryBytes !== undefined && memoryBytes < MEMORY_LIMIT_BYTES_MIN) {
+    invalid(
+      `the memory limit ${formatSize(memoryBytes)} is below the least, ${formatSize(MEMORY_LIMIT_BYTES_MIN)}`,
+    );
+  }
+  for (const text of [...argv, ...env, workingDir, options.user ?? '']) {
+    if (text.includes('\0')) invalid(`${JSON.stringify(text)} contains a zero byte`);
+  }
+  const bytes = [...argv, ...env].reduce((sum, text) => sum + Buffer.byteLength(text) + 1, 0);
+  if (bytes > ARGUMENTS_BYTES_MAX) {
+    invalid(`arguments and environment have ${bytes} bytes together; the limit is ${ARGUMENTS_BYTES_MAX}`);
+  }
+  const stopSignal = options.stopSignal || image.config.stopSignal;
+  return {
+    imageName: options.image,
+    argv,
+    entrypointLength: entrypoint.length,
+    env,
+    workingDir,
+    user: options.user ?? image.config.user,
+    hostname,
+    tty: options.tty ?? false,
+    openStdin: options.openStdin ?? false,
+    ...(memoryBytes === undefined ? {} : { memoryBytes }),
+    autoRemove: options.autoRemove ?? false,
+    stopSignal: stopSignal === '' ? SIGTERM : signalNumber(stopSignal),
+    labels: { ...image.config.labels, ...options.labels },
+  };
+}

@@ -1,0 +1,130 @@
+/**
+ * The one connection to a machine's agent, kept up as long as the machine runs.
+ *
+ * A connection is an epoch (see the protocol): calls in flight end with it, objects do not. What can simply be asked
+ * again (`wait`, and `eachEpoch` for whoever attaches) is asked again in the next epoch; a batch is not, since nobody
+ * knows how far it came.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  AgentClient,
+  type CallOptions,
+  type ObjectEnd,
+  type OpInput,
+  type OpResult,
+  ProtocolError,
+} from '@arcbox/protocol';
+import type { RunningVm } from '@arcbox/vm';
+import { EngineError, messageOf } from '../errors.ts';
+import { AGENT_CONNECT_TIMEOUT_MS, BATCH_TIMEOUT_MS, RECONNECT_MS_MAX, RECONNECT_MS_MIN } from '../limits.ts';
+import type { Logger } from '../logger.ts';
+
+export class AgentSession implements AsyncDisposable {
+  /** Connects; rejects when the agent does not answer. */
+  static async open(vm: RunningVm, logger: Logger): Promise<AgentSession> {
+    const session = new AgentSession(vm, logger);
+    session.#client = Promise.resolve(await session.#connect());
+    session.#keepUp();
+    return session;
+  }
+
+  readonly #vm: RunningVm;
+  readonly #logger: Logger;
+  readonly #secret: Buffer;
+  readonly #ending = new AbortController();
+  #client: Promise<AgentClient>;
+
+  private constructor(vm: RunningVm, logger: Logger) {
+    this.#vm = vm;
+    this.#logger = logger;
+    this.#secret = Buffer.from(vm.handle.agentSecret, 'hex');
+    this.#client = Promise.reject(new Error('not connected yet'));
+    this.#client.catch(() => {});
+    void vm.exited.then((exit) =>
+      this.#end(`the machine ${vm.name} is gone (${exit.reason}): ${exit.detail}`),
+    );
+  }
+
+  /** Aborted, with an `EngineError`, when there will be no further epoch. */
+  get ended(): AbortSignal {
+    return this.#ending.signal;
+  }
+
+  /** The current epoch's client, or the next one's when we are between two. Throws `ERR_ARCBOX_MACHINE_LOST`. */
+  client(): Promise<AgentClient> {
+    return this.#client;
+  }
+
+  /** See `AgentClient.batch`. */
+  async batch(ops: readonly OpInput[], options: CallOptions = {}): Promise<OpResult[]> {
+    const client = await this.client();
+    return client.batch(ops, { timeoutMs: BATCH_TIMEOUT_MS, ...options });
+  }
+
+  /** See `AgentClient.wait`; goes on over the ends of epochs. */
+  async wait(id: string): Promise<ObjectEnd> {
+    return this.eachEpoch((client) => client.wait(id));
+  }
+
+  /** Runs `use` with the epoch's client, again with the next one's when the epoch ended under it. */
+  async eachEpoch<T>(use: (client: AgentClient) => Promise<T>): Promise<T> {
+    for (;;) {
+      const client = await this.client();
+      try {
+        return await use(client);
+      } catch (error) {
+        if (!(error instanceof ProtocolError) || error.code !== 'ERR_ARCBOX_AGENT_CLOSED') throw error;
+      }
+    }
+  }
+
+  /** Closes the connection. The machine and its objects go on. */
+  async close(): Promise<void> {
+    this.#end(`the connection to the machine ${this.#vm.name} was closed`);
+    const client = await this.#client.catch(() => undefined);
+    await client?.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #end(why: string): void {
+    if (!this.#ending.signal.aborted) this.#ending.abort(new EngineError('ERR_ARCBOX_MACHINE_LOST', why));
+  }
+
+  async #connect(): Promise<AgentClient> {
+    const channel = await this.#vm.openAgentChannel();
+    return AgentClient.connect(channel, { secret: this.#secret, timeoutMs: AGENT_CONNECT_TIMEOUT_MS });
+  }
+
+  #keepUp(): void {
+    void this.#client.then(
+      async (client) => {
+        const reason = await client.closed;
+        if (!this.#ending.signal.aborted) {
+          this.#logger.warn('agent.epoch_ended', { machine: this.#vm.name, reason: reason.message });
+        }
+        this.#client = this.#reconnect();
+        this.#client.catch(() => {});
+        this.#keepUp();
+      },
+      () => {},
+    );
+  }
+
+  async #reconnect(): Promise<AgentClient> {
+    for (let delayMs = RECONNECT_MS_MIN; ; delayMs = Math.min(delayMs * 2, RECONNECT_MS_MAX)) {
+      this.ended.throwIfAborted();
+      try {
+        const client = await this.#connect();
+        if (!this.ended.aborted) return client;
+        await client.close();
+      } catch (error) {
+        this.#logger.warn('agent.reconnect_failed', { machine: this.#vm.name, reason: messageOf(error) });
+      }
+      this.ended.throwIfAborted();
+      await sleep(delayMs, undefined, { signal: this.ended }).catch(() => {});
+    }
+  }
+}

@@ -1,0 +1,64 @@
+/** The only module that knows where things lie inside a machine. Names are short: mount options end at a page. */
+
+/** Where the machine's disk is mounted. */
+export const DISK_MOUNT = '/m';
+/** Serial of that disk. */
+export const DISK_ID = 'disk';
+/** Upper directories of containers: they stay until the container is removed. */
+export const UPPERS = `${DISK_MOUNT}/c`;
+/** What a running container needs: on the guest's tmpfs, gone when it has ended. */
+export const BUNDLES = '/run/c';
+export const CRUN = '/bin/crun';
+export const CRUN_STATE = '/run/crun';
+export const CGROUP_ROOT = '/sys/fs/cgroup';
+/** The cgroup above all containers, without the root. */
+export const CGROUP_PARENT = '/arcbox';
+
+/** Mount point of a layer. */
+export function layerMount(number: number): string {
+  return `/l/${number}`;
+}
+/** Disk ID (and so the serial) of a layer. */
+export function layerDiskId(number: number): string {
+  return `l-${number}`;
+}
+export function layerNumberOfDisk(diskId: string): number | undefined {
+  const match = /^l-(\d+)$/.exec(diskId);
+  return match === null ? undefined : Number(match[1]);
+}
+
+export interface ContainerPaths {
+  readonly upper: string;
+  readonly work: string;
+  readonly disk: string;
+  readonly bundle: string;
+  readonly rootfs: string;
+  readonly pidFile: string;
+  readonly runtimeLog: string;
+  readonly consoleSocket: string;
+  readonly runtimeState: string;
+  /** As the OCI specification wants it, below the cgroup root. */
+  readonly cgroup: string;
+}
+
+export function containerPaths(id: string): ContainerPaths {
+  const bundle = `${BUNDLES}/${id}`;
+  const disk = `${UPPERS}/${id}`;
+  return {
+    disk,
+    upper: `${disk}/u`,
+    work: `${disk}/w`,
+    bundle,
+    rootfs: `${bundle}/rootfs`,
+    pidFile: `${bundle}/pid`,
+    runtimeLog: `${bundle}/crun.log`,
+    consoleSocket: `${bundle}/tty`,
+    runtimeState: `${CRUN_STATE}/${id}`,
+    cgroup: `${CGROUP_PARENT}/${id}`,
+  };
+}
+
+/** The agent's name for a container's process, at most 64 bytes. */
+export function processObjectId(containerId: string, run: number): string {
+  return `c-${containerId.slice(0, 40)}-${run}`;
+}

@@ -1,0 +1,132 @@
+/** Everything the daemon runs, put together: state, images, machines, containers. One per data directory. */
+import { ImageStore } from '@arcbox/image';
+import type { VmDriver } from '@arcbox/vm';
+import { type BootAssets, bootDirectory, loadBootAssets } from './boot-assets.ts';
+import type { Config } from './config.ts';
+import { ContainerManager } from './container/container-manager.ts';
+import { EngineError, messageOf } from './errors.ts';
+import type { HostLayout } from './host-layout.ts';
+import type { Logger } from './logger.ts';
+import { Machine, type MachineEnvironment } from './machine/machine.ts';
+import { Store } from './state/store.ts';
+
+export const DEFAULT_MACHINE = 'default';
+
+export interface RuntimeOptions {
+  readonly layout: HostLayout;
+  readonly config: Config;
+  readonly assets: BootAssets;
+  readonly driver: VmDriver;
+  readonly logger: Logger;
+}
+
+export class Runtime implements AsyncDisposable {
+  readonly config: Config;
+  readonly layout: HostLayout;
+  readonly assets: BootAssets;
+  readonly driver: VmDriver;
+  readonly images: ImageStore;
+  readonly #store: Store;
+  readonly #logger: Logger;
+  readonly #machine: Machine;
+  readonly #containers: ContainerManager;
+  readonly #adopted: Promise<void>;
+  #closing: Promise<void> | undefined;
+
+  /** Opens the state; a machine that an earlier daemon left is taken over behind the caller's back. */
+  constructor(options: RuntimeOptions) {
+    const { layout, config, assets, driver, logger } = options;
+    this.config = config;
+    this.layout = layout;
+    this.assets = assets;
+    this.driver = driver;
+    this.#logger = logger;
+    this.images = new ImageStore(assets.directory);
+    this.#store = new Store(layout.stateDatabase);
+    const environment: MachineEnvironment = {
+      driver,
+      layout,
+      store: this.#store,
+      config,
+      assets,
+      logger,
+      reconcile: (up) => this.#containers.reconcile(up),
+      lost: (machine, why) => this.#containers.machineLost(machine, why),
+    };
+    this.#machine = new Machine(DEFAULT_MACHINE, environment);
+    this.#containers = new ContainerManager({
+      store: this.#store,
+      layout,
+      images: this.images,
+      assets,
+      logger,
+      machine: (name) => this.machine(name),
+      defaultMachine: DEFAULT_MACHINE,
+    });
+    this.#adopted = this.#machine.adopt().catch((error: unknown) => {
+      logger.error('machine.adopt_failed', { machine: DEFAULT_MACHINE, reason: messageOf(error) });
+    });
+  }
+
+  /** The containers, once what an earlier daemon left behind has been looked at, so that what is listed is true. */
+  async containers(): Promise<ContainerManager> {
+    await this.#adopted;
+    if (this.#closing !== undefined)
+      throw new EngineError('ERR_ARCBOX_SHUTTING_DOWN', 'the daemon is shutting down');
+    return this.#containers;
+  }
+
+  /** All machines, in order of their names. */
+  async machines(): Promise<readonly Machine[]> {
+    await this.#adopted;
+    return [this.#machine];
+  }
+
+  /** Throws `ERR_ARCBOX_MACHINE_NOT_FOUND`. */
+  machine(name: string): Machine {
+    if (name === this.#machine.name) return this.#machine;
+    throw new EngineError('ERR_ARCBOX_MACHINE_NOT_FOUND', `no such machine: ${name}`);
+  }
+
+  /** Stops the machine with its containers. */
+  async stopMachine(name: string): Promise<void> {
+    const machine = this.machine(name);
+    await (await this.containers()).stopAll();
+    await machine.stop();
+  }
+
+  /** Stops containers and machines and releases everything. With `disown` machines go on, for the next daemon. */
+  close(options: { disown?: boolean } = {}): Promise<void> {
+    this.#closing ??= this.#close(options.disown ?? false);
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #close(disown: boolean): Promise<void> {
+    await this.#adopted;
+    try {
+      if (disown) {
+        this.#containers.disown();
+        await this.#machine.disown();
+      } else {
+        await this.#containers.stopAll();
+        await this.#containers.drain();
+        await this.#machine.stop();
+      }
+      await this.#containers.drain();
+    } catch (error) {
+      this.#logger.error('runtime.close_failed', { reason: messageOf(error) });
+      throw error;
+    } finally {
+      this.#store[Symbol.dispose]();
+    }
+  }
+}
+
+/** The boot assets that the environment names. */
+export async function bootAssetsFromEnvironment(environment: NodeJS.ProcessEnv): Promise<BootAssets> {
+  return loadBootAssets(bootDirectory(environment));
+}

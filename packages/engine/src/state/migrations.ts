@@ -1,0 +1,35 @@
+/** The schema of `state.db`, as steps: `user_version` counts those that were taken. A step is never changed. */
+export const MIGRATIONS: readonly string[] = [
+  `
+  CREATE TABLE machines (
+    name    TEXT PRIMARY KEY,
+    -- What VmDriver.adopt needs, as JSON; NULL while no machine is running.
+    handle  TEXT
+  ) STRICT;
+
+  CREATE TABLE layers (
+    -- The layer's short name in every guest: mounted at /l/<number>.
+    number  INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest  TEXT NOT NULL UNIQUE
+  ) STRICT;
+
+  CREATE TABLE containers (
+    id               TEXT PRIMARY KEY,
+    name             TEXT NOT NULL UNIQUE,
+    state            TEXT NOT NULL,
+    -- How many times it has been started.
+    run              INTEGER NOT NULL,
+    machine          TEXT NOT NULL,
+    image_id         TEXT NOT NULL,
+    -- ContainerConfig as JSON.
+    config           TEXT NOT NULL,
+    -- What a client may send to make the same creation twice without making two containers.
+    idempotency_key  TEXT UNIQUE,
+    created_ms       INTEGER NOT NULL,
+    started_ms       INTEGER,
+    finished_ms      INTEGER,
+    exit_code        INTEGER,
+    error            TEXT NOT NULL
+  ) STRICT;
+  `,
+];

@@ -1,0 +1,176 @@
+/**
+ * What must survive: entities in SQLite, in write-ahead mode and fully synchronous. A method returns when the change
+ * would survive a power loss. One process has the database open (the daemon holds the data directory's lock).
+ */
+import { DatabaseSync, type SQLOutputValue, type StatementSync } from 'node:sqlite';
+import type { VmHandle } from '@arcbox/vm';
+import type { ContainerRecord } from '../container/container-record.ts';
+import { EngineError, messageOf } from '../errors.ts';
+import { MIGRATIONS } from './migrations.ts';
+
+type Row = Record<string, SQLOutputValue>;
+
+/** How long SQLite waits for a reader of ours (such as a person with the sqlite3 shell), in ms. */
+const BUSY_TIMEOUT_MS = 2000;
+
+export class Store implements Disposable {
+  readonly #database: DatabaseSync;
+  readonly #statements = new Map<string, StatementSync>();
+
+  /** Opens the database at `path` (`:memory:` in tests) and brings its schema up to date. */
+  constructor(path: string) {
+    try {
+      this.#database = new DatabaseSync(path, { timeout: BUSY_TIMEOUT_MS });
+      this.#database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;');
+      this.#migrate(path);
+    } catch (error) {
+      if (error instanceof EngineError) throw error;
+      throw new EngineError('ERR_ARCBOX_STATE_DB', `cannot open ${path}: ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
+  }
+
+  // --- Machines ---------------------------------------------------------------------------------
+
+  machineHandle(name: string): VmHandle | undefined {
+    const row = this.#get('SELECT handle FROM machines WHERE name = ?', name);
+    return typeof row?.handle === 'string' ? (JSON.parse(row.handle, reviveInfinity) as VmHandle) : undefined;
+  }
+
+  setMachineHandle(name: string, handle: VmHandle | undefined): void {
+    this.#run(
+      'INSERT INTO machines (name, handle) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET handle = excluded.handle',
+      name,
+      handle === undefined ? null : JSON.stringify(handle, keepInfinity),
+    );
+  }
+
+  // --- Layers -----------------------------------------------------------------------------------
+
+  /** The layer's number, given out on first sight. */
+  layerNumber(digest: string): number {
+    this.#run('INSERT INTO layers (digest) VALUES (?) ON CONFLICT (digest) DO NOTHING', digest);
+    return Number(this.#get('SELECT number FROM layers WHERE digest = ?', digest)?.number);
+  }
+
+  // --- Containers -------------------------------------------------------------------------------
+
+  /** Throws `ERR_ARCBOX_CONTAINER_NAME_IN_USE`. */
+  insertContainer(record: ContainerRecord, idempotencyKey: string | undefined): void {
+    const taken = this.#get('SELECT id FROM containers WHERE name = ?', record.name);
+    if (taken !== undefined) {
+      throw new EngineError(
+        'ERR_ARCBOX_CONTAINER_NAME_IN_USE',
+        `the container name ${record.name} is in use by ${String(taken.id).slice(0, 12)}; remove or rename that container first`,
+      );
+    }
+    this.#run(
+      `INSERT INTO containers (id, name, state, run, machine, image_id, config, idempotency_key, created_ms,
+         started_ms, finished_ms, exit_code, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      record.id,
+      record.name,
+      record.state,
+      record.run,
+      record.machine,
+      record.imageId,
+      JSON.stringify(record.config),
+      idempotencyKey ?? null,
+      record.createdMs,
+      record.startedMs ?? null,
+      record.finishedMs ?? null,
+      record.exitCode ?? null,
+      record.error,
+    );
+  }
+
+  /** Writes what can change after creation. */
+  updateContainer(record: ContainerRecord): void {
+    this.#run(
+      'UPDATE containers SET name = ?, state = ?, run = ?, started_ms = ?, finished_ms = ?, exit_code = ?, error = ? WHERE id = ?',
+      record.name,
+      record.state,
+      record.run,
+      record.startedMs ?? null,
+      record.finishedMs ?? null,
+      record.exitCode ?? null,
+      record.error,
+      record.id,
+    );
+  }
+
+  deleteContainer(id: string): void {
+    this.#run('DELETE FROM containers WHERE id = ?', id);
+  }
+
+  containers(): ContainerRecord[] {
+    return this.#statement('SELECT * FROM containers ORDER BY created_ms, id').all().map(toContainer);
+  }
+
+  containerIdByKey(idempotencyKey: string): string | undefined {
+    const row = this.#get('SELECT id FROM containers WHERE idempotency_key = ?', idempotencyKey);
+    return typeof row?.id === 'string' ? row.id : undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.#statements.clear();
+    this.#database.close();
+  }
+
+  #migrate(path: string): void {
+    const version = Number(this.#database.prepare('PRAGMA user_version').get()?.user_version);
+    if (version > MIGRATIONS.length) {
+      throw new EngineError(
+        'ERR_ARCBOX_STATE_DB',
+        `${path} was written by a newer ArcBox (schema ${version}, this one knows ${MIGRATIONS.length}); use that version`,
+      );
+    }
+    MIGRATIONS.slice(version).forEach((step, index) => {
+      this.#database.exec(`BEGIN; ${step}; PRAGMA user_version = ${version + index + 1}; COMMIT;`);
+    });
+  }
+
+  #statement(sql: string): StatementSync {
+    let statement = this.#statements.get(sql);
+    if (statement === undefined) {
+      statement = this.#database.prepare(sql);
+      this.#statements.set(sql, statement);
+    }
+    return statement;
+  }
+
+  #get(sql: string, ...parameters: (string | number)[]): Row | undefined {
+    return this.#statement(sql).get(...parameters);
+  }
+
+  #run(sql: string, ...parameters: (string | number | null)[]): void {
+    this.#statement(sql).run(...parameters);
+  }
+}
+
+function toContainer(row: Row): ContainerRecord {
+  const number = (value: SQLOutputValue | undefined): number | undefined =>
+    value === null || value === undefined ? undefined : Number(value);
+  return {
+    id: String(row.id),
+    name: String(row.name),
+    state: String(row.state) as ContainerRecord['state'],
+    run: Number(row.run),
+    machine: String(row.machine),
+    imageId: String(row.image_id),
+    config: JSON.parse(String(row.config)) as ContainerRecord['config'],
+    createdMs: Number(row.created_ms),
+    startedMs: number(row.started_ms),
+    finishedMs: number(row.finished_ms),
+    exitCode: number(row.exit_code),
+    error: String(row.error),
+  };
+}
+
+/** JSON has no infinity, and a machine's grace time may be that. */
+function keepInfinity(_key: string, value: unknown): unknown {
+  return value === Number.POSITIVE_INFINITY ? '∞' : value;
+}
+function reviveInfinity(_key: string, value: unknown): unknown {
+  return value === '∞' ? Number.POSITIVE_INFINITY : value;
+}
