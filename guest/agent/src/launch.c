@@ -1,0 +1,94 @@
+#define _GNU_SOURCE
+#include "launch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "child.h"
+#include "limits.h"
+
+#define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+void launch_failed(const struct launch *launch, int error, const char *format, ...) {
+  struct report report = {.kind = REPORT_ERROR, .value = error};
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(report.what, sizeof report.what, format, arguments);
+  va_end(arguments);
+  write_all(launch->report_fd, &report, sizeof report);
+  _exit(127);
+}
+
+static const char *path_of(char *const *env) {
+  for (; *env; env++)
+    if (!strncmp(*env, "PATH=", 5)) return *env + 5;
+  return DEFAULT_PATH;
+}
+
+static void execute(const struct launch *launch) {
+  const char *file = launch->argv[0];
+  if (strchr(file, '/')) {
+    execve(file, launch->argv, launch->env);
+    return;
+  }
+  int error = ENOENT;
+  for (const char *at = path_of(launch->env);;) {
+    const char *end = strchrnul(at, ':');
+    char candidate[PATH_SIZE_MAX];
+    int size = snprintf(candidate, sizeof candidate, "%.*s%s%s", (int)(end - at), at, end == at ? "" : "/", file);
+    if (size < (int)sizeof candidate) {
+      execve(candidate, launch->argv, launch->env);
+      /* As a shell: one that may not be run is remembered, one that is not there is not. */
+      if (errno != ENOENT && errno != ENOTDIR) error = errno;
+      if (errno != ENOENT && errno != ENOTDIR && errno != EACCES) break;
+    }
+    if (!*end) break;
+    at = end + 1;
+  }
+  errno = error;
+}
+
+static void set_stdio(const struct launch *launch) {
+  int fds[3];
+  /* Out of the way of 0 to 2 first: one of the three can be another's target. */
+  for (int i = 0; i < 3; i++) {
+    fds[i] = fcntl(launch->stdio[i], F_DUPFD_CLOEXEC, 3);
+    if (fds[i] < 0) launch_failed(launch, errno, "duplicate descriptor %d", i);
+  }
+  for (int i = 0; i < 3; i++)
+    if (dup2(fds[i], i) < 0) launch_failed(launch, errno, "set descriptor %d", i);
+}
+
+void launch_set_ids(const struct launch *launch) {
+  gid_t groups[GROUPS_MAX];
+  for (size_t i = 0; i < launch->groups_count; i++) groups[i] = launch->groups[i];
+  /* The system calls themselves: the library's wrappers are for threads. */
+  if (syscall(SYS_setgroups, launch->groups_count, groups) && (launch->groups_count || errno != EPERM || !geteuid()))
+    launch_failed(launch, errno, "set %zu supplementary groups", launch->groups_count);
+  if (syscall(SYS_setresgid, launch->gid, launch->gid, launch->gid))
+    launch_failed(launch, errno, "set group id %u", launch->gid);
+  if (syscall(SYS_setresuid, launch->uid, launch->uid, launch->uid))
+    launch_failed(launch, errno, "set user id %u", launch->uid);
+}
+
+void launch_child(const struct launch *launch) {
+  const char *cwd = msg_is_set(launch->cwd) ? launch->cwd : "/";
+  child_reset_signals();
+  if (launch->exec_in) exec_in_enter(launch);
+  setsid();
+  set_stdio(launch);
+  if (launch->tty && ioctl(0, TIOCSCTTY, 0)) launch_failed(launch, errno, "take the terminal");
+  umask(022);
+  if (chdir(cwd)) launch_failed(launch, errno, "chdir %s", cwd);
+  if (launch->exec_in) exec_in_confine(launch);
+  else launch_set_ids(launch);
+  execute(launch);
+  launch_failed(launch, errno, "exec %s", launch->argv[0]);
+}

@@ -1,0 +1,59 @@
+/* Every limit of the agent, in one place. Sizes are bytes unless the name says otherwise. */
+#pragma once
+
+/* --- Protocol ---------------------------------------------------------------------------- */
+#define PROTOCOL_VERSION 1u
+#define FRAME_DATA_MAX (4u << 20) /* data of one ttrpc frame */
+#define HELLO_FRAME_MAX 512u      /* header and data of a Hello request */
+#define NONCE_SIZE 16u
+#define SECRET_SIZE 16u
+#define PENDING_CALLS_MAX 1024u
+#define BATCH_OPS_MAX 256u
+#define BATCH_RESPONSE_MAX (FRAME_DATA_MAX - 64u * 1024u) /* leaves room for the envelope */
+#define ARENA_MAX (8u << 20) /* decoded strings of one message */
+#define STRINGS_MAX 32768u   /* elements of one repeated string field */
+
+/* --- The connection ------------------------------------------------------------------------ */
+#define RX_CHUNK (64u << 10)   /* free room offered to one read */
+#define RX_BUDGET (512u << 10) /* read before others get their turn */
+#define RX_KEEP (256u << 10)   /* a bigger receive buffer is given back when empty */
+#define TX_DATA_LOW (128u << 10)  /* streams add chunks while less than this is unsent */
+#define TX_PAUSE_HIGH (8u << 20)  /* nothing is received while more than this is unsent */
+#define PORT_WRITE_MAX (32u << 10) /* virtio_console takes this much per call */
+
+/* --- Objects and channels ------------------------------------------------------------------- */
+#define OBJECTS_MAX 4096u
+#define OBJECT_ID_MAX 64u
+#define OBJECT_ID_SIZE (OBJECT_ID_MAX + 1u + 20u + 1u) /* an accepted connection's, with its end */
+#define WAITERS_MAX PENDING_CALLS_MAX
+#define OUTPUT_RETAIN_MIN (4u << 10)
+#define OUTPUT_RETAIN_MAX (1u << 20)  /* one channel; a power of two */
+#define OUTPUT_RETAIN_SHARED (64u << 10) /* one channel, once all of them hold RETAIN_TOTAL_MAX */
+#define RETAIN_TOTAL_MAX (64u << 20)
+#define INPUT_WINDOW (256u << 10) /* a power of two */
+#define CHUNK_DATA_MAX (64u << 10)
+#define PIPE_SIZE (256u << 10) /* asked of the kernel for output pipes */
+#define FILL_BUDGET (256u << 10)
+
+/* --- Operations ----------------------------------------------------------------------------- */
+#define PATH_SIZE_MAX 4096u /* with its end, as PATH_MAX */
+#define NAME_SIZE_MAX 256u
+#define MOUNT_DATA_MAX (64u << 10)
+#define ARGV_ENV_MAX (1u << 20)
+#define READ_MAX (1u << 20)
+#define WRITE_MAX (1u << 20)
+#define LIST_MAX 65536u
+#define XATTR_VALUE_MAX (64u << 10)
+#define REMOVE_DEPTH_MAX 1024u
+#define GROUPS_MAX 1024u /* as in agent.options */
+#define RLIMITS_MAX 32u  /* as in agent.options */
+#define SECCOMP_FILTER_MAX (4096u * 8u) /* BPF_MAXINSNS struct sock_filter */
+#define NETLINK_REPLY_MAX (1u << 20)
+#define NETLINK_TIMEOUT_MS 5000
+#define ENTROPY_MAX 512u
+#define DEVICE_TIMEOUT_MS_DEFAULT 5000u
+#define CONNECT_TIMEOUT_MS_DEFAULT 10000u
+#define LISTEN_BACKLOG_MAX 4096u
+#define JOBS_MAX 64u          /* forked workers at the same time; more wait */
+#define ORPHAN_STATUS_MAX 4096u /* exits of processes that nobody named yet */
+#define FUSE_MESSAGE_MAX ((1u << 20) + 8192u)

@@ -1,0 +1,383 @@
+#define _GNU_SOURCE
+#include "process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "limits.h"
+#include "ops.h"
+
+static void process_release(struct object *object);
+static const struct object_type process_type = {.kind = ObjectInfo_Kind_KIND_PROCESS, .release = process_release};
+
+static struct outcome outcome_of(int status) {
+  struct outcome outcome = {.signaled = WIFSIGNALED(status)};
+  outcome.code = outcome.signaled ? WTERMSIG(status) : WEXITSTATUS(status);
+  return outcome;
+}
+
+static void release_statuses(struct process *process) {
+  if (process->holds_statuses) statuses_release();
+  process->holds_statuses = false;
+}
+
+/* 0 or the errno. The group is named by a pid: it is signalled only while that is surely ours. */
+static int signal_group(struct process *process, int number) {
+  pid_t pid = process->object.pid;
+  if (pid <= 1) return ESRCH;
+  if (process->object.ended) {
+    if (!process->group_may_live) return ESRCH;
+    /* A process of this pid would be another one: the leader was reaped. */
+    if (!kill(pid, 0)) return ESRCH;
+  }
+  return kill(-pid, number) ? errno : 0;
+}
+
+static int signal_process(struct process *process, int number) {
+  if (process->object.ended || process->object.pid <= 1) return ESRCH;
+  if (process->pidfd >= 0) return syscall(SYS_pidfd_send_signal, process->pidfd, number, NULL, 0) ? errno : 0;
+  return kill(process->object.pid, number) ? errno : 0; /* not reaped yet, so still this one */
+}
+
+static void process_free(struct process *process) {
+  int report = process->report.fd;
+  source_remove(&process->report);
+  close_fd(&report);
+  release_statuses(process);
+  console_close(process);
+  close_fd(&process->pidfd);
+  close_fd(&process->terminal);
+  free(process->adopt_pid_file);
+  free(process);
+}
+
+static void process_release(struct object *object) {
+  struct process *process = container_of(object, struct process, object);
+  if (!object->ended) signal_process(process, SIGKILL);
+  signal_group(process, SIGKILL);
+  child_forget(&process->child);
+  if (process->wait.batch) batch_op_failed(&process->wait, ECANCELED, "process %s was released", object->id);
+  /* ExecIn's process is not known yet: it is killed as soon as it is. */
+  process->doomed = process->report.fd >= 0 && object->pid == 0;
+  if (!process->doomed) process_free(process);
+}
+
+/* --- The end of the process ------------------------------------------------------------------ */
+
+static void process_exited(struct child *child, int status) {
+  struct process *process = container_of(child, struct process, child);
+  struct outcome outcome = outcome_of(status);
+  process->group_may_live = process->object.pid > 1 && !kill(-process->object.pid, 0);
+  close_fd(&process->pidfd);
+  object_end(&process->object, &outcome);
+}
+
+static void started(struct process *process) {
+  OpResult result = {.which_result = OpResult_process_tag};
+  result.result.process.pid = process->object.pid;
+  release_statuses(process);
+  batch_op_done(&process->wait, &result);
+}
+
+/* 0 or the errno of what is in the way of the launcher's process. */
+static int adopt(struct process *process, const char **what) {
+  char text[32];
+  char *end;
+  ssize_t size = read_file(process->adopt_pid_file, text, sizeof text);
+  *what = "read the pid file";
+  if (size < 0) return (int)-size;
+  errno = 0;
+  long pid = strtol(text, &end, 10);
+  *what = "the pid file holds no pid";
+  if (end == text || pid <= 1 || pid > INT32_MAX || (*end && *end != '\n')) return EINVAL;
+  siginfo_t info = {0};
+  process->object.pid = (int32_t)pid;
+  process->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
+  if (process->pidfd >= 0 && waitid(P_PIDFD, (id_t)process->pidfd, &info, WEXITED | WNOHANG | WNOWAIT)) {
+    *what = "the process of the pid file is not a child of the launcher";
+    return errno;
+  }
+  child_watch(&process->child, (pid_t)pid, process_exited);
+  if (process->pidfd < 0 && !process->object.ended) { /* it is gone, and nobody saw it end */
+    child_forget(&process->child);
+    *what = "the process of the pid file is not there";
+    return ESRCH;
+  }
+  if (process->object.ended) close_fd(&process->pidfd);
+  return 0;
+}
+
+static void launcher_exited(struct child *child, int status) {
+  struct process *process = container_of(child, struct process, child);
+  struct outcome outcome = outcome_of(status);
+  const char *what = NULL;
+  int error = 0;
+  close_fd(&process->pidfd);
+  if (status) {
+    object_end(&process->object, &outcome);
+    release_statuses(process);
+    batch_op_failed(&process->wait, ECHILD, "the launcher %s %d", outcome.signaled ? "died of signal" : "exited with",
+                    outcome.code);
+    return;
+  }
+  pid_t launcher = process->object.pid;
+  if (process->console && !console_settle(process)) {
+    error = ENOTTY;
+    what = "the launcher sent no terminal";
+  }
+  if (!error) error = adopt(process, &what);
+  if (!error) {
+    started(process);
+    return;
+  }
+  process->object.pid = launcher;
+  close_fd(&process->pidfd);
+  object_end(&process->object, &outcome);
+  release_statuses(process);
+  batch_op_failed(&process->wait, error, "adopt the process of %s: %s", process->adopt_pid_file, what);
+}
+
+/* --- The start ------------------------------------------------------------------------------- */
+
+static void watch_exit(struct process *process, pid_t pid) {
+  process->object.pid = pid;
+  process->pidfd = (int)syscall(SYS_pidfd_open, pid, 0); /* -1 when it was reaped already */
+  child_watch(&process->child, pid, process->adopt_pid_file ? launcher_exited : process_exited);
+}
+
+/* Reports come whole: they are smaller than PIPE_BUF. */
+static void report_ready(struct source *source, uint32_t events) {
+  struct process *process = container_of(source, struct process, report);
+  struct report report;
+  (void)events;
+  for (;;) {
+    ssize_t size = read(source->fd, &report, sizeof report);
+    if (size < 0 && errno == EINTR) continue;
+    if (size < 0 && errno == EAGAIN) return;
+    if (size == (ssize_t)sizeof report && report.kind == REPORT_PID && process->doomed) {
+      kill(report.value, SIGKILL);
+      continue;
+    }
+    if (process->doomed) {
+      process_free(process);
+      return;
+    }
+    if (size == (ssize_t)sizeof report && report.kind == REPORT_PID) {
+      child_forget(&process->child); /* the one that entered the namespaces; its exit says nothing */
+      close_fd(&process->pidfd);
+      watch_exit(process, report.value);
+      continue;
+    }
+    int fd = source->fd;
+    source_remove(source);
+    close(fd);
+    if (size == (ssize_t)sizeof report) {
+      report.what[sizeof report.what - 1] = 0;
+      batch_op_failed(&process->wait, report.value ? report.value : EIO, "%s", report.what);
+      object_release(&process->object);
+      return;
+    }
+    if (process->object.pid <= 1) { /* killed on its way */
+      batch_op_failed(&process->wait, ECHILD, "the process died before it was started");
+      object_release(&process->object);
+    } else if (!process->adopt_pid_file) {
+      started(process);
+    }
+    return;
+  }
+}
+
+int process_open_terminal(struct process *process, int master, bool input) {
+  struct channel **channels = process->object.channels;
+  int output = fcntl(master, F_DUPFD_CLOEXEC, 3);
+  int input_fd = input ? fcntl(master, F_DUPFD_CLOEXEC, 3) : -1;
+  fcntl(master, F_SETFL, O_RDWR | O_NONBLOCK);
+  process->terminal = master;
+  if (process->has_size) {
+    struct winsize size = {.ws_row = (uint16_t)process->size.rows, .ws_col = (uint16_t)process->size.columns};
+    ioctl(master, TIOCSWINSZ, &size);
+  }
+  int error = output < 0 ? -EMFILE : channel_open(channels[1], output);
+  if (!error && input) error = input_fd < 0 ? -EMFILE : channel_open(channels[0], input_fd);
+  return error;
+}
+
+/* Opens what the child gets as 0 to 2 and gives our ends to the channels. -errno or 0. */
+static int open_stdio(struct process *process, const Spawn *spawn, int ours[3], int theirs[3]) {
+  bool console = msg_is_set(spawn->console_socket);
+  int pipes[2];
+  if (spawn->tty && !console) {
+    int unlock = 0;
+    ours[1] = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+    if (ours[1] < 0 || ioctl(ours[1], TIOCSPTLCK, &unlock)) return -errno;
+    theirs[0] = ioctl(ours[1], TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    return theirs[0] < 0 ? -errno : 0;
+  }
+  if (spawn->stdin && !console) {
+    int error = pipe_cloexec(pipes);
+    if (error) return error;
+    theirs[0] = pipes[0];
+    ours[0] = pipes[1];
+  } else {
+    theirs[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (theirs[0] < 0) return -errno;
+  }
+  for (int i = console ? 2 : 1; i < 3; i++) { /* with a console both go to channel 2 */
+    int error = pipe_cloexec(pipes);
+    if (error) return error;
+    ours[i] = pipes[0];
+    theirs[i] = pipes[1];
+    fcntl(pipes[0], F_SETPIPE_SZ, PIPE_SIZE); /* or as big as the user may have */
+  }
+  for (int i = 0; i < 3; i++)
+    if (ours[i] >= 0) fcntl(ours[i], F_SETFL, O_NONBLOCK);
+  (void)process;
+  return 0;
+}
+
+/* Every descriptor in `ours` is taken. */
+static int make_channels(struct process *process, const Spawn *spawn, int ours[3]) {
+  struct object *object = &process->object;
+  int fds[3] = {ours[0], ours[1], ours[2]};
+  ours[0] = ours[1] = ours[2] = -1;
+  bool failed = false;
+  if (spawn->tty) {
+    failed |= !channel_output(object, 1, -1);
+    if (spawn->stdin) failed |= !channel_input(object, -1, END_NOTHING);
+    if (fds[1] >= 0) failed |= process_open_terminal(process, fds[1], spawn->stdin) != 0;
+  } else {
+    failed |= !channel_output(object, 1, fds[1]);
+    if (fds[0] >= 0) failed |= !channel_input(object, fds[0], END_CLOSE);
+  }
+  if (fds[2] >= 0) failed |= !channel_output(object, 2, fds[2]);
+  return failed ? -EMFILE : 0;
+}
+
+static int fork_launch(struct process *process, struct launch *launch, int theirs[3]) {
+  int report[2];
+  int error = pipe_cloexec(report);
+  if (error) return error;
+  launch->report_fd = report[1];
+  for (int i = 0; i < 3; i++) launch->stdio[i] = theirs[i] >= 0 ? theirs[i] : theirs[i == 1 && !launch->tty ? 2 : 0];
+  pid_t pid = fork();
+  if (pid == 0) launch_child(launch);
+  error = pid < 0 ? -errno : 0;
+  close(report[1]);
+  fcntl(report[0], F_SETFL, O_NONBLOCK);
+  if (!error) error = source_add(&process->report, report[0], EPOLLIN, report_ready);
+  if (error) {
+    close(report[0]);
+    return error;
+  }
+  statuses_hold();
+  process->holds_statuses = true;
+  if (launch->exec_in) process->object.pid = 0; /* the pid comes with the report */
+  else watch_exit(process, pid);
+  return 0;
+}
+
+static int check_spawn(const Spawn *spawn, const char **why) {
+  size_t bytes = 0;
+  for (size_t i = 0; i < spawn->argv.count; i++) bytes += strlen(spawn->argv.items[i]) + 1 + sizeof(char *);
+  for (size_t i = 0; i < spawn->env.count; i++) bytes += strlen(spawn->env.items[i]) + 1 + sizeof(char *);
+  *why = "arguments and environment exceed 1 MiB";
+  if (bytes > ARGV_ENV_MAX) return E2BIG;
+  *why = "no arguments";
+  if (!spawn->argv.count || !*spawn->argv.items[0]) return EINVAL;
+  *why = "the working directory's path is too long";
+  if (strlen(msg_string(spawn->cwd)) >= PATH_SIZE_MAX) return ENAMETOOLONG;
+  *why = "console_socket needs tty and adopt_pid_file";
+  if (msg_is_set(spawn->console_socket) && (!spawn->tty || !msg_is_set(spawn->adopt_pid_file))) return EINVAL;
+  *why = "tty with adopt_pid_file needs console_socket";
+  if (spawn->tty && msg_is_set(spawn->adopt_pid_file) && !msg_is_set(spawn->console_socket)) return EINVAL;
+  *why = "id";
+  return object_check_id(msg_string(spawn->id));
+}
+
+enum op_state process_start(struct op_context *context, OpResult *result, const Spawn *spawn, struct launch *launch) {
+  static char *const no_env[] = {NULL};
+  const char *why, *id = msg_string(spawn->id);
+  int error = check_spawn(spawn, &why);
+  if (error) return op_fail(context, result, error, "start process %s: %s", id, why);
+  struct process *process = xcalloc(1, sizeof *process);
+  object_init(&process->object, &process_type, id);
+  child_init(&process->child);
+  process->pidfd = process->terminal = process->report.fd = -1;
+  process->has_size = spawn->has_size;
+  process->size = spawn->size;
+  if (msg_is_set(spawn->adopt_pid_file)) process->adopt_pid_file = xstrdup(spawn->adopt_pid_file);
+  launch->argv = spawn->argv.items;
+  launch->env = spawn->env.count ? spawn->env.items : no_env;
+  launch->cwd = spawn->cwd;
+  launch->uid = spawn->uid;
+  launch->gid = spawn->gid;
+  launch->groups = spawn->groups;
+  launch->groups_count = spawn->groups_count;
+  launch->tty = spawn->tty && !msg_is_set(spawn->console_socket);
+  int ours[3] = {-1, -1, -1}, theirs[3] = {-1, -1, -1};
+  error = open_stdio(process, spawn, ours, theirs);
+  if (!error) error = make_channels(process, spawn, ours);
+  if (!error && msg_is_set(spawn->console_socket)) error = console_open(process, spawn->console_socket, spawn->stdin);
+  if (!error) error = fork_launch(process, launch, theirs);
+  for (int i = 0; i < 3; i++) {
+    close_fd(&ours[i]);
+    close_fd(&theirs[i]);
+  }
+  if (error) {
+    object_release(&process->object);
+    return op_fail(context, result, error, "start process %s", id);
+  }
+  return op_pending(context, &process->wait);
+}
+
+enum op_state op_spawn(struct op_context *context, const Spawn *op, OpResult *result) {
+  struct launch launch = {0};
+  return process_start(context, result, op, &launch);
+}
+
+/* --- Signal, Resize -------------------------------------------------------------------------- */
+
+static struct process *find(const char *id) {
+  struct object *object = object_find(msg_string(id));
+  return object && object->type == &process_type ? container_of(object, struct process, object) : NULL;
+}
+
+static int kill_cgroup(const char *cgroup) {
+  char path[PATH_SIZE_MAX];
+  if (strncmp(cgroup, "/sys/fs/cgroup/", 15) || strstr(cgroup, "/../")) return EINVAL;
+  if (snprintf(path, sizeof path, "%s/cgroup.kill", cgroup) >= (int)sizeof path) return ENAMETOOLONG;
+  return -write_file(path, "1");
+}
+
+enum op_state op_signal(struct op_context *context, const Signal *op, OpResult *result) {
+  struct process *process = find(op->id);
+  if (!process) return op_fail(context, result, ENOENT, "no process %s", msg_string(op->id));
+  int error = op->group ? signal_group(process, op->signal) : signal_process(process, op->signal);
+  if (op->group && op->signal == SIGKILL && msg_is_set(op->cgroup)) {
+    int other = kill_cgroup(op->cgroup);
+    if (error == ESRCH) error = 0; /* the group is gone; the rest was in the cgroup */
+    if (other) error = other;
+  }
+  if (error) return op_fail(context, result, error, "signal %d to process %s", op->signal, msg_string(op->id));
+  return OP_DONE;
+}
+
+enum op_state op_resize(struct op_context *context, const Resize *op, OpResult *result) {
+  struct process *process = find(op->id);
+  if (!process) return op_fail(context, result, ENOENT, "no process %s", msg_string(op->id));
+  struct winsize size = {.ws_row = (uint16_t)op->size.rows, .ws_col = (uint16_t)op->size.columns};
+  process->has_size = true;
+  process->size = op->size;
+  if (process->console && process->terminal < 0) return OP_DONE; /* set when the terminal comes */
+  if (process->terminal < 0) return op_fail(context, result, ENOTTY, "process %s", msg_string(op->id));
+  if (ioctl(process->terminal, TIOCSWINSZ, &size)) return op_fail(context, result, errno, "resize %s", msg_string(op->id));
+  return OP_DONE;
+}

@@ -1,0 +1,92 @@
+/*
+ * Removes a tree, in a job. It walks with descriptors, so a rename under way cannot lead it outside,
+ * follows no symbolic link, and stops at mount points: a directory on another file system, or the
+ * root of a bind mount, fails with EBUSY when it is to be removed.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "limits.h"
+#include "ops.h"
+
+/* The mount the descriptor is on, which st_dev does not tell for bind mounts. */
+static int mount_id(int fd, uint64_t *id) {
+  struct statx status;
+  if (statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, STATX_MNT_ID, &status)) return errno;
+  *id = status.stx_mnt_id;
+  return 0;
+}
+
+static int remove_at(int parent, const char *name, uint64_t mount, unsigned depth);
+
+static int empty_directory(int fd, uint64_t mount, unsigned depth) {
+  DIR *directory = fdopendir(fd);
+  int error = 0;
+  if (!directory) {
+    error = errno;
+    close(fd);
+    return error;
+  }
+  for (;;) {
+    errno = 0;
+    struct dirent *entry = readdir(directory);
+    if (!entry) {
+      error = errno;
+      break;
+    }
+    if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+    error = remove_at(dirfd(directory), entry->d_name, mount, depth + 1);
+    if (error) break;
+  }
+  closedir(directory);
+  return error;
+}
+
+static int remove_at(int parent, const char *name, uint64_t mount, unsigned depth) {
+  if (!unlinkat(parent, name, 0) || errno == ENOENT) return 0;
+  if (errno != EISDIR && errno != EPERM) return errno;
+  if (depth > REMOVE_DEPTH_MAX) return ELOOP;
+  if (!unlinkat(parent, name, AT_REMOVEDIR)) return 0;
+  if (errno != ENOTEMPTY && errno != EEXIST) return errno == ENOTDIR ? EPERM : errno;
+  int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return errno;
+  uint64_t id;
+  int error = mount_id(fd, &id);
+  if (!error && id != mount) error = EBUSY;
+  if (error) {
+    close(fd);
+    return error;
+  }
+  error = empty_directory(fd, mount, depth);
+  if (error) return error;
+  return unlinkat(parent, name, AT_REMOVEDIR) && errno != ENOENT ? errno : 0;
+}
+
+void remove_tree(struct op_context *context, const Op *op, OpResult *result) {
+  const char *path = msg_string(op->op.remove.path);
+  int error = check_path(path);
+  if (!error && !unlink(path)) return;
+  if (!error && errno != EISDIR && errno != EPERM) error = errno;
+  if (!error) {
+    char copy[PATH_SIZE_MAX];
+    uint64_t mount = 0;
+    strcpy(copy, path);
+    size_t size = strlen(copy);
+    while (size > 1 && copy[size - 1] == '/') copy[--size] = 0;
+    char *slash = strrchr(copy, '/');
+    const char *name = slash ? slash + 1 : copy, *parent = !slash ? "." : slash == copy ? "/" : copy;
+    if (slash && slash != copy) *slash = 0;
+    int fd = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) error = errno;
+    if (!error) error = mount_id(fd, &mount);
+    if (!error) error = *name && strcmp(name, ".") && strcmp(name, "..") ? remove_at(fd, name, mount, 0) : EINVAL;
+    if (fd >= 0) close(fd);
+  }
+  if (error == ENOENT && op->op.remove.missing_ok) return;
+  if (error) op_fail(context, result, error, "remove %.300s and what is in it", path);
+}
