@@ -2,8 +2,9 @@
  * Cold boot: from the spawn of the VMM to the answer of the guest's agent, against QEMU started by
  * hand with the same kernel and an init that only says that it runs.
  */
-import type { Benchmark } from './lib/main.ts';
+
 import { benchHost } from './lib/machines.ts';
+import type { Benchmark } from './lib/main.ts';
 import { RawQemu } from './lib/raw-qemu.ts';
 
 const PAIRS = 20;
@@ -19,7 +20,9 @@ const boot: Benchmark = {
     await raw.boot(); // both page caches warm
     for (let i = 0; i < PAIRS; i += 1) {
       const began = performance.now();
-      const prepared = await host.driver.create(host.config({ name: `bench-boot-${i}`, memoryMib: MEMORY_MIB }));
+      const prepared = await host.driver.create(
+        host.config({ name: `bench-boot-${i}`, memoryMib: MEMORY_MIB }),
+      );
       const vm = await prepared.boot();
       own.push(performance.now() - began);
       await vm.kill();

@@ -1,7 +1,7 @@
 /** A clone of a template: from the call to the answer of its agent; one at a time, and ten at once. */
 import type { RunningVm, Snapshot } from '@arcbox/vm';
-import type { Benchmark } from './lib/main.ts';
 import { benchHost, templateDirectory } from './lib/machines.ts';
+import type { Benchmark } from './lib/main.ts';
 
 const CLONES = 50;
 const AT_ONCE = 10;

@@ -33,7 +33,15 @@ export class RawQemu implements Disposable {
       'qemu-system-x86_64',
       [
         ...['-M', 'microvm,x-option-roms=off,rtc=on,acpi=off', '-accel', 'tcg', '-cpu', 'max,-svm'],
-        ...['-m', String(this.#memoryMib), '-nodefaults', '-no-user-config', '-no-reboot', '-display', 'none'],
+        ...[
+          '-m',
+          String(this.#memoryMib),
+          '-nodefaults',
+          '-no-user-config',
+          '-no-reboot',
+          '-display',
+          'none',
+        ],
         ...['-kernel', this.#kernel, '-initrd', path.join(this.#directory, 'initramfs'), '-serial', 'stdio'],
         ...['-append', 'console=ttyS0 reboot=t panic=-1 quiet'],
       ],
@@ -47,7 +55,8 @@ export class RawQemu implements Disposable {
       if (Number.isNaN(elapsed) && seen.includes(MARK)) elapsed = performance.now() - began;
     }
     await exit;
-    if (Number.isNaN(elapsed)) throw new Error(`raw QEMU did not reach init; it printed: ${seen.slice(-500)}`);
+    if (Number.isNaN(elapsed))
+      throw new Error(`raw QEMU did not reach init; it printed: ${seen.slice(-500)}`);
     return elapsed;
   }
 
