@@ -1,4 +1,5 @@
-import type { AgentClient, Attachment, ObjectEnd, OpInput, OutputChannel } from '@arcbox/protocol';
+import assert from 'node:assert/strict';
+import type { AgentClient, Attachment, ObjectEnd, OpInput, OpResult, OutputChannel } from '@arcbox/protocol';
 
 export type SpawnInput = Extract<OpInput, { case: 'spawn' }>['value'];
 
@@ -104,4 +105,19 @@ export async function run(
   const [end] = await Promise.all([client.wait(id), gathered.attachment.closed]);
   await client.batch([{ case: 'release', value: { id } }]);
   return { ...end, output: gathered.output, error: gathered.error };
+}
+
+type ResultValues = {
+  [Result in Exclude<OpResult['result'], { case: undefined }> as Result['case']]: Result['value'];
+};
+
+/** The value of a result that must be of that kind. */
+export function resultOf<Kind extends keyof ResultValues>(
+  results: readonly OpResult[],
+  index: number,
+  kind: Kind,
+): ResultValues[Kind] {
+  const result = results[index]?.result;
+  assert.equal(result?.case, kind);
+  return result?.value as ResultValues[Kind];
 }
