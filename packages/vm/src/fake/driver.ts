@@ -58,7 +58,6 @@ export class FakeDriver implements VmDriver {
       boot: async ({ signal } = {}) => {
         claim();
         const secret = randomBytes(16).toString('hex');
-        if (config.memory.kind === 'template') fs.writeFileSync(config.memory.path, '', { flag: 'wx' });
         return this.#start(config, secret, new FakeGuest(), undefined, signal);
       },
       [Symbol.asyncDispose]: async () => {
@@ -116,6 +115,9 @@ export class FakeDriver implements VmDriver {
     signal?.throwIfAborted();
     await this.#fault('boot:open-files');
     await this.#fault('boot:spawn');
+    if (privateMemoryPath === undefined && config.memory.kind === 'template') {
+      fs.writeFileSync(config.memory.path, '', { flag: 'wx' });
+    }
     const machine = new FakeMachine(this.host, handle, guest, this.#handlers(guest, config));
     this.host.machines.set(pid, machine);
     const vm = new FakeVm(machine, this.#fault);
@@ -129,6 +131,7 @@ export class FakeDriver implements VmDriver {
       return vm;
     } catch (error) {
       await vm.kill();
+      if (privateMemoryPath === undefined && config.memory.kind === 'template') fs.rmSync(config.memory.path);
       throw error;
     }
   }

@@ -10,13 +10,15 @@ const TIMER_MS_MAX = 2 ** 31 - 1;
 export class FakeMachine {
   readonly handle: VmHandle;
   readonly guest: FakeGuest;
+  /** The guest's agent; while the machine is paused it does nothing. */
   readonly handlers: AgentHandlers;
   readonly exited: Promise<VmExit>;
   /** The guest's ends of the network cards that somebody has opened. */
   readonly nics: (Duplex | undefined)[] = [];
-  state: VmState = 'running';
   stopAsked = false;
   readonly #host: FakeHost;
+  #state: VmState = 'running';
+  #resumed: PromiseWithResolvers<void> | undefined;
   readonly #exit = Promise.withResolvers<VmExit>();
   #orphanTimer: NodeJS.Timeout | undefined;
 
@@ -24,10 +26,31 @@ export class FakeMachine {
     this.#host = host;
     this.handle = handle;
     this.guest = guest;
-    this.handlers = handlers;
+    this.handlers = {
+      ...handlers,
+      op: async (op, signal) => {
+        await this.#resumed?.promise;
+        return handlers.op(op, signal);
+      },
+    };
     this.exited = this.#exit.promise;
     guest.onShutdown = () =>
       this.#end({ reason: this.stopAsked ? 'stopped' : 'guest-shutdown', detail: 'The guest shut down' });
+  }
+
+  get state(): VmState {
+    return this.#state;
+  }
+
+  pause(): void {
+    this.#state = 'paused';
+    this.#resumed = Promise.withResolvers<void>();
+  }
+
+  resume(): void {
+    this.#state = 'running';
+    this.#resumed?.resolve();
+    this.#resumed = undefined;
   }
 
   kill(detail: string): void {
@@ -54,8 +77,9 @@ export class FakeMachine {
   }
 
   #end(exit: VmExit): void {
-    if (this.state === 'stopped') return;
-    this.state = 'stopped';
+    if (this.#state === 'stopped') return;
+    this.#state = 'stopped';
+    this.#resumed?.resolve();
     clearTimeout(this.#orphanTimer);
     for (const nic of this.nics) nic?.destroy();
     this.#host.machines.delete(this.handle.pid);

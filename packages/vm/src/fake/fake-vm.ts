@@ -80,12 +80,12 @@ export class FakeVm implements RunningVm {
 
   async pause(): Promise<void> {
     this.#mustBe('running');
-    this.#machine.state = 'paused';
+    this.#machine.pause();
   }
 
   async resume(): Promise<void> {
     this.#mustBe('paused');
-    this.#machine.state = 'running';
+    this.#machine.resume();
   }
 
   async snapshot(directory: string): Promise<Snapshot> {
@@ -112,7 +112,7 @@ export class FakeVm implements RunningVm {
         { cause },
       );
     }
-    if (isTemplate) this.#machine.state = 'paused';
+    if (isTemplate && this.state === 'running') this.#machine.pause();
     return { driver, statePath, memoryPath, config, hotDisks: this.hotDisks, agentSecret };
   }
 

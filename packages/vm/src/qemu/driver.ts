@@ -201,6 +201,7 @@ export class QemuDriver implements VmDriver {
       });
     } catch (error) {
       removeRunDir(runDir);
+      files.removeCreated();
       throw error;
     }
     const launched = await launchMachine(launch, {
@@ -212,6 +213,9 @@ export class QemuDriver implements VmDriver {
       timeoutMs: plan.timeoutMs,
       signal: plan.signal,
       fault,
+    }).catch((error: unknown) => {
+      files.removeCreated();
+      throw error;
     });
     const { pid, startTime } = launched.process;
     const agentSecret = Buffer.from(plan.secret).toString('hex');
@@ -285,8 +289,7 @@ class QemuPreparedVm implements PreparedVm {
 /** The file that becomes a template's memory must be new, since a guest writes all over it. */
 function openMemory(files: OpenFiles, { memory, memoryMib }: VmConfig): Memory {
   if (memory.kind === 'memfd') return memory;
-  const { O_RDWR, O_CREAT, O_EXCL } = fs.constants;
-  const fd = files.open("The template's memory", memory.path, O_RDWR | O_CREAT | O_EXCL);
+  const fd = files.create("The template's memory", memory.path);
   fs.ftruncateSync(fd, memoryMib * 1024 * 1024);
   return { kind: 'shared', fd };
 }

@@ -13,6 +13,7 @@ const QCOW2_INCOMPATIBLE_EXTERNAL = 4n;
 /** Descriptors that are closed together. */
 export class OpenFiles implements Disposable {
   readonly #fds: number[] = [];
+  readonly #created: string[] = [];
 
   add(fd: number): number {
     this.#fds.push(fd);
@@ -28,6 +29,19 @@ export class OpenFiles implements Disposable {
         cause,
       });
     }
+  }
+
+  /** A new file, for reading and writing. */
+  create(what: string, path: string): number {
+    const { O_RDWR, O_CREAT, O_EXCL } = fs.constants;
+    const fd = this.open(what, path, O_RDWR | O_CREAT | O_EXCL);
+    this.#created.push(path);
+    return fd;
+  }
+
+  /** After a failure: takes the new files away again. */
+  removeCreated(): void {
+    for (const path of this.#created.splice(0)) fs.rmSync(path, { force: true });
   }
 
   /** A file that another user is to open again through /proc/self/fd, for which the file's own mode counts. */
