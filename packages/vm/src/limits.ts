@@ -21,15 +21,15 @@ export const QMP_LINE_BYTES_MAX = 4 * 1024 * 1024;
 export const QMP_PENDING_MAX = 64;
 export const QMP_TIMEOUT_MS = 10_000;
 
+/** For a socket of a machine whose queue is full. */
+export const CONNECT_TIMEOUT_MS = 2_000;
+
 /** Everything the guardian may say: a few lines and the ends of four logs. */
 export const LEASE_BYTES_MAX = 64 * 1024;
 /** From starting the guardian to its word that the VMM runs. */
 export const GUARDIAN_TIMEOUT_MS = 5_000;
 
-/**
- * Translated code that QEMU keeps under TCG, MiB. Its default, a quarter of... the guest's RAM up to 1 GiB,
- * never shrinks.
- */
+/** Translated code that QEMU keeps under TCG, MiB. It never shrinks, and QEMU's default is 1 GiB. */
 export const TCG_CACHE_MIB = 64;
 
 /** User ids that machines run under when the daemon is root: one each, by the end of the run directory's name. */

@@ -1,9 +1,9 @@
 /** Our end of a lease on a machine: what the guardian (native/guardian.c) tells its owners. */
 import { spawn } from 'node:child_process';
-import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { reasonOf, VmError } from '../errors.ts';
 import { GUARDIAN_TIMEOUT_MS, LEASE_BYTES_MAX } from '../limits.ts';
+import { connectUnix } from './connect-unix.ts';
 
 export interface VmmProcess {
   readonly pid: number;
@@ -127,17 +127,6 @@ export class Lease {
     this.#closed = true;
     this.#stream.destroy();
   }
-}
-
-export function connectUnix(path: string): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const socket = connect(path);
-    socket.once('error', reject);
-    socket.once('connect', () => {
-      socket.removeListener('error', reject);
-      resolve(socket);
-    });
-  });
 }
 
 function isDuplex(stream: unknown): stream is Duplex {
