@@ -353,12 +353,18 @@ static void watch(void) {
       lease_index[leases_len++] = i;
       fds[n++] = (struct pollfd){.fd = leases[i].fd, .events = POLLIN};
     }
-    int timeout = -1;
+    struct timespec timeout = {0};
     if (orphan_deadline_ms >= 0) {
       int64_t left = orphan_deadline_ms - now_ms();
-      timeout = left < 0 ? 0 : left > 3600000 ? 3600000 : (int)left;
+      if (left > 0) timeout = (struct timespec){.tv_sec = left / 1000, .tv_nsec = left % 1000 * 1000000};
     }
-    if (poll(fds, (nfds_t)n, timeout) < 0 && errno != EINTR) kill_vmm("guardian");
+    // SIGTERM is let in only here, so that none is missed.
+    sigset_t none;
+    sigemptyset(&none);
+    if (ppoll(fds, (nfds_t)n, orphan_deadline_ms >= 0 ? &timeout : NULL, &none) < 0) {
+      if (errno != EINTR) kill_vmm("guardian");
+      for (int i = 0; i < n; i++) fds[i].revents = 0;
+    }
     if (terminated) kill_vmm("signal");
     if (orphan_deadline_ms >= 0 && now_ms() >= orphan_deadline_ms) {
       orphan_deadline_ms = -1;
@@ -404,7 +410,11 @@ int main(int argc, char **argv) {
   signal(SIGPIPE, SIG_IGN);
   signal(SIGHUP, SIG_IGN);
   signal(SIGINT, SIG_IGN);
-  struct sigaction terminate = {.sa_handler = on_terminate}; // without SA_RESTART: poll returns
+  struct sigaction terminate = {.sa_handler = on_terminate};
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGTERM);
+  sigprocmask(SIG_BLOCK, &blocked, NULL);
   sigaction(SIGTERM, &terminate, NULL);
 
   leases[0].fd = options.owner_fd;

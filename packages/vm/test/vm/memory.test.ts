@@ -46,13 +46,21 @@ describe('guest memory', () => {
     await empty(clone);
     // Written, so private to the clone; then freed.
     await fill(clone);
-    await until(clone, ({ guestRamPssBytes }) => guestRamPssBytes > before.guestRamPssBytes + FILE_MIB * 0.8 * MIB);
+    await until(
+      clone,
+      ({ guestRamPssBytes }) => guestRamPssBytes > before.guestRamPssBytes + FILE_MIB * 0.8 * MIB,
+    );
     await empty(clone);
-    await until(clone, ({ guestRamPssBytes }) => guestRamPssBytes < before.guestRamPssBytes + FILE_MIB * 0.4 * MIB);
+    await until(
+      clone,
+      ({ guestRamPssBytes }) => guestRamPssBytes < before.guestRamPssBytes + FILE_MIB * 0.4 * MIB,
+    );
     assert.equal(hashOf(ram), hash, "a clone changed its template's memory");
     await using other = await driver.restore(snapshot, { ...options, name: 'other' });
     const agent = await other.openAgent();
-    const [answer] = await agent.batch([{ case: 'read', value: { path: '/run/big', offset: (FILE_MIB - 1) * MIB } }]);
+    const [answer] = await agent.batch([
+      { case: 'read', value: { path: '/run/big', offset: (FILE_MIB - 1) * MIB } },
+    ]);
     assert.ok(answer?.result.case === 'data');
     assert.ok(Buffer.from(answer.result.value.data).equals(Buffer.alloc(MIB, FILE_MIB)));
     await Promise.all([clone.kill(), other.kill()]);
