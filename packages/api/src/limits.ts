@@ -1,0 +1,25 @@
+/** Named limits of the daemon and its clients. Sizes are bytes, times are milliseconds. */
+
+/** Payload of one stdio frame. */
+export const FRAME_BYTES_MAX = 1024 * 1024;
+/** Payload of a frame that is not data. */
+export const CONTROL_FRAME_BYTES_MAX = 64 * 1024;
+/** Records shorter than this are copied together before they are sent. */
+export const SMALL_RECORD_BYTES = 2048;
+/** How long a new connection may take to say what it speaks. */
+export const PREFACE_TIMEOUT_MS = 10_000;
+/** Connections to the socket at one time. */
+export const CONNECTIONS_MAX = 1024;
+/** The largest message that a service takes. */
+export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
+/** After the exit frame, how long a client has to say that it has everything. */
+export const FAREWELL_TIMEOUT_MS = 10_000;
+/** How long a daemon has to become ready. */
+export const DAEMON_START_TIMEOUT_MS = 20_000;
+/** How long a stopping daemon has to go. */
+export const DAEMON_STOP_TIMEOUT_MS = 60_000;
+/** Back-off while another process starts the daemon. */
+export const CONNECT_RETRY_MS_MIN = 1;
+export const CONNECT_RETRY_MS_MAX = 50;
+/** The daemon's log is set aside at start when it is larger. */
+export const DAEMON_LOG_BYTES_MAX = 10 * 1024 * 1024;
