@@ -33,8 +33,6 @@ export const INPUT_QUEUE_BYTES = 256 * 1024;
 
 /** How long a machine has to boot until its agent answers. */
 export const BOOT_TIMEOUT_MS = 60_000;
-/** How long the agent's handshake may take. */
-export const AGENT_CONNECT_TIMEOUT_MS = 15_000;
 /** How long one batch may take, unless the caller knows better. */
 export const BATCH_TIMEOUT_MS = 60_000;
 /** Back-off between attempts to reach the agent again. */

@@ -31,6 +31,7 @@ export class Runtime implements AsyncDisposable {
   readonly #machine: Machine;
   readonly #containers: ContainerManager;
   readonly #adopted: Promise<void>;
+  #refusing = false;
   #closing: Promise<void> | undefined;
 
   /** Opens the state; a machine that an earlier daemon left is taken over behind the caller's back. */
@@ -71,7 +72,7 @@ export class Runtime implements AsyncDisposable {
   /** The containers, once what an earlier daemon left behind has been looked at, so that what is listed is true. */
   async containers(): Promise<ContainerManager> {
     await this.#adopted;
-    if (this.#closing !== undefined)
+    if (this.#refusing)
       throw new EngineError('ERR_ARCBOX_SHUTTING_DOWN', 'the daemon is shutting down');
     return this.#containers;
   }
@@ -95,6 +96,13 @@ export class Runtime implements AsyncDisposable {
     await machine.stop();
   }
 
+  /** Takes no more work and stops every container. */
+  async stopContainers(): Promise<void> {
+    this.#refusing = true;
+    await this.#adopted;
+    await this.#containers.stopAll();
+  }
+
   /** Stops containers and machines and releases everything. With `disown` machines go on, for the next daemon. */
   close(options: { disown?: boolean } = {}): Promise<void> {
     this.#closing ??= this.#close(options.disown ?? false);
@@ -106,13 +114,14 @@ export class Runtime implements AsyncDisposable {
   }
 
   async #close(disown: boolean): Promise<void> {
+    this.#refusing = true;
     await this.#adopted;
     try {
       if (disown) {
         this.#containers.disown();
         await this.#machine.disown();
       } else {
-        await this.#containers.stopAll();
+        await this.stopContainers();
         await this.#containers.drain();
         await this.#machine.stop();
       }

@@ -1,7 +1,18 @@
+import {
+  type ContainerRecord,
+  type CreateOptions,
+  EngineError,
+  type Runtime,
+  signalNumber,
+} from '@arcbox/engine';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { ServiceImpl } from '@connectrpc/connect';
-import { type ContainerRecord, type CreateOptions, EngineError, type Runtime, signalNumber } from '@arcbox/engine';
-import { ContainerSchema, type ContainerService, type CreateContainerRequest, LogEntry_Stream } from '../gen/arcbox/v1/container_pb.ts';
+import {
+  ContainerSchema,
+  type ContainerService,
+  type CreateContainerRequest,
+  LogEntry_Stream,
+} from '../gen/arcbox/v1/container_pb.ts';
 
 export function containerService(runtime: Runtime): ServiceImpl<typeof ContainerService> {
   return {
@@ -79,7 +90,8 @@ export function containerService(runtime: Runtime): ServiceImpl<typeof Container
 
 function createOptions(request: CreateContainerRequest): CreateOptions {
   if (request.image === '') throw new EngineError('ERR_ARCBOX_INVALID_ARGUMENT', 'an image must be named');
-  if (request.memoryBytes < 0n) throw new EngineError('ERR_ARCBOX_INVALID_ARGUMENT', 'a memory limit cannot be negative');
+  if (request.memoryBytes < 0n)
+    throw new EngineError('ERR_ARCBOX_INVALID_ARGUMENT', 'a memory limit cannot be negative');
   return {
     image: request.image,
     command: request.command,

@@ -1,5 +1,5 @@
-import type { ServiceImpl } from '@connectrpc/connect';
 import type { Runtime } from '@arcbox/engine';
+import type { ServiceImpl } from '@connectrpc/connect';
 import type { ImageService } from '../gen/arcbox/v1/image_pb.ts';
 
 export function imageService(runtime: Runtime): ServiceImpl<typeof ImageService> {

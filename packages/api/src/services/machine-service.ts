@@ -1,7 +1,7 @@
+import type { Machine, Runtime } from '@arcbox/engine';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { ServiceImpl } from '@connectrpc/connect';
-import type { Machine, Runtime } from '@arcbox/engine';
-import { type MachineSchema, type MachineService } from '../gen/arcbox/v1/machine_pb.ts';
+import type { MachineSchema, MachineService } from '../gen/arcbox/v1/machine_pb.ts';
 
 export function machineService(runtime: Runtime): ServiceImpl<typeof MachineService> {
   return {
@@ -19,7 +19,10 @@ export function machineService(runtime: Runtime): ServiceImpl<typeof MachineServ
   };
 }
 
-async function toMessage(runtime: Runtime, machine: Machine): Promise<MessageInitShape<typeof MachineSchema>> {
+async function toMessage(
+  runtime: Runtime,
+  machine: Machine,
+): Promise<MessageInitShape<typeof MachineSchema>> {
   const base = {
     name: machine.name,
     state: machine.state,

@@ -1,6 +1,6 @@
-import type { ServiceImpl } from '@connectrpc/connect';
 import type { Runtime } from '@arcbox/engine';
-import { type Doctor } from '../doctor.ts';
+import type { ServiceImpl } from '@connectrpc/connect';
+import type { Doctor } from '../doctor.ts';
 import type { SystemService } from '../gen/arcbox/v1/system_pb.ts';
 import { VERSION } from '../version.ts';
 
@@ -11,7 +11,11 @@ export interface SystemEnvironment {
   shutdown(): void;
 }
 
-export function systemService({ runtime, doctor, shutdown }: SystemEnvironment): ServiceImpl<typeof SystemService> {
+export function systemService({
+  runtime,
+  doctor,
+  shutdown,
+}: SystemEnvironment): ServiceImpl<typeof SystemService> {
   return {
     ping: () => ({}),
     version: () => ({

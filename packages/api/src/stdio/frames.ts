@@ -80,7 +80,8 @@ export function numbersFrame(type: number, bytes: 4 | 8, ...values: readonly num
 
 /** The numbers of such a frame. Throws `ERR_ARCBOX_STREAM_PROTOCOL` unless there are exactly `count`. */
 export function readNumbers(payload: Buffer, bytes: 4 | 8, count: number): number[] {
-  if (payload.length !== bytes * count) throw protocolError(`a frame of ${bytes * count} bytes has ${payload.length}`);
+  if (payload.length !== bytes * count)
+    throw protocolError(`a frame of ${bytes * count} bytes has ${payload.length}`);
   return Array.from({ length: count }, (_, index) =>
     bytes === 4 ? payload.readUInt32BE(index * 4) : Number(payload.readBigUInt64BE(index * 8)),
   );
@@ -131,7 +132,9 @@ export class FrameDecoder {
     if (this.#type > 255) throw protocolError('a frame begins with what is no frame header');
     const limit = DATA_FRAMES.has(this.#type) ? FRAME_BYTES_MAX : CONTROL_FRAME_BYTES_MAX;
     if (this.#remaining > limit) {
-      throw protocolError(`a frame of type ${this.#type} has ${this.#remaining} bytes; the limit is ${limit}`);
+      throw protocolError(
+        `a frame of type ${this.#type} has ${this.#remaining} bytes; the limit is ${limit}`,
+      );
     }
     if (this.#remaining === 0) this.#onFrame(this.#type, Buffer.alloc(0));
   }

@@ -41,6 +41,11 @@ export class ContainerAttachment implements AsyncDisposable {
     return this.#container.waiters(this.run).exited.promise;
   }
 
+  /** Offset of the first byte of input that is taken, as far as it is known now: nothing was taken before a start. */
+  get inputAccepted(): number {
+    return this.#container.process?.inputAccepted ?? 0;
+  }
+
   /** Settles when input can be passed on: the process runs. Undefined when it will not run any more. */
   async inputPosition(): Promise<InputPosition | undefined> {
     const process = await this.#process();

@@ -1,5 +1,5 @@
 /**
- * The one connection to a machine's agent, kept up as long as the machine runs.
+ * What we have to say to a machine's agent, over the ends of connections, as long as the machine runs.
  *
  * A connection is an epoch (see the protocol): calls in flight end with it, objects do not. What can simply be asked
  * again (`wait`, and `eachEpoch` for whoever attaches) is asked again in the next epoch; a batch is not, since nobody
@@ -7,7 +7,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
-  AgentClient,
+  type AgentClient,
   type CallOptions,
   type ObjectEnd,
   type OpInput,
@@ -16,28 +16,26 @@ import {
 } from '@arcbox/protocol';
 import type { RunningVm } from '@arcbox/vm';
 import { EngineError, messageOf } from '../errors.ts';
-import { AGENT_CONNECT_TIMEOUT_MS, BATCH_TIMEOUT_MS, RECONNECT_MS_MAX, RECONNECT_MS_MIN } from '../limits.ts';
+import { BATCH_TIMEOUT_MS, RECONNECT_MS_MAX, RECONNECT_MS_MIN } from '../limits.ts';
 import type { Logger } from '../logger.ts';
 
-export class AgentSession implements AsyncDisposable {
+export class AgentSession {
   /** Connects; rejects when the agent does not answer. */
   static async open(vm: RunningVm, logger: Logger): Promise<AgentSession> {
     const session = new AgentSession(vm, logger);
-    session.#client = Promise.resolve(await session.#connect());
+    session.#client = Promise.resolve(await vm.openAgent());
     session.#keepUp();
     return session;
   }
 
   readonly #vm: RunningVm;
   readonly #logger: Logger;
-  readonly #secret: Buffer;
   readonly #ending = new AbortController();
   #client: Promise<AgentClient>;
 
   private constructor(vm: RunningVm, logger: Logger) {
     this.#vm = vm;
     this.#logger = logger;
-    this.#secret = Buffer.from(vm.handle.agentSecret, 'hex');
     this.#client = Promise.reject(new Error('not connected yet'));
     this.#client.catch(() => {});
     void vm.exited.then((exit) =>
@@ -78,24 +76,13 @@ export class AgentSession implements AsyncDisposable {
     }
   }
 
-  /** Closes the connection. The machine and its objects go on. */
-  async close(): Promise<void> {
-    this.#end(`the connection to the machine ${this.#vm.name} was closed`);
-    const client = await this.#client.catch(() => undefined);
-    await client?.close();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
+  /** No further epoch is waited for. The connection is the machine's and ends with it. */
+  close(): void {
+    this.#end(`the connection to the machine ${this.#vm.name} was given up`);
   }
 
   #end(why: string): void {
     if (!this.#ending.signal.aborted) this.#ending.abort(new EngineError('ERR_ARCBOX_MACHINE_LOST', why));
-  }
-
-  async #connect(): Promise<AgentClient> {
-    const channel = await this.#vm.openAgentChannel();
-    return AgentClient.connect(channel, { secret: this.#secret, timeoutMs: AGENT_CONNECT_TIMEOUT_MS });
   }
 
   #keepUp(): void {
@@ -117,9 +104,7 @@ export class AgentSession implements AsyncDisposable {
     for (let delayMs = RECONNECT_MS_MIN; ; delayMs = Math.min(delayMs * 2, RECONNECT_MS_MAX)) {
       this.ended.throwIfAborted();
       try {
-        const client = await this.#connect();
-        if (!this.ended.aborted) return client;
-        await client.close();
+        return await this.#vm.openAgent();
       } catch (error) {
         this.#logger.warn('agent.reconnect_failed', { machine: this.#vm.name, reason: messageOf(error) });
       }

@@ -124,7 +124,7 @@ export class Machine {
     const up = await this.current();
     if (up === undefined) return;
     this.#disowned = true;
-    await up.agent.close();
+    up.agent.close();
     await up.vm.disown();
   }
 
@@ -255,7 +255,7 @@ export class Machine {
         mountLayer: (layer) => this.#mountLayer(vm, agent, layers, layer),
       };
     } catch (error) {
-      await agent.close();
+      agent.close();
       throw error;
     }
   }
@@ -289,7 +289,7 @@ export class Machine {
     if (this.#disowned) return;
     logger.info('machine.exited', { machine: this.name, reason: exit.reason, detail: exit.detail });
     store.setMachineHandle(this.name, undefined);
-    await up.agent.close();
+    up.agent.close();
     this.#environment.lost(this.name, `the machine it ran in has ended (${exit.reason})`);
     this.#up = undefined;
     this.#state = 'stopped';

@@ -1,0 +1,124 @@
+/**
+ * The daemon: one for each data directory, which the lock on `run/daemon.lock` decides. It owns the socket, the pid
+ * file and the runtime, and gives all of them back when it ends.
+ */
+import { writeFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { type BootAssets, type Config, type HostLayout, type Logger, Runtime } from '@arcbox/engine';
+import { FileLock } from '@arcbox/sys';
+import type { VmDriver } from '@arcbox/vm';
+import { createDoctor, type Probe, probeBootAssets, probeHome, probeMemory, probeTmpfs } from './doctor.ts';
+import { ApiError } from './errors.ts';
+import { ContainerService } from './gen/arcbox/v1/container_pb.ts';
+import { ImageService } from './gen/arcbox/v1/image_pb.ts';
+import { MachineService } from './gen/arcbox/v1/machine_pb.ts';
+import { SystemService } from './gen/arcbox/v1/system_pb.ts';
+import { FAREWELL_TIMEOUT_MS } from './limits.ts';
+import { ApiServer } from './server.ts';
+import { containerService } from './services/container-service.ts';
+import { imageService } from './services/image-service.ts';
+import { machineService } from './services/machine-service.ts';
+import { systemService } from './services/system-service.ts';
+import { serveAttach } from './stdio/attach-server.ts';
+
+export interface DaemonOptions {
+  readonly layout: HostLayout;
+  readonly config: Config;
+  readonly assets: BootAssets;
+  readonly driver: VmDriver;
+  readonly logger: Logger;
+  /** What `doctor` looks at besides what every daemon can look at. */
+  readonly probes?: Readonly<Record<string, Probe>>;
+}
+
+export class Daemon implements AsyncDisposable {
+  /** Takes the data directory. Throws `ERR_ARCBOX_DAEMON_RUNNING` when another daemon has it. */
+  static async start(options: DaemonOptions): Promise<Daemon> {
+    const { layout, logger } = options;
+    await layout.prepare();
+    const result = FileLock.tryAcquire(layout.lock);
+    if (!result.held) {
+      const who = result.holder === undefined ? 'another process' : `process ${result.holder.pid}`;
+      throw new ApiError(
+        'ERR_ARCBOX_DAEMON_RUNNING',
+        `a daemon is running already: ${who} has ${layout.lock}`,
+      );
+    }
+    try {
+      writeFileSync(layout.pidFile, `${process.pid}\n`, { mode: 0o600 });
+      const daemon = new Daemon(options, result.lock);
+      await daemon.#server.listen(layout.socket);
+      logger.info('daemon.ready', { pid: process.pid, home: layout.home, ms: Math.round(performance.now()) });
+      return daemon;
+    } catch (error) {
+      await rm(layout.pidFile, { force: true });
+      result.lock[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Settles when the daemon has given everything back. */
+  readonly ended: Promise<void>;
+  readonly #layout: HostLayout;
+  readonly #logger: Logger;
+  readonly #runtime: Runtime;
+  readonly #server: ApiServer;
+  readonly #lock: FileLock;
+  readonly #end = Promise.withResolvers<void>();
+  #stopping: Promise<void> | undefined;
+
+  private constructor(options: DaemonOptions, lock: FileLock) {
+    const { layout, assets, logger } = options;
+    this.#layout = layout;
+    this.#logger = logger;
+    this.#lock = lock;
+    this.ended = this.#end.promise;
+    const runtime = new Runtime(options);
+    this.#runtime = runtime;
+    const doctor = createDoctor({
+      'boot assets': probeBootAssets(assets),
+      ...options.probes,
+      tmpfs: probeTmpfs,
+      memory: probeMemory,
+      'data directory': probeHome(layout.home),
+    });
+    this.#server = new ApiServer({
+      routes: (router) => {
+        router.service(SystemService, systemService({ runtime, doctor, shutdown: () => void this.stop() }));
+        router.service(ContainerService, containerService(runtime));
+        router.service(MachineService, machineService(runtime));
+        router.service(ImageService, imageService(runtime));
+      },
+      onUpgrade: (request, socket, head) => serveAttach(runtime, request, socket, head),
+      onError: (error) => logger.error('server.failed', { reason: String(error) }),
+    });
+  }
+
+  /** Stops containers and machines, tells clients, and gives everything back. Again: waits for the same end. */
+  stop(options: { disown?: boolean } = {}): Promise<void> {
+    this.#stopping ??= this.#stop(options.disown ?? false);
+    return this.#stopping;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+
+  async #stop(disown: boolean): Promise<void> {
+    this.#logger.info('daemon.stopping');
+    try {
+      await this.#server.stopListening();
+      if (!disown) {
+        await this.#runtime.stopContainers();
+        await this.#server.streamsEnded(FAREWELL_TIMEOUT_MS);
+      }
+      await this.#runtime.close({ disown });
+    } finally {
+      await this.#server.close();
+      await rm(this.#layout.pidFile, { force: true });
+      this.#lock[Symbol.dispose]();
+      this.#logger.info('daemon.stopped');
+      this.#end.resolve();
+    }
+  }
+}

@@ -1,0 +1,148 @@
+/**
+ * One Unix socket for everything: HTTP/1.1 (Connect, stdio upgrades) and cleartext HTTP/2 (gRPC, Connect).
+ *
+ * Node's HTTP/2 server does not answer HTTP/1.1 and the other way round, so we look at a connection's first bytes and
+ * hand it to the right one. Half-closed connections stay open: a client that has no more to say still wants to hear.
+ */
+import { rm } from 'node:fs/promises';
+import { createServer as createHttpServer, type Server as HttpServer, type IncomingMessage } from 'node:http';
+import { createServer as createHttp2Server, type Http2Server } from 'node:http2';
+import { createServer, type Server, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { ConnectRouter } from '@connectrpc/connect';
+import { connectNodeAdapter } from '@connectrpc/connect-node';
+import { toConnectError } from './error-mapping.ts';
+import { CONNECTIONS_MAX, MESSAGE_BYTES_MAX, PREFACE_TIMEOUT_MS } from './limits.ts';
+
+const HTTP2_PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
+
+export interface ServerOptions {
+  readonly routes: (router: ConnectRouter) => void;
+  /** Takes over an HTTP/1.1 connection that asked for an upgrade. */
+  readonly onUpgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => Promise<void>;
+  readonly onError: (error: unknown) => void;
+}
+
+export class ApiServer implements AsyncDisposable {
+  readonly #server: Server;
+  readonly #http1: HttpServer;
+  readonly #http2: Http2Server;
+  readonly #sockets = new Set<Socket>();
+  readonly #upgrades = new Set<Promise<void>>();
+  #path: string | undefined;
+
+  constructor(options: ServerOptions) {
+    const handler = connectNodeAdapter({
+      routes: options.routes,
+      readMaxBytes: MESSAGE_BYTES_MAX,
+      interceptors: [
+        (next) => async (request) => {
+          try {
+            const response = await next(request);
+            return response.stream ? { ...response, message: mapErrors(response.message) } : response;
+          } catch (error) {
+            throw toConnectError(error);
+          }
+        },
+      ],
+    });
+    this.#http1 = createHttpServer(
+      { keepAliveTimeout: 0, requestTimeout: 0, headersTimeout: PREFACE_TIMEOUT_MS },
+      handler,
+    );
+    this.#http2 = createHttp2Server(handler);
+    this.#http1.on('upgrade', (request, socket, head) => {
+      const upgrade = options
+        .onUpgrade(request, socket, head)
+        .catch(options.onError)
+        .finally(() => this.#upgrades.delete(upgrade));
+      this.#upgrades.add(upgrade);
+    });
+    this.#http1.on('clientError', (_error, socket) => socket.destroy());
+    this.#http2.on('sessionError', () => {
+      // The session is destroyed with its socket; a client's broken connection is its own affair.
+    });
+    this.#server = createServer({ allowHalfOpen: true, highWaterMark: 64 * 1024 }, (socket) =>
+      this.#welcome(socket),
+    );
+    this.#server.maxConnections = CONNECTIONS_MAX;
+    this.#server.on('error', options.onError);
+  }
+
+  /** Listens at `path`; a socket file that is there is a dead daemon's, since we hold the lock. */
+  async listen(path: string): Promise<void> {
+    await rm(path, { force: true });
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#server.once('error', reject);
+    // Nobody but the owner may connect, from the first moment.
+    const mask = process.umask(0o177);
+    this.#server.listen(path, () => resolve());
+    process.umask(mask);
+    await promise;
+    this.#server.off('error', reject);
+    this.#path = path;
+  }
+
+  /** Takes no new connections; open ones go on. The socket file goes. */
+  async stopListening(): Promise<void> {
+    if (!this.#server.listening) return;
+    this.#server.close();
+    if (this.#path !== undefined) await rm(this.#path, { force: true });
+  }
+
+  /** Ends every connection. */
+  async close(): Promise<void> {
+    await this.stopListening();
+    for (const socket of this.#sockets) socket.destroy();
+    while (this.#upgrades.size > 0) await Promise.all(this.#upgrades);
+  }
+
+  /** Resolves when the streams that are open now have ended, at the latest after `timeoutMs`. */
+  async streamsEnded(timeoutMs: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, timeoutMs);
+    await Promise.race([Promise.all(this.#upgrades), promise]);
+    clearTimeout(timer);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #welcome(socket: Socket): void {
+    this.#sockets.add(socket);
+    socket.once('close', () => this.#sockets.delete(socket));
+    socket.on('error', () => socket.destroy());
+    socket.setTimeout(PREFACE_TIMEOUT_MS, () => socket.destroy());
+    let seen: Buffer = Buffer.alloc(0);
+    const onReadable = (): void => {
+      const bytes = socket.read() as Buffer | null;
+      if (bytes === null) return;
+      seen = seen.length === 0 ? bytes : Buffer.concat([seen, bytes]);
+      const length = Math.min(seen.length, HTTP2_PREFACE.length);
+      const isHttp2 = seen.compare(HTTP2_PREFACE, 0, length, 0, length) === 0;
+      if (isHttp2 && length < HTTP2_PREFACE.length) return;
+      socket.off('readable', onReadable);
+      socket.off('end', onEnd);
+      socket.setTimeout(0);
+      socket.removeAllListeners('timeout');
+      socket.unshift(seen);
+      (isHttp2 ? this.#http2 : this.#http1).emit('connection', socket);
+      if (!isHttp2) socket.resume();
+    };
+    const onEnd = (): void => {
+      socket.destroy();
+    };
+    socket.on('readable', onReadable);
+    socket.once('end', onEnd);
+  }
+}
+
+/** A stream's errors come when it is read. */
+async function* mapErrors<T>(messages: AsyncIterable<T>): AsyncIterable<T> {
+  try {
+    yield* messages;
+  } catch (error) {
+    throw toConnectError(error);
+  }
+}
