@@ -72,8 +72,7 @@ export class Runtime implements AsyncDisposable {
   /** The containers, once what an earlier daemon left behind has been looked at, so that what is listed is true. */
   async containers(): Promise<ContainerManager> {
     await this.#adopted;
-    if (this.#refusing)
-      throw new EngineError('ERR_ARCBOX_SHUTTING_DOWN', 'the daemon is shutting down');
+    if (this.#refusing) throw new EngineError('ERR_ARCBOX_SHUTTING_DOWN', 'the daemon is shutting down');
     return this.#containers;
   }
 

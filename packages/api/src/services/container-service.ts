@@ -20,9 +20,12 @@ export function containerService(runtime: Runtime): ServiceImpl<typeof Container
       const containers = await runtime.containers();
       return { container: toMessage(await containers.create(createOptions(request))) };
     },
-    async start({ id, run }) {
+    async start({ id, run, rows, columns }) {
       const containers = await runtime.containers();
-      await containers.start(id, run === 0 ? {} : { run });
+      await containers.start(id, {
+        ...(run === 0 ? {} : { run }),
+        ...(rows === 0 || columns === 0 ? {} : { terminalSize: { rows, columns } }),
+      });
       return {};
     },
     async wait({ id }) {

@@ -35,6 +35,7 @@ import {
   runTolerant,
 } from './launch.ts';
 import { checkName, generateName, newContainerId } from './names.ts';
+import type { TerminalSize } from './oci-spec.ts';
 import { canApply } from './transitions.ts';
 import { type ResolvedUser, resolveUser } from './user.ts';
 
@@ -50,6 +51,12 @@ export interface ContainerEnvironment {
   readonly logger: Logger;
   machine(name: string): Machine;
   readonly defaultMachine: string;
+}
+
+export interface StartOptions {
+  /** Only when it has not been started that often yet: a client that lost the answer can ask again. */
+  readonly run?: number;
+  readonly terminalSize?: TerminalSize;
 }
 
 export interface AttachOptions {
@@ -146,14 +153,14 @@ export class ContainerManager {
   }
 
   /**
-   * Starts it; answered when its process runs. `run`: only when it has not been started that often yet, so that a
-   * client that lost the answer can ask again.
+   * Starts it; answered when its process runs.
    *
    * Throws `ERR_ARCBOX_COMMAND_NOT_FOUND`, `ERR_ARCBOX_COMMAND_NOT_EXECUTABLE`, `ERR_ARCBOX_CONTAINER_START`, and what
    * bringing up its machine throws; then nothing of it is left in the machine.
    */
-  async start(reference: string, options: { run?: number } = {}): Promise<void> {
+  async start(reference: string, options: StartOptions = {}): Promise<void> {
     const container = this.find(reference);
+    if (options.terminalSize !== undefined) container.terminalSize = options.terminalSize;
     await container.transitions.run(async () => {
       const { record } = container;
       await container.cleanUp;

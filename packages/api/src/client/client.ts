@@ -1,0 +1,153 @@
+/**
+ * The daemon's client for our own command: unary calls of the Connect protocol in JSON, over `node:http` alone.
+ *
+ * The services speak Connect and gRPC, and any client of those will do; but loading one costs more than everything else
+ * a command does. The types are the generated ones.
+ */
+import { type IncomingMessage, request } from 'node:http';
+import { ApiError, RemoteError } from '../errors.ts';
+import type {
+  CreateContainerRequestJson,
+  CreateContainerResponseJson,
+  InspectContainerRequestJson,
+  InspectContainerResponseJson,
+  KillContainerRequestJson,
+  KillContainerResponseJson,
+  ListContainersRequestJson,
+  ListContainersResponseJson,
+  RemoveContainerRequestJson,
+  RemoveContainerResponseJson,
+  ResizeContainerRequestJson,
+  ResizeContainerResponseJson,
+  StartContainerRequestJson,
+  StartContainerResponseJson,
+  StopContainerRequestJson,
+  StopContainerResponseJson,
+  WaitContainerRequestJson,
+  WaitContainerResponseJson,
+} from '../gen/arcbox/v1/container_pb.ts';
+import type { ListImagesRequestJson, ListImagesResponseJson } from '../gen/arcbox/v1/image_pb.ts';
+import type {
+  InspectMachineRequestJson,
+  InspectMachineResponseJson,
+  ListMachinesRequestJson,
+  ListMachinesResponseJson,
+  StopMachineRequestJson,
+  StopMachineResponseJson,
+} from '../gen/arcbox/v1/machine_pb.ts';
+import type {
+  DoctorRequestJson,
+  DoctorResponseJson,
+  InfoRequestJson,
+  InfoResponseJson,
+  PingRequestJson,
+  PingResponseJson,
+  ShutdownRequestJson,
+  ShutdownResponseJson,
+  VersionRequestJson,
+  VersionResponseJson,
+} from '../gen/arcbox/v1/system_pb.ts';
+import { MESSAGE_BYTES_MAX } from '../limits.ts';
+
+/** Request and answer of every unary method. */
+export interface Methods {
+  'ContainerService/Create': [CreateContainerRequestJson, CreateContainerResponseJson];
+  'ContainerService/Start': [StartContainerRequestJson, StartContainerResponseJson];
+  'ContainerService/Wait': [WaitContainerRequestJson, WaitContainerResponseJson];
+  'ContainerService/Kill': [KillContainerRequestJson, KillContainerResponseJson];
+  'ContainerService/Stop': [StopContainerRequestJson, StopContainerResponseJson];
+  'ContainerService/Remove': [RemoveContainerRequestJson, RemoveContainerResponseJson];
+  'ContainerService/List': [ListContainersRequestJson, ListContainersResponseJson];
+  'ContainerService/Inspect': [InspectContainerRequestJson, InspectContainerResponseJson];
+  'ContainerService/Resize': [ResizeContainerRequestJson, ResizeContainerResponseJson];
+  'ImageService/List': [ListImagesRequestJson, ListImagesResponseJson];
+  'MachineService/List': [ListMachinesRequestJson, ListMachinesResponseJson];
+  'MachineService/Inspect': [InspectMachineRequestJson, InspectMachineResponseJson];
+  'MachineService/Stop': [StopMachineRequestJson, StopMachineResponseJson];
+  'SystemService/Ping': [PingRequestJson, PingResponseJson];
+  'SystemService/Version': [VersionRequestJson, VersionResponseJson];
+  'SystemService/Info': [InfoRequestJson, InfoResponseJson];
+  'SystemService/Doctor': [DoctorRequestJson, DoctorResponseJson];
+  'SystemService/Shutdown': [ShutdownRequestJson, ShutdownResponseJson];
+}
+
+/**
+ * Calls a method. Throws `RemoteError` with what the daemon said, and `ApiError` `ERR_ARCBOX_DAEMON_UNREACHABLE` when
+ * the connection failed or broke: then it is not known whether the call was carried out.
+ */
+export async function call<Method extends keyof Methods>(
+  socketPath: string,
+  method: Method,
+  message: Methods[Method][0],
+): Promise<Methods[Method][1]> {
+  const body = JSON.stringify(message);
+  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+  const outgoing = request(
+    {
+      socketPath,
+      method: 'POST',
+      path: `/arcbox.v1.${method}`,
+      agent: false,
+      headers: {
+        'content-type': 'application/json',
+        'content-length': Buffer.byteLength(body),
+        'connect-protocol-version': '1',
+      },
+    },
+    resolve,
+  );
+  outgoing.on('error', (cause) => reject(unreachable(socketPath, cause)));
+  outgoing.end(body);
+  const answer = await promise;
+  const text = await readBody(answer, socketPath);
+  if (answer.statusCode === 200) return JSON.parse(text) as Methods[Method][1];
+  throw remoteError(text, answer.statusCode ?? 0);
+}
+
+/** Reads an answer to its end, within the limit. */
+export async function readBody(answer: IncomingMessage, socketPath: string): Promise<string> {
+  const parts: Buffer[] = [];
+  let bytes = 0;
+  try {
+    for await (const part of answer as AsyncIterable<Buffer>) {
+      bytes += part.length;
+      if (bytes > MESSAGE_BYTES_MAX) throw new Error(`an answer has more than ${MESSAGE_BYTES_MAX} bytes`);
+      parts.push(part);
+    }
+  } catch (cause) {
+    throw unreachable(socketPath, cause);
+  }
+  return Buffer.concat(parts).toString('utf8');
+}
+
+/** From a Connect error in JSON, or from one of the stdio upgrade. */
+export function remoteError(body: string, status: number): RemoteError {
+  try {
+    const error = JSON.parse(body) as {
+      code?: string;
+      message?: string;
+      exitCode?: number;
+      details?: { debug?: { code?: string; exitCode?: number } }[];
+    };
+    const detail = error.details?.[0]?.debug ?? error;
+    return new RemoteError(
+      detail.code ?? 'ERR_ARCBOX_INTERNAL',
+      error.message ?? error.code ?? `status ${status}`,
+      detail.exitCode ?? 125,
+    );
+  } catch {
+    return new RemoteError('ERR_ARCBOX_INTERNAL', `the daemon answered with status ${status}`, 125);
+  }
+}
+
+export function unreachable(socketPath: string, cause: unknown): ApiError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new ApiError('ERR_ARCBOX_DAEMON_UNREACHABLE', `no daemon answers at ${socketPath}: ${reason}`, {
+    cause,
+  });
+}
+
+/** The connection failed or broke, as opposed to the daemon having refused something. */
+export function isUnreachable(error: unknown): boolean {
+  return error instanceof ApiError && error.code === 'ERR_ARCBOX_DAEMON_UNREACHABLE';
+}

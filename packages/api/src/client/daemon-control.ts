@@ -1,0 +1,160 @@
+/**
+ * Starting and stopping the daemon from outside, and calls that start it when it is not up.
+ *
+ * Any number of processes may want the daemon at once. Each that finds nobody listening starts one; the lock decides
+ * which stays, and the others say `busy` on their pipe and go, and their parents connect to the one that stayed. The
+ * pipe (descriptor 3) is how a daemon says that it is ready: one line, `ready`, `busy`, or an error in JSON.
+ */
+import { spawn } from 'node:child_process';
+import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { dirname } from 'node:path';
+import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { rotateDaemonLog } from '../daemon-log.ts';
+import { ApiError, RemoteError } from '../errors.ts';
+import { CONNECT_RETRY_MS_MAX, CONNECT_RETRY_MS_MIN, DAEMON_START_TIMEOUT_MS } from '../limits.ts';
+import { call, isUnreachable, type Methods } from './client.ts';
+
+export interface DaemonPaths {
+  readonly socket: string;
+  readonly daemonLog: string;
+}
+
+export interface DaemonControlOptions {
+  readonly paths: DaemonPaths;
+  /** Program and arguments of the daemon, which reports on descriptor 3. */
+  readonly command: readonly [string, ...string[]];
+}
+
+/** The descriptor on which a daemon says how its start went. */
+export const READY_FD = 3;
+
+export class DaemonControl {
+  readonly socketPath: string;
+  readonly #options: DaemonControlOptions;
+
+  constructor(options: DaemonControlOptions) {
+    this.#options = options;
+    this.socketPath = options.paths.socket;
+  }
+
+  /** A call that starts the daemon when nobody listens. A connection that breaks under a call is told, not repeated. */
+  async call<Method extends keyof Methods>(
+    method: Method,
+    message: Methods[Method][0],
+  ): Promise<Methods[Method][1]> {
+    try {
+      return await call(this.socketPath, method, message);
+    } catch (error) {
+      if (!nobodyListens(error)) throw error;
+    }
+    await this.start();
+    return call(this.socketPath, method, message);
+  }
+
+  /** A call that may be carried out twice: repeated, with a new daemon when need be, until it is answered. */
+  async callIdempotent<Method extends keyof Methods>(
+    method: Method,
+    message: Methods[Method][0],
+  ): Promise<Methods[Method][1]> {
+    const deadline = Date.now() + DAEMON_START_TIMEOUT_MS;
+    for (;;) {
+      try {
+        return await this.call(method, message);
+      } catch (error) {
+        if (!isUnreachable(error) || Date.now() > deadline) throw error;
+      }
+    }
+  }
+
+  /** The call, only when a daemon is up; undefined when none is. */
+  async callIfUp<Method extends keyof Methods>(
+    method: Method,
+    message: Methods[Method][0],
+  ): Promise<Methods[Method][1] | undefined> {
+    try {
+      return await call(this.socketPath, method, message);
+    } catch (error) {
+      if (nobodyListens(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /** Answers when a daemon answers; starts one when there is none. Throws `ERR_ARCBOX_DAEMON_START`. */
+  async start(): Promise<void> {
+    const deadline = Date.now() + DAEMON_START_TIMEOUT_MS;
+    for (let delayMs = CONNECT_RETRY_MS_MIN; ; delayMs = Math.min(delayMs * 2, CONNECT_RETRY_MS_MAX)) {
+      if ((await this.callIfUp('SystemService/Ping', {}).catch(tolerateBreak)) !== undefined) return;
+      if ((await this.#spawn(deadline)) === 'ready') return;
+      if (Date.now() > deadline) {
+        throw new ApiError(
+          'ERR_ARCBOX_DAEMON_START',
+          `a daemon holds the lock but does not answer at ${this.socketPath}; see ${this.#options.paths.daemonLog}`,
+        );
+      }
+      await sleep(delayMs);
+    }
+  }
+
+  async #spawn(deadline: number): Promise<'ready' | 'busy'> {
+    const { daemonLog } = this.#options.paths;
+    mkdirSync(dirname(daemonLog), { recursive: true, mode: 0o700 });
+    rotateDaemonLog(daemonLog);
+    const logFd = openSync(daemonLog, 'a', 0o600);
+    const [program, ...args] = this.#options.command;
+    const child = spawn(program, args, {
+      cwd: '/',
+      // A session of its own: neither our terminal's Ctrl-C nor its hang-up is the daemon's.
+      detached: true,
+      stdio: ['ignore', logFd, logFd, 'pipe'],
+    });
+    closeSync(logFd);
+    child.on('error', () => {
+      // The pipe ends without a word, which is told below.
+    });
+    child.unref();
+    const pipe = child.stdio[READY_FD] as Readable;
+    const word = await firstLine(pipe, deadline);
+    if (word === 'ready' || word === 'busy') return word;
+    if (word.startsWith('{')) {
+      const { code, message } = JSON.parse(word) as { code: string; message: string };
+      throw new RemoteError(code, message, 125);
+    }
+    throw new ApiError(
+      'ERR_ARCBOX_DAEMON_START',
+      `the daemon did not start; ${daemonLog} may say why (arcbox daemon start --foreground shows it)`,
+    );
+  }
+}
+
+/** Nobody was there to take the call, so it was certainly not carried out. */
+function nobodyListens(error: unknown): boolean {
+  if (!isUnreachable(error) || !(error instanceof Error)) return false;
+  const code = (error.cause as NodeJS.ErrnoException | undefined)?.code;
+  return code === 'ENOENT' || code === 'ECONNREFUSED';
+}
+
+function tolerateBreak(error: unknown): undefined {
+  if (!isUnreachable(error)) throw error;
+  return undefined;
+}
+
+async function firstLine(pipe: Readable, deadline: number): Promise<string> {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  let text = '';
+  const timer = setTimeout(() => resolve(''), Math.max(0, deadline - Date.now()));
+  pipe.setEncoding('utf8');
+  pipe.on('data', (part: string) => {
+    text += part;
+    const end = text.indexOf('\n');
+    if (end >= 0) resolve(text.slice(0, end));
+  });
+  pipe.on('close', () => resolve(''));
+  pipe.on('error', () => resolve(''));
+  try {
+    return await promise;
+  } finally {
+    clearTimeout(timer);
+    pipe.destroy();
+  }
+}
