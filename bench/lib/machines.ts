@@ -23,7 +23,7 @@ export interface ConfigOptions {
 
 export async function benchHost(): Promise<BenchHost> {
   const assets = await loadBootAssets(bootDirectory(process.env));
-  const { accelerator } = await probeAccelerator({ probe: path.join(assets.directory, 'kvm-probe') });
+  const { accelerator } = await probeAccelerator({ kvmProbe: path.join(assets.directory, 'kvm-probe') });
   const runRoot = await mkdtemp(path.join(os.tmpdir(), 'arcbox-bench-'));
   const driver = new QemuDriver({
     runRoot,
