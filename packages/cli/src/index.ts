@@ -1,1 +1,2 @@
+/** The `arcbox` command; its entry is `main.ts`. Nothing is exported: programs use `@arcbox/api/client`. */
 export {};

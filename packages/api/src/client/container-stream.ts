@@ -52,9 +52,9 @@ export class ContainerStream {
   #run: string | undefined;
   /** Where the log stood at the last cursor frame. */
   #cursor: number | undefined;
-  /** Bytes of output that were received since then, */
-  #sinceCursor = 0;
-  /** and of those, how many of a resumed stream have still to be skipped. */
+  /** Bytes of output after it that were handed out, */
+  #delivered = 0;
+  /** and of those, how many a resumed stream has still to repeat. */
   #skip = 0;
   #done = false;
   #inputNext = 0;
@@ -161,8 +161,7 @@ export class ContainerStream {
     const { answer, socket, head } = await promise;
     this.#cursor ??= Number(answer.headers['arcbox-cursor']);
     this.#run ??= answer.headers['arcbox-run']?.toString();
-    this.#skip = this.#sinceCursor;
-    this.#sinceCursor = 0;
+    this.#skip = this.#delivered;
     this.#take(socket, head);
     return answer;
   }
@@ -191,8 +190,8 @@ export class ContainerStream {
         return;
       case FrameType.cursor:
         this.#cursor = readNumbers(payload, 8, 1)[0];
-        this.#sinceCursor = 0;
-        this.#skip = 0;
+        // A resumed stream may be cut into other pieces than the one before it.
+        this.#delivered = this.#skip;
         return;
       case FrameType.input: {
         const [acknowledged = 0, accepted = 0] = readNumbers(payload, 8, 2);
@@ -212,12 +211,9 @@ export class ContainerStream {
   }
 
   #output(channel: 1 | 2, payload: Buffer): void {
-    this.#sinceCursor += payload.length;
-    let data = payload;
-    if (this.#skip > 0) {
-      data = payload.subarray(this.#skip);
-      this.#skip -= payload.length - data.length;
-    }
+    const data = this.#skip === 0 ? payload : payload.subarray(this.#skip);
+    this.#skip -= payload.length - data.length;
+    this.#delivered += data.length;
     if (data.length === 0) return;
     const written = this.#options.onOutput(channel, data);
     if (written === undefined) return;

@@ -1,0 +1,144 @@
+/** Commands about the daemon, the machines, the images and the host. */
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { DAEMON_STOP_TIMEOUT_MS, VERSION } from '@arcbox/api/client';
+import type { Context } from '../context.ts';
+import { CliError } from '../errors.ts';
+import { print } from '../output.ts';
+import { formatSize } from '../size.ts';
+import { ago, type ListingOptions, printListing, shortId } from '../table.ts';
+
+const MARKS: Readonly<Record<string, string>> = {
+  STATUS_OK: 'ok  ',
+  STATUS_WARN: 'warn',
+  STATUS_FAIL: 'FAIL',
+};
+
+export async function images(context: Context, options: ListingOptions): Promise<number> {
+  const { images: list = [] } = await context.daemon.call('ImageService/List', {});
+  printListing(options, list, (image) => shortId(image.id ?? ''), {
+    IMAGE: (image) =>
+      (image.names ?? []).map((name) => name.replace(/^docker\.io\/(library\/)?/, '')).join(', '),
+    'IMAGE ID': (image) => shortId(image.id ?? ''),
+    CREATED: (image) => `${ago(Date.parse(image.created ?? ''))} ago`,
+    SIZE: (image) => formatSize(Number(image.sizeBytes)),
+  });
+  return 0;
+}
+
+export async function machineList(context: Context, options: ListingOptions): Promise<number> {
+  const { machines = [] } = await context.daemon.call('MachineService/List', {});
+  printListing(options, machines, (machine) => machine.name ?? '', {
+    NAME: (machine) => machine.name ?? '',
+    STATE: (machine) => machine.state ?? '',
+    CPUS: (machine) => String(machine.cpus ?? 0),
+    MEMORY: (machine) => formatSize(Number(machine.memoryBytes)),
+    PID: (machine) => (machine.pid === undefined ? '-' : String(machine.pid)),
+    ACCELERATOR: (machine) => machine.accelerator ?? '-',
+    PSS: (machine) => (machine.pssBytes === undefined ? '-' : formatSize(Number(machine.pssBytes))),
+  });
+  return 0;
+}
+
+export async function machineStop(context: Context, names: readonly string[]): Promise<number> {
+  for (const name of names) {
+    await context.daemon.call('MachineService/Stop', { name });
+    print(name);
+  }
+  return 0;
+}
+
+export async function daemonStart(context: Context, options: { foreground?: boolean }): Promise<number> {
+  if (options.foreground === true) {
+    await import('../daemon-main.ts');
+    return Number(process.exitCode ?? 0);
+  }
+  await context.daemon.start();
+  const version = await context.daemon.call('SystemService/Version', {});
+  print(`the daemon runs as process ${version.daemonPid} on ${context.layout.socket}`);
+  return 0;
+}
+
+export async function daemonStop(context: Context): Promise<number> {
+  const version = await context.daemon.callIfUp('SystemService/Version', {});
+  if (version === undefined) {
+    print('no daemon is running');
+    return 0;
+  }
+  await context.daemon.callIfUp('SystemService/Shutdown', {});
+  const deadline = Date.now() + DAEMON_STOP_TIMEOUT_MS;
+  // Its process ends after everything else; there is no event for the end of a process that is not ours.
+  for (let delayMs = 1; isAlive(version.daemonPid ?? 0); delayMs = Math.min(delayMs * 2, 100)) {
+    if (Date.now() > deadline)
+      throw new CliError(`the daemon (process ${version.daemonPid}) did not stop in time`, 1);
+    await sleep(delayMs);
+  }
+  print('the daemon has stopped');
+  return 0;
+}
+
+export async function daemonStatus(context: Context): Promise<number> {
+  const version = await context.daemon.callIfUp('SystemService/Version', {});
+  if (version === undefined) {
+    print('stopped');
+    // As systemctl: not running.
+    return 3;
+  }
+  print(`running, process ${version.daemonPid}, version ${version.version}, ${context.layout.socket}`);
+  return 0;
+}
+
+export async function doctor(context: Context, options: { format?: string }): Promise<number> {
+  const { checks = [] } = await context.daemon.call('SystemService/Doctor', {});
+  for (const check of checks) {
+    if (options.format === 'json') {
+      print(JSON.stringify(check));
+      continue;
+    }
+    print(`${MARKS[check.status ?? ''] ?? '?   '}  ${check.name}: ${check.detail}`);
+    if (check.nextStep !== undefined && check.nextStep !== '') print(`      → ${check.nextStep}`);
+  }
+  return checks.some((check) => check.status === 'STATUS_FAIL') ? 1 : 0;
+}
+
+export async function version(context: Context, options: { format?: string }): Promise<number> {
+  const daemon = await context.daemon.callIfUp('SystemService/Version', {});
+  if (options.format === 'json') {
+    print(
+      JSON.stringify({ client: { version: VERSION, nodeVersion: process.version }, daemon: daemon ?? null }),
+    );
+    return 0;
+  }
+  print(`arcbox ${VERSION} (Node.js ${process.version})`);
+  if (daemon === undefined) print('daemon: not running');
+  else print(`daemon: ${daemon.version}, boot assets ${daemon.bootHash} (${daemon.architecture})`);
+  return 0;
+}
+
+export async function info(context: Context, options: { format?: string }): Promise<number> {
+  const answer = await context.daemon.call('SystemService/Info', {});
+  if (options.format === 'json') {
+    print(JSON.stringify(answer));
+    return 0;
+  }
+  print(`Data directory: ${answer.home}`);
+  print(`Containers: ${answer.containers ?? 0} (${answer.containersRunning ?? 0} running)`);
+  print(`Images: ${answer.images ?? 0}`);
+  print(
+    `Machine: ${answer.machineCpus} CPUs, ${formatSize(Number(answer.machineMemoryBytes))}, driver ${answer.driver}`,
+  );
+  print(
+    answer.orphanGraceS === undefined
+      ? 'Without a daemon: machines go on for ever'
+      : `Without a daemon: machines go on for ${answer.orphanGraceS} s`,
+  );
+  return 0;
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+}

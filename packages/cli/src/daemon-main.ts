@@ -1,0 +1,59 @@
+/**
+ * The daemon's process. How its start went is said on descriptor 3 when that is a pipe (see DaemonControl), so that
+ * whoever started it can wait for that one line.
+ */
+import { closeSync, fstatSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { ApiError, Daemon, JsonLogger, type Probe, probeQemu } from '@arcbox/api';
+import { bootAssetsFromEnvironment, HostLayout, loadConfig } from '@arcbox/engine';
+import { QemuDriver } from '@arcbox/vm';
+
+const READY_FD = 3;
+
+/** Says one line to whoever started us, once. */
+function report(line: string): void {
+  try {
+    if (!fstatSync(READY_FD).isFIFO() && !fstatSync(READY_FD).isSocket()) return;
+    writeSync(READY_FD, `${line}\n`);
+    closeSync(READY_FD);
+  } catch {
+    // Started by hand, without that descriptor; or whoever started us has gone.
+  }
+}
+
+async function main(): Promise<void> {
+  const logger = new JsonLogger();
+  const layout = HostLayout.fromEnvironment(process.env);
+  const [config, assets] = await Promise.all([
+    loadConfig({ environment: process.env, file: layout.configFile }),
+    bootAssetsFromEnvironment(process.env),
+    layout.prepare(),
+  ]);
+  const accelerator = 'tcg';
+  const probes: Record<string, Probe> = {
+    QEMU: probeQemu('/usr/bin/qemu-system-x86_64'),
+  };
+  const driver = new QemuDriver({
+    runRoot: layout.run,
+    guardian: join(assets.directory, 'guardian'),
+    accelerator,
+  });
+  const daemon = await Daemon.start({ layout, config, assets, driver, logger, probes });
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void daemon.stop());
+  process.on('SIGHUP', () => {
+    // The terminal that we were started from is gone; that is not our end.
+  });
+  report('ready');
+  await daemon.ended;
+}
+
+try {
+  await main();
+} catch (error) {
+  const running = error instanceof ApiError && error.code === 'ERR_ARCBOX_DAEMON_RUNNING';
+  const message = error instanceof Error ? error.message : String(error);
+  const code = error instanceof Error && 'code' in error ? String(error.code) : 'ERR_ARCBOX_INTERNAL';
+  report(running ? 'busy' : JSON.stringify({ code, message }));
+  if (!running) new JsonLogger().error('daemon.failed', { code, reason: message });
+  process.exitCode = 1;
+}

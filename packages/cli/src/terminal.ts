@@ -1,0 +1,49 @@
+/** The user's terminal: raw while a container has it, and given back however we end. */
+import { constants } from 'node:os';
+import type { ReadStream } from 'node:tty';
+
+/** Makes `input` raw until `restore` is called; also when the process exits by itself. */
+export function rawMode(input: ReadStream): { restore(): void } {
+  if (!input.isTTY) return { restore() {} };
+  input.setRawMode(true);
+  const restore = (): void => {
+    process.off('exit', restore);
+    if (input.isRaw) input.setRawMode(false);
+  };
+  process.on('exit', restore);
+  return { restore };
+}
+
+/** Signals that are passed on to the container, when a person or a service manager sends them to us. */
+const PROXIED = [
+  'SIGINT',
+  'SIGTERM',
+  'SIGHUP',
+  'SIGQUIT',
+  'SIGUSR1',
+  'SIGUSR2',
+  'SIGCONT',
+  'SIGALRM',
+] as const;
+/** So many of them, and nobody listens: we leave. */
+const IMPATIENCE = 3;
+
+/** Passes signals on until `stop` is called; the third SIGINT or SIGTERM in a row ends us. */
+export function proxySignals(pass: (signal: number) => void): { stop(): void } {
+  let asked = 0;
+  const handlers = PROXIED.map((name) => {
+    const number = constants.signals[name];
+    const handler = (): void => {
+      if (name === 'SIGINT' || name === 'SIGTERM') asked += 1;
+      if (asked >= IMPATIENCE) process.exit(128 + number);
+      pass(number);
+    };
+    process.on(name, handler);
+    return { name, handler };
+  });
+  return {
+    stop() {
+      for (const { name, handler } of handlers) process.off(name, handler);
+    },
+  };
+}
