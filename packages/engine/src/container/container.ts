@@ -55,7 +55,12 @@ export class Container {
     const state = nextState(this.record.name, this.record.state, event);
     Object.assign(this.record, change, { state });
     this.#store.updateContainer(this.record);
-    this.#logger.info('container.state', { id: this.record.id, state, run: this.record.run, transition: event });
+    this.#logger.info('container.state', {
+      id: this.record.id,
+      state,
+      run: this.record.run,
+      transition: event,
+    });
   }
 
   /** The log, open until the last user has given it back with `releaseLog`. */
