@@ -92,6 +92,7 @@ static void fill_from_descriptor(struct channel *channel) {
     } else if (size < 0 && errno == EAGAIN) {
       channel->ready = false;
     } else { /* the end; EIO is how a terminal says it */
+      if (size < 0) channel->error = errno;
       channel_end_output(channel);
       return;
     }
@@ -164,6 +165,7 @@ static void drain(struct channel *channel) {
     } else if (size == -EAGAIN || size == 0) {
       channel->ready = false;
     } else {
+      channel->error = (int)-size;
       channel_break(channel);
       object_channel_ended(channel->object, channel);
     }

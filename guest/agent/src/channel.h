@@ -34,6 +34,7 @@ struct channel {
   uint64_t acked;
   uint64_t end;   /* produced, or received */
   bool eof;       /* no more comes after `end` */
+  int error;      /* the errno that ended it; 0: its end came in order */
 
   /* Output: what the attached stream was sent and may be sent. */
   uint64_t sent, limit;

@@ -24,7 +24,7 @@
 #include "util.h"
 
 #define PORT_TIMEOUT_MS 10000
-#define ROOT_FILES_MAX 256u /* a handful in practice */
+#define ROOT_FILES_MAX 1024u /* a handful in practice */
 #define RAMFS_SIGNATURE 0x858458f6
 #define TMPFS_SIGNATURE 0x01021994
 
@@ -87,7 +87,7 @@ static void leave_initramfs(void) {
   unsigned count = 0;
   if (statfs("/", &root)) fatal("statfs /: %s", strerror(errno));
   if (root.f_type != RAMFS_SIGNATURE && root.f_type != TMPFS_SIGNATURE) return; /* a disk */
-  mkdir("/.root", 0755);
+  if (mkdir("/.root", 0755)) fatal("make the new root: %s", strerror(errno));
   if (mount("root", "/.root", "tmpfs", 0, "mode=0755")) fatal("mount the new root: %s", strerror(errno));
   int from = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC), to = open("/.root", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (from < 0 || to < 0 || fstat(from, &status)) fatal("open the root: %s", strerror(errno));
@@ -164,7 +164,7 @@ static void crashed(int number) {
   static const char text[] = "agent: fatal: the agent crashed\n";
   (void)number;
   (void)!write(STDERR_FILENO, text, sizeof text - 1);
-  reboot(RB_POWER_OFF);
+  power_off();
   _exit(1);
 }
 

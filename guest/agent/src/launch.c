@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -16,13 +17,47 @@
 
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+int report_send(int socket, const struct report *report, int fd) {
+  union {
+    struct cmsghdr header;
+    char space[CMSG_SPACE(sizeof(int))];
+  } control = {0};
+  struct iovec data = {(void *)report, sizeof *report};
+  struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
+  if (fd >= 0) {
+    message.msg_control = &control;
+    message.msg_controllen = sizeof control;
+    control.header.cmsg_level = SOL_SOCKET;
+    control.header.cmsg_type = SCM_RIGHTS;
+    control.header.cmsg_len = CMSG_LEN(sizeof fd);
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+  }
+  return sendmsg(socket, &message, MSG_NOSIGNAL) == (ssize_t)sizeof *report ? 0 : -errno;
+}
+
+ssize_t report_receive(int socket, struct report *report, int *fd) {
+  union {
+    struct cmsghdr header;
+    char space[CMSG_SPACE(sizeof(int))];
+  } control;
+  struct iovec data = {report, sizeof *report};
+  struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+  *fd = -1;
+  ssize_t size = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  struct cmsghdr *header = size > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+  if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
+    memcpy(fd, CMSG_DATA(header), sizeof *fd);
+  if (size > 0) report->what[sizeof report->what - 1] = 0;
+  return size;
+}
+
 void launch_failed(const struct launch *launch, int error, const char *format, ...) {
   struct report report = {.kind = REPORT_ERROR, .value = error};
   va_list arguments;
   va_start(arguments, format);
   vsnprintf(report.what, sizeof report.what, format, arguments);
   va_end(arguments);
-  write_all(launch->report_fd, &report, sizeof report);
+  report_send(launch->report_fd, &report, -1);
   _exit(127);
 }
 
@@ -57,9 +92,10 @@ static void execute(const struct launch *launch) {
 
 static void set_stdio(const struct launch *launch) {
   int fds[3];
+  int terminal = launch->tty && launch->exec_in ? exec_in_open_terminal(launch) : -1;
   /* Out of the way of 0 to 2 first: one of the three can be another's target. */
   for (int i = 0; i < 3; i++) {
-    fds[i] = fcntl(launch->stdio[i], F_DUPFD_CLOEXEC, 3);
+    fds[i] = fcntl(terminal >= 0 ? terminal : launch->stdio[i], F_DUPFD_CLOEXEC, 3);
     if (fds[i] < 0) launch_failed(launch, errno, "duplicate descriptor %d", i);
   }
   for (int i = 0; i < 3; i++)

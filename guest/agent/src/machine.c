@@ -60,7 +60,8 @@ static void shut_down(struct timer *timer) {
   }
   /* sync() can take its time: nothing else is to be done here any more. */
   sync();
-  reboot(restart ? RB_AUTOBOOT : RB_POWER_OFF);
+  if (restart) reboot(RB_AUTOBOOT);
+  power_off();
   fatal("reboot: %s", strerror(errno));
 }
 

@@ -54,6 +54,7 @@ enum op_state op_netlink(struct op_context *context, const Netlink *op, OpResult
 enum op_state op_fuse_relay(struct op_context *context, const FuseRelay *op, OpResult *result);
 /* Path operations must not run on the loop then: they could wait for ourselves. */
 bool fuse_relay_exists(void);
+bool is_in_fuse_relay(const char *path);
 enum op_state op_watch(struct op_context *context, const Watch *op, OpResult *result);
 
 /* machine.c, stats.c */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -153,15 +154,25 @@ static void watch_exit(struct process *process, pid_t pid) {
   child_watch(&process->child, pid, process->adopt_pid_file ? launcher_exited : process_exited);
 }
 
-/* Reports come whole: they are smaller than PIPE_BUF. */
+static void take_terminal(struct process *process, int master, bool doomed) {
+  if (doomed) close(master);
+  else if (process->terminal >= 0 || process_open_terminal(process, master, process->object.channels[0] != NULL))
+    warn("terminal of %s cannot be watched", process->object.id);
+}
+
 static void report_ready(struct source *source, uint32_t events) {
   struct process *process = container_of(source, struct process, report);
   struct report report;
   (void)events;
   for (;;) {
-    ssize_t size = read(source->fd, &report, sizeof report);
+    int passed;
+    ssize_t size = report_receive(source->fd, &report, &passed);
     if (size < 0 && errno == EINTR) continue;
     if (size < 0 && errno == EAGAIN) return;
+    if (passed >= 0) {
+      take_terminal(process, passed, process->doomed);
+      continue;
+    }
     if (size == (ssize_t)sizeof report && report.kind == REPORT_PID && process->doomed) {
       kill(report.value, SIGKILL);
       continue;
@@ -180,7 +191,6 @@ static void report_ready(struct source *source, uint32_t events) {
     source_remove(source);
     close(fd);
     if (size == (ssize_t)sizeof report) {
-      report.what[sizeof report.what - 1] = 0;
       batch_op_failed(&process->wait, report.value ? report.value : EIO, "%s", report.what);
       object_release(&process->object);
       return;
@@ -211,9 +221,10 @@ int process_open_terminal(struct process *process, int master, bool input) {
 }
 
 /* Opens what the child gets as 0 to 2 and gives our ends to the channels. -errno or 0. */
-static int open_stdio(struct process *process, const Spawn *spawn, int ours[3], int theirs[3]) {
+static int open_stdio(const Spawn *spawn, bool exec_in, int ours[3], int theirs[3]) {
   bool console = msg_is_set(spawn->console_socket);
   int pipes[2];
+  if (exec_in && spawn->tty) return 0; /* the container's: opened in there */
   if (spawn->tty && !console) {
     int unlock = 0;
     ours[1] = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
@@ -239,7 +250,6 @@ static int open_stdio(struct process *process, const Spawn *spawn, int ours[3], 
   }
   for (int i = 0; i < 3; i++)
     if (ours[i] >= 0) fcntl(ours[i], F_SETFL, O_NONBLOCK);
-  (void)process;
   return 0;
 }
 
@@ -263,13 +273,12 @@ static int make_channels(struct process *process, const Spawn *spawn, int ours[3
 
 static int fork_launch(struct process *process, struct launch *launch, int theirs[3]) {
   int report[2];
-  int error = pipe_cloexec(report);
-  if (error) return error;
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, report)) return -errno;
   launch->report_fd = report[1];
   for (int i = 0; i < 3; i++) launch->stdio[i] = theirs[i] >= 0 ? theirs[i] : theirs[i == 1 && !launch->tty ? 2 : 0];
   pid_t pid = fork();
   if (pid == 0) launch_child(launch);
-  error = pid < 0 ? -errno : 0;
+  int error = pid < 0 ? -errno : 0;
   close(report[1]);
   fcntl(report[0], F_SETFL, O_NONBLOCK);
   if (!error) error = source_add(&process->report, report[0], EPOLLIN, report_ready);
@@ -321,9 +330,10 @@ enum op_state process_start(struct op_context *context, OpResult *result, const 
   launch->gid = spawn->gid;
   launch->groups = spawn->groups;
   launch->groups_count = spawn->groups_count;
+  launch->size = spawn->has_size ? &spawn->size : NULL;
   launch->tty = spawn->tty && !msg_is_set(spawn->console_socket);
   int ours[3] = {-1, -1, -1}, theirs[3] = {-1, -1, -1};
-  error = open_stdio(process, spawn, ours, theirs);
+  error = open_stdio(spawn, launch->exec_in != NULL, ours, theirs);
   if (!error) error = make_channels(process, spawn, ours);
   if (!error && msg_is_set(spawn->console_socket)) error = console_open(process, spawn->console_socket, spawn->stdin);
   if (!error) error = fork_launch(process, launch, theirs);
@@ -376,7 +386,7 @@ enum op_state op_resize(struct op_context *context, const Resize *op, OpResult *
   struct winsize size = {.ws_row = (uint16_t)op->size.rows, .ws_col = (uint16_t)op->size.columns};
   process->has_size = true;
   process->size = op->size;
-  if (process->console && process->terminal < 0) return OP_DONE; /* set when the terminal comes */
+  if (process->terminal < 0 && (process->console || process->report.fd >= 0)) return OP_DONE; /* set when it comes */
   if (process->terminal < 0) return op_fail(context, result, ENOTTY, "process %s", msg_string(op->id));
   if (ioctl(process->terminal, TIOCSWINSZ, &size)) return op_fail(context, result, errno, "resize %s", msg_string(op->id));
   return OP_DONE;

@@ -13,6 +13,7 @@
 
 #include "limits.h"
 #include "ops.h"
+#include "tar.h"
 
 /* The mount the descriptor is on, which st_dev does not tell for bind mounts. */
 static int mount_id(int fd, uint64_t *id) {
@@ -67,26 +68,30 @@ static int remove_at(int parent, const char *name, uint64_t mount, unsigned dept
   return unlinkat(parent, name, AT_REMOVEDIR) && errno != ENOENT ? errno : 0;
 }
 
+int remove_any(const char *path) {
+  char copy[PATH_SIZE_MAX];
+  uint64_t mount = 0;
+  strcpy(copy, path);
+  size_t size = strlen(copy);
+  while (size > 1 && copy[size - 1] == '/') copy[--size] = 0;
+  char *slash = strrchr(copy, '/');
+  const char *name = slash ? slash + 1 : copy, *parent = !slash ? "." : slash == copy ? "/" : copy;
+  char *end = slash && slash != copy ? slash : NULL;
+  if (end) *end = 0;
+  int fd = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return errno;
+  int error = mount_id(fd, &mount);
+  if (!error) error = *name && strcmp(name, ".") && strcmp(name, "..") ? remove_at(fd, name, mount, 0) : EINVAL;
+  close(fd);
+  return error;
+}
+
 void remove_tree(struct op_context *context, const Op *op, OpResult *result) {
   const char *path = msg_string(op->op.remove.path);
   int error = check_path(path);
-  if (!error && !unlink(path)) return;
-  if (!error && errno != EISDIR && errno != EPERM) error = errno;
-  if (!error) {
-    char copy[PATH_SIZE_MAX];
-    uint64_t mount = 0;
-    strcpy(copy, path);
-    size_t size = strlen(copy);
-    while (size > 1 && copy[size - 1] == '/') copy[--size] = 0;
-    char *slash = strrchr(copy, '/');
-    const char *name = slash ? slash + 1 : copy, *parent = !slash ? "." : slash == copy ? "/" : copy;
-    if (slash && slash != copy) *slash = 0;
-    int fd = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) error = errno;
-    if (!error) error = mount_id(fd, &mount);
-    if (!error) error = *name && strcmp(name, ".") && strcmp(name, "..") ? remove_at(fd, name, mount, 0) : EINVAL;
-    if (fd >= 0) close(fd);
-  }
+  struct stat status;
+  if (!error && lstat(path, &status)) error = errno; /* the walk takes what is gone for removed */
+  if (!error) error = remove_any(path);
   if (error == ENOENT && op->op.remove.missing_ok) return;
   if (error) op_fail(context, result, error, "remove %.300s and what is in it", path);
 }

@@ -102,6 +102,14 @@ void warn(const char *format, ...) {
   va_end(arguments);
 }
 
+void power_off(void) {
+#ifdef __x86_64__
+  /* Without ACPI nothing can switch this machine off; a reset is what ends it (QEMU, -no-reboot). */
+  if (access("/sys/firmware/acpi", F_OK)) reboot(RB_AUTOBOOT);
+#endif
+  reboot(RB_POWER_OFF);
+}
+
 void fatal(const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
@@ -109,7 +117,7 @@ void fatal(const char *format, ...) {
   va_end(arguments);
   if (agent_is_init && getpid() == 1) {
     sync();
-    reboot(RB_POWER_OFF);
+    power_off();
   }
   _exit(1);
 }

@@ -45,6 +45,7 @@ void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The same, and the end: powers the machine off when the agent is init. */
 _Noreturn void fatal(const char *format, ...) __attribute__((format(printf, 1, 2)));
 extern bool agent_is_init;
+void power_off(void); /* as init only; returns when it cannot */
 
 uint64_t now_ns(void); /* CLOCK_MONOTONIC */
 
