@@ -52,7 +52,7 @@ export class FakeVm implements RunningVm {
     return this.#machine.guest.disks;
   }
 
-  openAgent(): Promise<AgentClient> {
+  async openAgent(): Promise<AgentClient> {
     if (this.#agent !== undefined) return this.#agent;
     this.#mustBe('running');
     const [host, guest] = duplexPair();

@@ -70,6 +70,7 @@ export async function launchMachine(launch: Launch, context: LaunchContext): Pro
     signal?.throwIfAborted();
     return { lease, process, qmp, agent };
   } catch (error) {
+    if (lease !== undefined && isHangUp(error)) await orTimeout(lease.ended, OWN_END_MS);
     lease?.kill();
     opened.qmp?.close();
     await opened.agent?.close();
@@ -80,6 +81,23 @@ export async function launchMachine(launch: Launch, context: LaunchContext): Pro
   } finally {
     signal?.removeEventListener('abort', abort);
   }
+}
+
+/** A VMM that hung up is ending by itself, and how it ended is the reason to report: it gets a moment to do so. */
+const OWN_END_MS = 1000;
+
+function isHangUp(error: unknown): boolean {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  return code === 'ERR_ARCBOX_AGENT_CLOSED' || code === 'ERR_ARCBOX_VM_MONITOR';
+}
+
+async function orTimeout(promise: Promise<unknown>, timeoutMs: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const timeout = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, timeoutMs);
+  });
+  await Promise.race([promise, timeout]);
+  clearTimeout(timer);
 }
 
 /** A new connection to the machine's agent: a new epoch. */

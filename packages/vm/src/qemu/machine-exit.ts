@@ -49,11 +49,13 @@ function isPanic(end: LeaseEnd & { kind: 'exit' }): boolean {
   return end.logs.get(CONSOLE_LOG)?.includes(PANIC) ?? false;
 }
 
+/** The last lines, or those from a panic on, which come before a long trace. */
 function lastLines(text: string): string {
-  return text
+  const lines = text
     .split('\n')
     .map((line) => line.trimEnd())
-    .filter((line) => line !== '')
-    .slice(-LINES_MAX)
-    .join(' | ');
+    .filter((line) => line !== '');
+  const panic = lines.findIndex((line) => line.includes(PANIC));
+  const chosen = panic < 0 ? lines.slice(-LINES_MAX) : lines.slice(panic, panic + LINES_MAX);
+  return chosen.join(' | ');
 }

@@ -81,7 +81,7 @@ export class QemuVm implements RunningVm {
     return this.#hotDisks;
   }
 
-  openAgent(): Promise<AgentClient> {
+  async openAgent(): Promise<AgentClient> {
     if (this.#agent === undefined) {
       this.#mustBe('running');
       const { agentSecret, runDir } = this.handle;
