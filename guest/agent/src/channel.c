@@ -16,7 +16,7 @@ static size_t retained_total; /* capacity of all output rings */
 static uint32_t used(const struct channel *channel) { return (uint32_t)(channel->end - channel->acked); }
 
 static void resize_ring(struct channel *channel, uint32_t capacity) {
-  uint8_t *ring = capacity ? xmalloc(capacity) : NULL;
+  uint8_t *ring = xmalloc(capacity);
   for (uint64_t at = channel->acked; at < channel->end;) {
     uint32_t from = (uint32_t)at & (channel->capacity - 1), to = (uint32_t)at & (capacity - 1);
     size_t run = MIN(channel->end - at, MIN(channel->capacity - from, capacity - to));
@@ -69,7 +69,10 @@ static void close_descriptor(struct channel *channel) {
 }
 
 static void drop_ring(struct channel *channel) {
-  if (channel->capacity) resize_ring(channel, 0);
+  if (channel->index) retained_total -= channel->capacity;
+  free(channel->ring);
+  channel->ring = NULL;
+  channel->capacity = 0;
 }
 
 /* --- Output -------------------------------------------------------------------------------- */

@@ -1,5 +1,5 @@
 """A small client of the agent, for development and smoke tests: not the product's (that is TypeScript)."""
-import os, socket, struct, subprocess, sys, tempfile, time, importlib
+import atexit, os, socket, struct, subprocess, sys, tempfile, time, importlib
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROTO = os.path.abspath(os.path.join(HERE, '../../../packages/protocol/proto'))
@@ -220,6 +220,7 @@ class Agent:
         self.dir = tempfile.mkdtemp(prefix='agent-test-')
         self.path = self.dir + '/a.sock'
         self.p = subprocess.Popen([binary, '--socket', self.path])
+        atexit.register(self.p.kill)
         while not os.path.exists(self.path):
             time.sleep(0.001)
             assert self.p.poll() is None
