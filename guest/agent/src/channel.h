@@ -43,7 +43,7 @@ struct channel {
   void (*fill)(struct channel *channel);
 
   /* Input: what the stream was told last, and how the descriptor ends. */
-  uint64_t told_acked, told_limit;
+  uint64_t told_acked;
   enum channel_end on_end;
   bool end_done;
   bool broken; /* nobody reads it any more: what comes is swallowed */

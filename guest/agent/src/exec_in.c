@@ -138,6 +138,7 @@ void exec_in_enter(const struct launch *launch) {
   struct report report = {.kind = REPORT_PID};
   int flags = different_namespaces(launch, exec_in->target_pid);
   if (exec_in->cgroup_fd >= 0 && write(exec_in->cgroup_fd, "0", 1) < 0) launch_failed(launch, errno, "join the cgroup");
+  syscall(SYS_setgroups, 0, NULL); /* while it is allowed; see launch_set_ids() */
   if (flags && setns(exec_in->pidfd, flags)) launch_failed(launch, errno, "enter the namespaces of process %d", exec_in->target_pid);
   if (!(flags & CLONE_NEWPID)) {
     report.value = getpid();

@@ -106,8 +106,12 @@ void launch_set_ids(const struct launch *launch) {
   gid_t groups[GROUPS_MAX];
   for (size_t i = 0; i < launch->groups_count; i++) groups[i] = launch->groups[i];
   /* The system calls themselves: the library's wrappers are for threads. */
-  if (syscall(SYS_setgroups, launch->groups_count, groups) && (launch->groups_count || errno != EPERM || !geteuid()))
-    launch_failed(launch, errno, "set %zu supplementary groups", launch->groups_count);
+  if (syscall(SYS_setgroups, launch->groups_count, groups)) {
+    /* A user namespace may forbid it; having none is then as good as setting none. */
+    int error = errno;
+    if (error != EPERM || launch->groups_count || getgroups(0, NULL))
+      launch_failed(launch, error, "set %zu supplementary groups", launch->groups_count);
+  }
   if (syscall(SYS_setresgid, launch->gid, launch->gid, launch->gid))
     launch_failed(launch, errno, "set group id %u", launch->gid);
   if (syscall(SYS_setresuid, launch->uid, launch->uid, launch->uid))

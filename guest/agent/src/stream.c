@@ -114,11 +114,13 @@ bool streams_pump(void) {
   return !list_empty(&ready_streams);
 }
 
+/* For channel 0; a limit of 0 when the object takes no input. */
 static void send_credit(struct attach *attach, struct channel *channel) {
   AttachFrame frame = {.which_frame = AttachFrame_credit_tag};
-  frame.frame.credit = (Credit){.acked = channel->acked, .limit = channel_input_limit(channel)};
-  channel->told_acked = frame.frame.credit.acked;
-  channel->told_limit = frame.frame.credit.limit;
+  if (channel) {
+    frame.frame.credit = (Credit){.acked = channel->acked, .limit = channel_input_limit(channel)};
+    channel->told_acked = channel->acked;
+  }
   struct buf data = {0};
   msg_encode(&data, &AttachFrame_msg, &frame);
   link_send(attach->call.stream_id, FRAME_DATA, 0, data.data, data.size);
@@ -172,7 +174,7 @@ static void open_stream(struct attach *attach, const AttachOpen *open) {
   }
   attach->object = object;
   object->attach = attach;
-  if (object->channels[0]) send_credit(attach, object->channels[0]);
+  send_credit(attach, object->channels[0]);
   mark_ready(attach);
   attach_check_end(object);
 }

@@ -1,8 +1,8 @@
 /*
  * Attach: moves the bytes of one object's channels to and from the host.
  *
- * The first frame of the agent is the credit for channel 0, when the object has one: where input goes
- * on and how far it may go. What was received of an earlier stream and not yet written is forgotten
+ * The first frame of the agent is the credit for channel 0: where input goes on and how far it may go
+ * (a limit of 0: the object takes none). What was received of an earlier stream and not yet written is forgotten
  * then, because the host sends it again from there.
  *
  * The agent ends the stream: OK when the object has ended, every output channel reached its end and
