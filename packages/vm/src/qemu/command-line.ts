@@ -30,6 +30,8 @@ export interface LaunchInput {
   readonly config: VmConfig;
   readonly machineType: MachineType;
   readonly accelerator: Accelerator;
+  /** Value of `-cpu`. */
+  readonly cpu: string;
   /** Absolute path of QEMU. */
   readonly qemu: string;
   readonly tcgCacheMib: number;
@@ -70,7 +72,7 @@ export function buildLaunch(input: LaunchInput): Launch {
     ...['-name', `guest=${config.name.replaceAll(',', ',,')}`],
     ...['-machine', `${machineType.machine},memory-backend=ram`],
     ...['-accel', acceleratorValue(input)],
-    ...['-cpu', machineType.cpu[input.accelerator]],
+    ...['-cpu', input.cpu],
     ...['-smp', String(config.vcpus), '-m', `${config.memoryMib}M`],
     ...['-nodefaults', '-no-user-config', '-no-reboot', '-display', 'none'],
     ...['-sandbox', 'on,spawn=deny,elevateprivileges=deny,resourcecontrol=deny'],

@@ -38,6 +38,8 @@ export interface QemuDriverOptions {
   readonly qemuDirectory?: string;
   /** Size of the cache of translated code under TCG, MiB. */
   readonly tcgCacheMib?: number;
+  /** CPU model instead of the accelerator's own, as QEMU's `-cpu` takes it: for nested virtualization. */
+  readonly cpu?: string;
   /** For tests. */
   readonly fault?: FaultHook;
 }
@@ -178,7 +180,7 @@ export class QemuDriver implements VmDriver {
 
   async #launch(plan: LaunchPlan): Promise<RunningVm> {
     const { config, machineType, runDir, hotDisks, privateMemoryPath } = plan;
-    const { accelerator, tcgCacheMib, qemuDirectory } = this.#options;
+    const { accelerator, tcgCacheMib, qemuDirectory, cpu } = this.#options;
     const fault = this.#fault;
     const cgroups = machineCgroups(this.#cgroups, runDir, config.memoryMib, config.vcpus);
     using files = new OpenFiles();
@@ -190,6 +192,7 @@ export class QemuDriver implements VmDriver {
         config,
         machineType,
         accelerator,
+        cpu: cpu ?? machineType.cpu[accelerator],
         qemu: path.join(qemuDirectory ?? QEMU_DIRECTORY, machineType.binary),
         tcgCacheMib: tcgCacheMib ?? TCG_CACHE_MIB,
         runDir,

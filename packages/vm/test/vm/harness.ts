@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { type FaultHook, QemuDriver, type VmConfig } from '../../src/index.ts';
+import { type FaultHook, QemuDriver, type QemuDriverOptions, type VmConfig } from '../../src/index.ts';
 import type { ContractHarness } from '../contract.ts';
 
 const repository = path.join(import.meta.dirname, '../../../..');
@@ -21,12 +21,13 @@ export class QemuHarness implements ContractHarness {
     this.memoryRoot = fs.mkdtempSync('/dev/shm/arcbox-vm-');
   }
 
-  driver(fault?: FaultHook, guardian = path.join(bootDirectory, 'guardian')): QemuDriver {
+  driver(fault?: FaultHook, more: Partial<QemuDriverOptions> = {}): QemuDriver {
     return new QemuDriver({
       runRoot: this.runRoot,
-      guardian,
+      guardian: path.join(bootDirectory, 'guardian'),
       accelerator: 'tcg',
       ...(fault === undefined ? {} : { fault }),
+      ...more,
     });
   }
 
