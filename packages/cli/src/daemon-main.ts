@@ -3,7 +3,6 @@
  * whoever started it can wait for that one line.
  */
 import { closeSync, fstatSync, writeSync } from 'node:fs';
-import { join } from 'node:path';
 import { ApiError, Daemon, JsonLogger, type Probe, probeQemu } from '@arcbox/api';
 import { bootAssetsFromEnvironment, HostLayout, loadConfig } from '@arcbox/engine';
 import { QemuDriver } from '@arcbox/vm';
@@ -29,15 +28,10 @@ async function main(): Promise<void> {
     bootAssetsFromEnvironment(process.env),
     layout.prepare(),
   ]);
-  const accelerator = 'tcg';
   const probes: Record<string, Probe> = {
     QEMU: probeQemu('/usr/bin/qemu-system-x86_64'),
   };
-  const driver = new QemuDriver({
-    runRoot: layout.run,
-    guardian: join(assets.directory, 'guardian'),
-    accelerator,
-  });
+  const driver = await QemuDriver.detect({ runRoot: layout.run, bootDirectory: assets.directory });
   const daemon = await Daemon.start({ layout, config, assets, driver, logger, probes });
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void daemon.stop());
   process.on('SIGHUP', () => {

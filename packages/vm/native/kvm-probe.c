@@ -5,8 +5,11 @@
 // guest of three pieces of 64-bit kernel code is run: `cmpxchg16b`, `xrstor64`, and a loop of a million
 // instructions, which takes well under a millisecond on hardware.
 //
-// Prints one line, {"ok":…,"reason":…,"api_version":…,"ms":…}, and exits with 0 either way. A child does the
-// work, so that one that KVM does not let go of costs us no more than the time limit.
+// Prints one line, {"ok":…,"reason":…,"api_version":…,"ms":…,"tsc_khz":…}, and exits with 0 either way. A child does
+// the work, so that one that KVM does not let go of costs us no more than the time limit.
+//
+// Besides, it measures the time-stamp counter (0: there is none). An emulated guest reads the host's, and on a busy
+// host fails to find out its rate; it is told, or else counts time in jiffies and cannot run KVM itself.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -26,12 +29,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { TIME_LIMIT_MS = 3000, LOOP_MS_MAX = 100, REASON_BYTES_MAX = 400 };
+enum { TIME_LIMIT_MS = 3000, LOOP_MS_MAX = 100, TSC_MEASURE_MS = 30, REASON_BYTES_MAX = 400 };
 
 struct result {
   bool ok;
   int api_version;
   double ms;
+  double tsc_khz;
   char reason[REASON_BYTES_MAX];
 };
 
@@ -55,6 +59,30 @@ __attribute__((format(printf, 2, 3))) static void blame(struct result *result, c
 }
 
 #if defined(__x86_64__)
+
+// A reading of both clocks at one moment: the one of many that was interrupted least.
+static void read_clocks(uint64_t *tsc, double *ms) {
+  double narrowest = 1e9;
+  for (int i = 0; i < 50; i++) {
+    double before = now_ms();
+    uint64_t ticks = __builtin_ia32_rdtsc();
+    double after = now_ms();
+    if (after - before >= narrowest) continue;
+    narrowest = after - before;
+    *tsc = ticks;
+    *ms = (before + after) / 2;
+  }
+}
+
+static double measure_tsc_khz(void) {
+  uint64_t tsc[2];
+  double ms[2];
+  struct timespec pause = {.tv_nsec = TSC_MEASURE_MS * 1000000};
+  read_clocks(&tsc[0], &ms[0]);
+  nanosleep(&pause, NULL);
+  read_clocks(&tsc[1], &ms[1]);
+  return (double)(tsc[1] - tsc[0]) / (ms[1] - ms[0]);
+}
 
 enum {
   GUEST_BYTES = 2 * 1024 * 1024,
@@ -180,6 +208,8 @@ static void try_guest(int kvm, struct result *result) {
 
 #else
 
+static double measure_tsc_khz(void) { return 0; }
+
 // Other architectures have no half-working KVM that we know of: creating a VM is the test.
 static void try_guest(int kvm, struct result *result) {
   int vm = ioctl(kvm, KVM_CREATE_VM, 0);
@@ -221,6 +251,7 @@ int main(void) {
   if (child < 0) return 1;
   if (child == 0) {
     close(done[0]);
+    result->tsc_khz = measure_tsc_khz();
     probe(result);
     _exit(0);
   }
@@ -242,7 +273,7 @@ int main(void) {
     }
   }
   // No reason of ours holds a character that JSON would have to escape.
-  printf("{\"ok\":%s,\"reason\":\"%s\",\"api_version\":%d,\"ms\":%.1f}\n", copy.ok ? "true" : "false", copy.reason,
-         copy.api_version, copy.ms);
+  printf("{\"ok\":%s,\"reason\":\"%s\",\"api_version\":%d,\"ms\":%.1f,\"tsc_khz\":%.0f}\n", copy.ok ? "true" : "false", copy.reason,
+         copy.api_version, copy.ms, copy.tsc_khz);
   return 0;
 }

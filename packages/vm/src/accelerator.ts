@@ -9,6 +9,8 @@ export interface AcceleratorChoice {
   readonly accelerator: Accelerator;
   /** A sentence for people. */
   readonly reason: string;
+  /** Rate of the host's time-stamp counter, which an emulated guest reads; `undefined` where there is none. */
+  readonly tscKhz: number | undefined;
 }
 
 /** What kvm-probe says. */
@@ -18,11 +20,15 @@ export interface KvmProbe {
   /** 0 when /dev/kvm did not get that far. */
   readonly apiVersion: number;
   readonly ms: number;
+  /** 0 where there is no time-stamp counter. */
+  readonly tscKhz: number;
 }
 
 export interface ProbeOptions {
   /** Path of the program. */
   readonly kvmProbe: string;
+  /** A file of ours that keeps the answer for as long as the host and the program are the same. */
+  readonly cachePath?: string;
   /** By default this process's; `ARCBOX_ACCEL` overrides the probe. */
   readonly env?: Readonly<Record<string, string | undefined>>;
   readonly platform?: NodeJS.Platform;
@@ -32,59 +38,94 @@ export interface ProbeOptions {
 const PROBE_TIMEOUT_MS = 10_000;
 const ACCELERATORS: readonly Accelerator[] = ['kvm', 'hvf', 'tcg'];
 
-/** One probe of each program for each boot of the host. */
-const probes = new Map<string, Promise<KvmProbe>>();
-
 /** @throws {VmError} `ERR_ARCBOX_VM_CONFIG` when `ARCBOX_ACCEL` is no accelerator. */
 export async function probeAccelerator(options: ProbeOptions): Promise<AcceleratorChoice> {
-  const { kvmProbe, env = process.env, platform = process.platform } = options;
-  const wanted = env.ARCBOX_ACCEL;
-  if (wanted !== undefined && wanted !== '') {
-    const accelerator = ACCELERATORS.find((name) => name === wanted);
-    if (accelerator !== undefined) return { accelerator, reason: `ARCBOX_ACCEL says so` };
+  const { kvmProbe, cachePath, env = process.env, platform = process.platform } = options;
+  const wanted = env.ARCBOX_ACCEL ?? '';
+  const override = ACCELERATORS.find((name) => name === wanted);
+  if (wanted !== '' && override === undefined) {
     throw new VmError(
       'ERR_ARCBOX_VM_CONFIG',
       `ARCBOX_ACCEL is ${wanted}; it can be ${ACCELERATORS.join(', ')}`,
     );
   }
-  if (platform === 'darwin') return { accelerator: 'hvf', reason: 'this is macOS' };
-  const { ok, reason } = await probeKvm(kvmProbe);
-  return ok
-    ? { accelerator: 'kvm', reason }
-    : { accelerator: 'tcg', reason: `KVM is not usable here: ${reason}` };
+  if (platform === 'darwin') {
+    return {
+      accelerator: override ?? 'hvf',
+      reason: override ? 'ARCBOX_ACCEL says so' : 'this is macOS',
+      tscKhz: undefined,
+    };
+  }
+  const probe = await probeKvm(kvmProbe, cachePath);
+  const tscKhz = probe.tscKhz === 0 ? undefined : probe.tscKhz;
+  if (override !== undefined) return { accelerator: override, reason: 'ARCBOX_ACCEL says so', tscKhz };
+  return probe.ok
+    ? { accelerator: 'kvm', reason: probe.reason, tscKhz }
+    : { accelerator: 'tcg', reason: `KVM is not usable here: ${probe.reason}`, tscKhz };
 }
 
-/** Runs the probe, once for each boot of the host. A probe that cannot be run is one that failed. */
-export function probeKvm(kvmProbe: string): Promise<KvmProbe> {
-  const key = `${fs.readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()} ${kvmProbe}`;
-  const known = probes.get(key);
-  if (known !== undefined) return known;
-  const probe = runProbe(kvmProbe);
-  probes.set(key, probe);
-  return probe;
-}
-
-async function runProbe(kvmProbe: string): Promise<KvmProbe> {
+/**
+ * Runs the probe, or reads what it said on this boot of the host. A probe that cannot be run is one that failed.
+ */
+export async function probeKvm(kvmProbe: string, cachePath?: string): Promise<KvmProbe> {
+  const key = cacheKey(kvmProbe);
+  const cached = cachePath === undefined ? undefined : readCache(cachePath, key);
+  if (cached !== undefined) return cached;
   try {
     const { stdout } = await promisify(execFile)(kvmProbe, [], { timeout: PROBE_TIMEOUT_MS });
-    return parseProbe(stdout);
+    const probe = parseProbe(stdout);
+    if (cachePath !== undefined) fs.writeFileSync(cachePath, JSON.stringify({ key, line: stdout }));
+    return probe;
   } catch (error) {
-    return { ok: false, reason: `the probe ${kvmProbe} failed: ${reasonOf(error)}`, apiVersion: 0, ms: 0 };
+    return {
+      ok: false,
+      reason: `the probe ${kvmProbe} failed: ${reasonOf(error)}`,
+      apiVersion: 0,
+      ms: 0,
+      tscKhz: 0,
+    };
   }
 }
 
-/** Exported for tests. */
+/** @throws {Error} when it is not what the probe prints. */
 export function parseProbe(line: string): KvmProbe {
   const value: unknown = JSON.parse(line);
   if (typeof value !== 'object' || value === null) throw new Error('the probe printed no object');
-  const { ok, reason, api_version, ms } = value as Record<string, unknown>;
+  const { ok, reason, api_version, ms, tsc_khz } = value as Record<string, unknown>;
   if (
     typeof ok !== 'boolean' ||
     typeof reason !== 'string' ||
     typeof api_version !== 'number' ||
-    typeof ms !== 'number'
+    typeof ms !== 'number' ||
+    typeof tsc_khz !== 'number'
   ) {
     throw new Error('the probe printed an object of another shape');
   }
-  return { ok, reason, apiVersion: api_version, ms };
+  return { ok, reason, apiVersion: api_version, ms, tscKhz: tsc_khz };
+}
+
+/** Changes with every boot, with the program, and with who may open the device. */
+function cacheKey(kvmProbe: string): string {
+  const boot = fs.readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+  const program = fs.statSync(kvmProbe, { throwIfNoEntry: false });
+  const device = fs.statSync('/dev/kvm', { throwIfNoEntry: false });
+  return [
+    boot,
+    program?.ino,
+    program?.mtimeMs,
+    device?.mode,
+    device?.uid,
+    device?.gid,
+    process.getuid?.(),
+  ].join(' ');
+}
+
+/** A cache that cannot be read, or is another's, is none. */
+function readCache(cachePath: string, key: string): KvmProbe | undefined {
+  try {
+    const cached: { key?: unknown; line?: unknown } = JSON.parse(fs.readFileSync(cachePath, 'utf8'));
+    return cached.key === key && typeof cached.line === 'string' ? parseProbe(cached.line) : undefined;
+  } catch {
+    return undefined;
+  }
 }

@@ -32,6 +32,7 @@ export interface LaunchInput {
   readonly accelerator: Accelerator;
   /** Value of `-cpu`. */
   readonly cpu: string;
+  readonly tscKhz: number | undefined;
   /** Absolute path of QEMU. */
   readonly qemu: string;
   readonly tcgCacheMib: number;
@@ -113,7 +114,7 @@ export function buildLaunch(input: LaunchInput): Launch {
   if (input.start.kind === 'boot') {
     vmm.push('-kernel', `/proc/self/fd/${pass(input.start.kernelFd)}`);
     vmm.push('-initrd', `/proc/self/fd/${pass(input.start.initramfsFd)}`);
-    vmm.push('-append', kernelCommandLine(machineType, config));
+    vmm.push('-append', kernelCommandLine(machineType, config, input));
   } else {
     incoming = `fd:${pass(input.start.stateFd)}`;
     vmm.push('-incoming', 'defer');
@@ -133,8 +134,19 @@ export function buildLaunch(input: LaunchInput): Launch {
   return { guardianArgs: [...guardian, '--', input.qemu, ...vmm], fds, incoming };
 }
 
-export function kernelCommandLine(machineType: MachineType, config: VmConfig): string {
-  return [...machineType.kernelArgs, ...config.kernelArgs].join(' ');
+/**
+ * An emulated x86 guest reads the host's time-stamp counter, and cannot measure its rate when the host is busy. Then it
+ * would count time in jiffies, 4 ms each and some lost, and a KVM in it would wait for a rate for ever.
+ */
+export function kernelCommandLine(
+  machineType: MachineType,
+  config: VmConfig,
+  host: { readonly accelerator: Accelerator; readonly tscKhz?: number | undefined },
+): string {
+  const knowsTsc =
+    machineType.architecture === 'x86_64' && host.accelerator === 'tcg' && host.tscKhz !== undefined;
+  const tsc = knowsTsc ? [`tsc_early_khz=${host.tscKhz}`, 'tsc=reliable'] : [];
+  return [...machineType.kernelArgs, ...tsc, ...config.kernelArgs].join(' ');
 }
 
 /** The block node of a disk whose descriptor is in `fdset`; the format is never guessed. */

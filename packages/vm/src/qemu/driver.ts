@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
+import { type AcceleratorChoice, probeAccelerator } from '../accelerator.ts';
 import type {
   Capabilities,
   DiskConfig,
@@ -34,6 +35,8 @@ export interface QemuDriverOptions {
   /** The guardian's program (native/). */
   readonly guardian: string;
   readonly accelerator: Accelerator;
+  /** Rate of the host's time-stamp counter, for emulated guests (`AcceleratorChoice.tscKhz`). */
+  readonly tscKhz?: number;
   /** Where to look for QEMU; by default /usr/bin. */
   readonly qemuDirectory?: string;
   /** Size of the cache of translated code under TCG, MiB. */
@@ -43,6 +46,13 @@ export interface QemuDriverOptions {
   /** For tests. */
   readonly fault?: FaultHook;
 }
+
+export interface DetectOptions extends Omit<QemuDriverOptions, 'guardian' | 'accelerator' | 'tscKhz'> {
+  /** Has `guardian` and `kvm-probe`. */
+  readonly bootDirectory: string;
+}
+
+const PROBE_CACHE = 'kvm-probe.json';
 
 /** What a boot and a restore differ in. */
 interface LaunchPlan {
@@ -69,12 +79,38 @@ export class QemuDriver implements VmDriver {
     vsock: false,
     virtiofs: false,
   };
+  /** What was found out about the host, for `arcbox doctor`. */
+  readonly accelerator: AcceleratorChoice;
   readonly #options: QemuDriverOptions;
   readonly #fault: FaultHook;
   readonly #cgroups: CgroupSupport;
 
-  constructor(options: QemuDriverOptions) {
+  /**
+   * A driver for this host: the accelerator is probed (200 ms at most, and kept in the run root until the host boots
+   * again), the programs are those of the boot directory.
+   *
+   * @throws {VmError} `ERR_ARCBOX_VM_CONFIG` when `ARCBOX_ACCEL` is wrong.
+   */
+  static async detect(options: DetectOptions): Promise<QemuDriver> {
+    const { bootDirectory, ...rest } = options;
+    const choice = await probeAccelerator({
+      kvmProbe: path.join(bootDirectory, 'kvm-probe'),
+      cachePath: path.join(options.runRoot, PROBE_CACHE),
+    });
+    return new QemuDriver(
+      {
+        ...rest,
+        guardian: path.join(bootDirectory, 'guardian'),
+        accelerator: choice.accelerator,
+        ...(choice.tscKhz === undefined ? {} : { tscKhz: choice.tscKhz }),
+      },
+      choice.reason,
+    );
+  }
+
+  constructor(options: QemuDriverOptions, reason = 'chosen by the caller') {
     this.#options = options;
+    this.accelerator = { accelerator: options.accelerator, reason, tscKhz: options.tscKhz };
     this.#fault = options.fault ?? (() => undefined);
     this.#cgroups = probeCgroups();
   }
@@ -180,7 +216,7 @@ export class QemuDriver implements VmDriver {
 
   async #launch(plan: LaunchPlan): Promise<RunningVm> {
     const { config, machineType, runDir, hotDisks, privateMemoryPath } = plan;
-    const { accelerator, tcgCacheMib, qemuDirectory, cpu } = this.#options;
+    const { accelerator, tcgCacheMib, tscKhz, qemuDirectory, cpu } = this.#options;
     const fault = this.#fault;
     const cgroups = machineCgroups(this.#cgroups, runDir, config.memoryMib, config.vcpus);
     using files = new OpenFiles();
@@ -193,6 +229,7 @@ export class QemuDriver implements VmDriver {
         machineType,
         accelerator,
         cpu: cpu ?? machineType.cpu[accelerator],
+        tscKhz,
         qemu: path.join(qemuDirectory ?? QEMU_DIRECTORY, machineType.binary),
         tcgCacheMib: tcgCacheMib ?? TCG_CACHE_MIB,
         runDir,
@@ -246,7 +283,7 @@ export class QemuDriver implements VmDriver {
         `A ${config.architecture} machine has room for ${machineType.virtioDevicesMax - OWN_VIRTIO_DEVICES} disks and network cards in all; hot-plug the other disks`,
       );
     }
-    if (kernelCommandLine(machineType, config).length > KERNEL_COMMAND_LINE_BYTES_MAX) {
+    if (kernelCommandLine(machineType, config, this.#options).length > KERNEL_COMMAND_LINE_BYTES_MAX) {
       throw new VmError(
         'ERR_ARCBOX_VM_CONFIG',
         `The kernel's command line is longer than ${KERNEL_COMMAND_LINE_BYTES_MAX} bytes`,

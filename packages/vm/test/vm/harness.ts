@@ -1,11 +1,13 @@
 /** Real machines for tests: boot assets, a run root, and a look at what is left of them. */
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { parseProbe } from '../../src/accelerator.ts';
 import { type FaultHook, QemuDriver, type QemuDriverOptions, type VmConfig } from '../../src/index.ts';
 import type { ContractHarness } from '../contract.ts';
 
-const repository = path.join(import.meta.dirname, '../../../..');
+export const repository: string = path.join(import.meta.dirname, '../../../..');
 export const bootDirectory: string = process.env.ARCBOX_BOOT_DIR ?? path.join(repository, 'build/boot');
 
 export class QemuHarness implements ContractHarness {
@@ -13,6 +15,9 @@ export class QemuHarness implements ContractHarness {
   readonly runRoot: string;
   /** On tmpfs: for memory files. */
   readonly memoryRoot: string;
+
+  /** Rate of the host's time-stamp counter. */
+  readonly #tscKhz = probeTscKhz();
 
   constructor() {
     this.root = fs.mkdtempSync(path.join(os.tmpdir(), 'arcbox-vm-'));
@@ -26,6 +31,7 @@ export class QemuHarness implements ContractHarness {
       runRoot: this.runRoot,
       guardian: path.join(bootDirectory, 'guardian'),
       accelerator: 'tcg',
+      ...(this.#tscKhz > 0 ? { tscKhz: this.#tscKhz } : {}),
       ...(fault === undefined ? {} : { fault }),
       ...more,
     });
@@ -95,6 +101,10 @@ export class QemuHarness implements ContractHarness {
       .filter((directory) => fs.existsSync(directory))
       .map((directory) => `cgroup ${directory}`);
   }
+}
+
+function probeTscKhz(): number {
+  return parseProbe(execFileSync(path.join(bootDirectory, 'kvm-probe'), { encoding: 'utf8' })).tscKhz;
 }
 
 /** Sockets, pipes, files: not what Node opens for itself. */

@@ -16,13 +16,14 @@ import { after, before, describe, it } from 'node:test';
 import { AgentClient, type Attachment, type OutputChannel } from '@arcbox/protocol';
 import { parseProbe } from '../../src/accelerator.ts';
 import type { RunningVm } from '../../src/index.ts';
-import { bootDirectory, QemuHarness } from './harness.ts';
+import { bootDirectory, QemuHarness, repository } from './harness.ts';
 
 const MS_BIND = 4096;
 const MS_RDONLY = 1;
 const TIMEOUT_MS = 120_000;
 const QEMU = '/usr/bin/qemu-system-x86_64';
 const ROOT = '/nested';
+const CLOCKS = '/sys/devices/system/clocksource/clocksource0';
 
 describe('a machine with nested virtualization', { timeout: 2 * TIMEOUT_MS }, () => {
   let harness: QemuHarness;
@@ -69,6 +70,20 @@ describe('a machine with nested virtualization', { timeout: 2 * TIMEOUT_MS }, ()
     assert.equal(probe.apiVersion, 12);
   });
 
+  it('runs our driver, which chooses KVM, boots a confined machine, and clones it', async () => {
+    let text = '';
+    await run(
+      agent,
+      'driver',
+      ['/node', '--disable-warning=ExperimentalWarning', '/src/nested-driver.ts'],
+      (data) => {
+        text += data.toString();
+      },
+    );
+    const result: unknown = JSON.parse(text);
+    assert.deepEqual(result, { accelerator: 'kvm', clone: 'written before the snapshot', leftovers: [] });
+  });
+
   it("boots our guest with QEMU's -accel kvm, up to its agent's answer", async () => {
     const command = [
       QEMU,
@@ -94,20 +109,19 @@ describe('a machine with nested virtualization', { timeout: 2 * TIMEOUT_MS }, ()
       timeoutMs: TIMEOUT_MS,
     });
     assert.equal(inner.hello.isInit, true);
-    await inner.batch([
-      { case: 'write', value: { path: '/run/x', data: Buffer.from('inside'), create: true } },
-    ]);
-    const [answer] = await inner.batch([{ case: 'read', value: { path: '/run/x' } }]);
-    assert.ok(answer?.result.case === 'data');
-    assert.equal(Buffer.from(answer.result.value.data).toString(), 'inside');
-    // It ran on KVM, and not on something that only looked like it.
-    const [list] = await agent.batch([{ case: 'read', value: { path: `${ROOT}/tmp/console` } }]);
-    assert.ok(list?.result.case === 'data');
+    // Only a guest of KVM sees this clock.
+    assert.match(await readFile(inner, `${CLOCKS}/available_clocksource`), /kvm-clock/);
     await inner.batch([{ case: 'shutdown', value: { reboot: true } }]).catch(() => undefined);
     const end = await agent.wait('inner');
     assert.deepEqual([end.signaled, end.code], [false, 0]);
   });
 });
+
+async function readFile(agent: AgentClient, file: string): Promise<string> {
+  const [answer] = await agent.batch([{ case: 'read', value: { path: file } }]);
+  assert.ok(answer?.result.case === 'data');
+  return Buffer.from(answer.result.value.data).toString();
+}
 
 /** Runs a program in the nested root; resolves when it exited with 0. */
 async function run(
@@ -117,7 +131,10 @@ async function run(
   onData: (data: Buffer) => void,
 ): Promise<void> {
   await agent.batch([{ case: 'spawn', value: spawnIn(id, argv, false) }]);
-  const stream = await attach(agent, id, (_channel, data) => onData(data));
+  const stream = await attach(agent, id, (channel, data) => {
+    if (channel === 1) onData(data);
+    else process.stderr.write(data);
+  });
   const end = await agent.wait(id);
   await stream.closed;
   await agent.batch([{ case: 'release', value: { id } }]);
@@ -170,15 +187,14 @@ function spawnIn(id: string, argv: string[], stdin: boolean) {
 /** A squashfs image with everything that QEMU needs, at the places where it looks. */
 function makeDisk(directory: string): string {
   const root = path.join(directory, 'nested');
-  const libraries = execFileSync('/usr/bin/ldd', [QEMU], { encoding: 'utf8' })
-    .split('\n')
-    .flatMap((line) => /(\/\S+) \(0x/.exec(line)?.[1] ?? []);
+  const libraries = [QEMU, process.execPath].flatMap(librariesOf);
   // The firmware that this machine type has under KVM.
-  const files = [QEMU, '/usr/share/qemu/qboot.rom', ...libraries];
+  const files = new Set([QEMU, '/usr/share/qemu/qboot.rom', ...libraries]);
   for (const file of files) {
     fs.mkdirSync(path.join(root, path.dirname(file)), { recursive: true });
     fs.copyFileSync(file, path.join(root, file));
   }
+  copySources(root);
   for (const name of ['dev', 'proc', 'tmp']) fs.mkdirSync(path.join(root, name));
   for (const name of ['kvm-probe', 'vmlinux', 'initramfs']) {
     fs.copyFileSync(path.join(bootDirectory, name), path.join(root, name));
@@ -196,4 +212,33 @@ function makeDisk(directory: string): string {
     '-all-root',
   ]);
   return image;
+}
+
+function librariesOf(program: string): string[] {
+  const lines = execFileSync('/usr/bin/ldd', [program], { encoding: 'utf8' }).split('\n');
+  return lines.flatMap((line) => /(\/\S+) \(0x/.exec(line)?.[1] ?? []);
+}
+
+/** Node, the driver's sources, and what they import. */
+function copySources(root: string): void {
+  fs.copyFileSync(process.execPath, path.join(root, 'node'));
+  fs.copyFileSync(path.join(bootDirectory, 'guardian'), path.join(root, 'guardian'));
+  const modules = path.join(root, 'node_modules');
+  const dependency = '@bufbuild/protobuf';
+  fs.cpSync(path.join(repository, 'node_modules', dependency), path.join(modules, dependency), {
+    recursive: true,
+  });
+  fs.mkdirSync(path.join(modules, '@arcbox'));
+  for (const name of ['sys', 'protocol', 'vm']) {
+    const source = path.join(repository, 'packages', name);
+    for (const part of ['src', 'package.json']) {
+      fs.cpSync(path.join(source, part), path.join(root, 'src', name, part), { recursive: true });
+    }
+    // Node does not strip types below node_modules, but follows links first.
+    fs.symlinkSync(`/src/${name}`, path.join(modules, '@arcbox', name));
+  }
+  fs.copyFileSync(
+    path.join(import.meta.dirname, 'nested-driver.ts'),
+    path.join(root, 'src/nested-driver.ts'),
+  );
 }
