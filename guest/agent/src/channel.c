@@ -68,6 +68,7 @@ static void close_descriptor(struct channel *channel) {
   channel->ready = false;
 }
 
+/* What is in it is forgotten. */
 static void drop_ring(struct channel *channel) {
   if (channel->index) retained_total -= channel->capacity;
   free(channel->ring);
