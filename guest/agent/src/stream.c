@@ -119,8 +119,7 @@ static void send_credit(struct attach *attach, struct channel *channel) {
   AttachFrame frame = {.which_frame = AttachFrame_credit_tag};
   if (channel) {
     frame.frame.credit = (Credit){.acked = channel->acked, .limit = channel_input_limit(channel)};
-    channel->told_acked = frame.frame.credit.acked;
-    channel->told_limit = frame.frame.credit.limit;
+    channel->told_acked = channel->acked;
   }
   struct buf data = {0};
   msg_encode(&data, &AttachFrame_msg, &frame);
