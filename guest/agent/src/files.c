@@ -53,8 +53,8 @@ enum op_state op_mkdir(struct op_context *context, const Mkdir *op, OpResult *re
   bool existed = !error && op->parents && !stat(path, &before);
   if (!error && op->parents) error = make_directories(path, mode);
   else if (!error && mkdir(path, mode)) error = errno;
-  /* mkdir() leaves out set-id and sticky bits. */
-  if (!error && !existed && (mode & 07000) && chmod(path, mode)) error = errno;
+  /* mkdir() leaves out set-id and sticky bits, and the umask's. */
+  if (!error && !existed && (mode & 07022) && chmod(path, mode)) error = errno;
   return error ? fail(context, result, error, "mkdir", path) : OP_DONE;
 }
 
@@ -94,7 +94,8 @@ enum op_state op_symlink(struct op_context *context, const Symlink *op, OpResult
 
 enum op_state op_mknod(struct op_context *context, const Mknod *op, OpResult *result) {
   const char *path = msg_string(op->path);
-  if (mknod(path, op->mode, makedev(op->major, op->minor))) return fail(context, result, errno, "mknod", path);
+  if (mknod(path, op->mode, makedev(op->major, op->minor)) || chmod(path, op->mode & 07777))
+    return fail(context, result, errno, "mknod", path);
   return OP_DONE;
 }
 

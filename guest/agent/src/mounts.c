@@ -39,10 +39,19 @@ bool unmount_may_block(const Unmount *op) {
   return true;
 }
 
+/* A value ends at 255 bytes; overlayfs takes its layers one by one (since Linux 6.5). */
+static int add_layers(int fd, char *layers) {
+  char *layer;
+  while ((layer = strsep(&layers, ":")))
+    if (syscall(SYS_fsconfig, fd, FSCONFIG_SET_STRING, "lowerdir+", layer, 0)) return -1;
+  return 0;
+}
+
 /* One option of a comma-separated list, "key" or "key=value". */
 static int set_option(int fd, char *option) {
   char *value = strchr(option, '=');
   if (value) *value++ = 0;
+  if (value && strlen(value) > 255 && !strcmp(option, "lowerdir")) return add_layers(fd, value);
   unsigned command = value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG;
   return (int)syscall(SYS_fsconfig, fd, command, option, value, 0);
 }

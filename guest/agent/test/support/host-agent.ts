@@ -43,10 +43,13 @@ export class HostAgent implements AsyncDisposable {
     const agent = new HostAgent(child, directory, socketPath, options.leftovers ?? false);
     try {
       // It listens once it has started; there is nothing to wait on before that.
-      await eventually(() => {
+      const client = await eventually(async () => {
         agent.assertAlive();
-        assert.ok(readdirSync(directory).includes('socket'));
+        return await agent.connect();
       });
+      const connected = agent.descriptors();
+      await client.close();
+      await eventually(() => assert.equal(agent.descriptors().length, connected.length - 1));
       agent.#descriptors = agent.descriptors();
     } catch (error) {
       child.kill('SIGKILL');
@@ -131,6 +134,10 @@ export class HostAgent implements AsyncDisposable {
     try {
       this.assertAlive();
       if (!this.#leftovers) await this.#assertNothingLeft();
+    } catch (error) {
+      // When the test failed as well, this one is suppressed: it would not be seen.
+      console.error(error);
+      throw error;
     } finally {
       this.#child.kill('SIGTERM');
       const late = setTimeout(() => this.#child.kill('SIGKILL'), 10_000);
