@@ -99,13 +99,10 @@ static int adopt(struct process *process, const char **what) {
   long pid = strtol(text, &end, 10);
   *what = "the pid file holds no pid";
   if (end == text || pid <= 1 || pid > INT32_MAX || (*end && *end != '\n')) return EINVAL;
-  siginfo_t info = {0};
   process->object.pid = (int32_t)pid;
+  /* It need not be our child yet: the launcher may have forked (`crun run --detach` does), and the process becomes ours
+     when that fork, too, has exited. */
   process->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
-  if (process->pidfd >= 0 && waitid(P_PIDFD, (id_t)process->pidfd, &info, WEXITED | WNOHANG | WNOWAIT)) {
-    *what = "the process of the pid file is not a child of the launcher";
-    return errno;
-  }
   child_watch(&process->child, (pid_t)pid, process_exited);
   if (process->pidfd < 0 && !process->object.ended) { /* it is gone, and nobody saw it end */
     child_forget(&process->child);
