@@ -3,9 +3,10 @@
  * whoever started it can wait for that one line.
  */
 import { closeSync, fstatSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
 import { ApiError, Daemon, JsonLogger, type Probe, probeQemu } from '@arcbox/api';
 import { bootAssetsFromEnvironment, HostLayout, loadConfig } from '@arcbox/engine';
-import { QemuDriver } from '@arcbox/vm';
+import { probeAccelerator, probeCgroups, QemuDriver, sweepRunRoot } from '@arcbox/vm';
 
 const READY_FD = 3;
 
@@ -28,11 +29,31 @@ async function main(): Promise<void> {
     bootAssetsFromEnvironment(process.env),
     layout.prepare(),
   ]);
-  const probes: Record<string, Probe> = {
-    QEMU: probeQemu('/usr/bin/qemu-system-x86_64'),
-  };
+  const kvmProbe = join(assets.directory, 'kvm-probe');
   const driver = await QemuDriver.detect({ runRoot: layout.run, bootDirectory: assets.directory });
+  const probes: Record<string, Probe> = {
+    accelerator: async () => {
+      const choice = await probeAccelerator({ kvmProbe });
+      const detail = `${choice.accelerator}: ${choice.reason}`;
+      return choice.accelerator === 'tcg'
+        ? {
+            status: 'warn',
+            detail,
+            nextStep: 'machines run emulated, several times slower; use a host with KVM',
+          }
+        : { status: 'ok', detail };
+    },
+    QEMU: probeQemu(`/usr/bin/qemu-system-${assets.architecture}`),
+    cgroups: async () => {
+      const { controllers, detail } = probeCgroups();
+      return controllers.length > 0
+        ? { status: 'ok', detail }
+        : { status: 'warn', detail, nextStep: 'machines run without limits of their own on the host' };
+    },
+  };
   const daemon = await Daemon.start({ layout, config, assets, driver, logger, probes });
+  const swept = await sweepRunRoot(layout.run);
+  if (swept.length > 0) logger.info('run.swept', { directories: swept.length });
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void daemon.stop());
   process.on('SIGHUP', () => {
     // The terminal that we were started from is gone; that is not our end.

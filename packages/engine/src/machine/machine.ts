@@ -132,6 +132,8 @@ export class Machine {
     const up = await this.current();
     if (up === undefined) return;
     this.#state = 'stopping';
+    // Whatever the connection does from here on is no news.
+    up.agent.close();
     await up.vm.stop({ timeoutMs: MACHINE_STOP_TIMEOUT_MS });
     // `#watch` does the rest; wait for it.
     await this.#gone;
