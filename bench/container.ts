@@ -23,7 +23,7 @@ const container: Benchmark = {
     for (let i = 0; i < RUNS; i += 1) {
       api.push(await createToExit(daemon));
       command.push((await arcbox.run('run', '--rm', 'busybox', 'true')).elapsedMs);
-      startUp.push((await arcbox.run('--version')).elapsedMs);
+      startUp.push((await arcbox.run('--help')).elapsedMs);
     }
     const note = 'tcg, warm machine, image mounted';
     report.add({
