@@ -1,0 +1,89 @@
+/**
+ * The main job, step by step: a daemon, a microVM, a container in it, with the time that each step took.
+ *
+ * Everything happens in a data directory of its own that is removed at the end, so it can be run beside a daemon in use.
+ */
+import { mkdtemp, rm } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { ContainerStream, DaemonControl } from '@arcbox/api/client';
+import { HostLayout } from '@arcbox/engine/host-layout';
+
+const DAEMON_MAIN = fileURLToPath(new URL('../packages/cli/src/daemon-main.ts', import.meta.url));
+const SCRIPT = [
+  'echo "kernel    $(uname -sr)"',
+  'echo "PID 1     $(tr "\\0" " " </proc/1/cmdline | cut -c1-40)…"',
+  'echo "hostname  $(hostname)"',
+  'echo "user      $(id -un), processes: $(ls -d /proc/[0-9]* | wc -l)"',
+].join('\n');
+
+const home = await mkdtemp(path.join(os.tmpdir(), 'arcbox-start-'));
+process.env.ARCBOX_HOME = home;
+const layout = new HostLayout(home);
+const daemon = new DaemonControl({
+  paths: { socket: layout.socket, daemonLog: layout.daemonLog },
+  command: [process.execPath, '--disable-warning=ExperimentalWarning', DAEMON_MAIN],
+});
+
+async function step<T>(name: string, act: () => Promise<T>, detail: (value: T) => string = () => ''): Promise<T> {
+  const began = performance.now();
+  const value = await act();
+  print(name, performance.now() - began, detail(value));
+  return value;
+}
+
+function print(name: string, elapsedMs: number, detail = ''): void {
+  const elapsed = elapsedMs < 10_000 ? `${elapsedMs.toFixed(0)} ms` : `${(elapsedMs / 1000).toFixed(1)} s`;
+  process.stdout.write(`  ${name.padEnd(34)}${elapsed.padStart(9)}   ${detail}\n`);
+}
+
+/** Creates, attaches, starts and waits, as `arcbox run` does; answers with what the container printed. */
+async function runContainer(command: string[]): Promise<string> {
+  const { container } = await daemon.call('ContainerService/Create', {
+    image: 'busybox',
+    command,
+    autoRemove: true,
+  });
+  const id = container?.id ?? '';
+  const output: Buffer[] = [];
+  const stream = new ContainerStream(daemon, {
+    container: id,
+    stdin: false,
+    onOutput: (_channel, data) => {
+      output.push(Buffer.from(data));
+      return undefined;
+    },
+  });
+  await stream.open();
+  await daemon.call('ContainerService/Start', { id, run: 1 });
+  const { exitCode, error } = await stream.exited;
+  await stream.farewell();
+  stream.detach();
+  if (exitCode !== 0) throw new Error(`the container exited with ${exitCode} ${error}`);
+  return Buffer.concat(output).toString();
+}
+
+process.stdout.write('\nArcBox: a container in a microVM, step by step\n\n');
+print('set-up', Number(process.argv[2] ?? 0), 'packages, Node.js, boot assets');
+try {
+  await step('daemon started', () => daemon.call('SystemService/Ping', {}));
+  await step(
+    'microVM booted, agent answered',
+    () => daemon.call('MachineService/Start', { name: 'default' }),
+    ({ machine }) =>
+      `QEMU ${machine?.vmmVersion ?? ''} (${machine?.accelerator ?? ''}), Linux ${machine?.kernelRelease ?? ''}`,
+  );
+  const said = await step(
+    'first container, create to exit',
+    () => runContainer(['sh', '-c', SCRIPT]),
+    () => 'image attached and mounted on the way',
+  );
+  await step('second container, create to exit', () => runContainer(['true']));
+  process.stdout.write(`\n  the first container said:\n\n${said.replaceAll(/^/gm, '    ').trimEnd()}\n\n`);
+  await step('microVM stopped', () => daemon.call('MachineService/Stop', { name: 'default' }));
+} finally {
+  await daemon.stop();
+  await rm(home, { recursive: true, force: true });
+}
+process.stdout.write('\n  Try: ./arcbox run --rm -it busybox sh\n\n');
