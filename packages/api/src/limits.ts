@@ -16,6 +16,8 @@ export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
 export const FAREWELL_TIMEOUT_MS = 10_000;
 /** How long a daemon has to become ready. */
 export const DAEMON_START_TIMEOUT_MS = 20_000;
+/** So many daemons that end without a word are enough to give up. */
+export const DAEMON_START_DEATHS_MAX = 5;
 /** How long a stopping daemon has to go. */
 export const DAEMON_STOP_TIMEOUT_MS = 60_000;
 /** Back-off while another process starts the daemon. */

@@ -1,7 +1,5 @@
 /** The command line: what there is, and what to load for it. A command's code is imported when it is called. */
-import { enableCompileCache } from 'node:module';
-
-enableCompileCache();
+import './compile-cache.ts';
 
 const [{ Command, Option }, { createContext }, { complain }] = await Promise.all([
   import('commander'),

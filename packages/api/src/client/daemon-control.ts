@@ -12,7 +12,12 @@ import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { rotateDaemonLog } from '../daemon-log.ts';
 import { ApiError, RemoteError } from '../errors.ts';
-import { CONNECT_RETRY_MS_MAX, CONNECT_RETRY_MS_MIN, DAEMON_START_TIMEOUT_MS } from '../limits.ts';
+import {
+  CONNECT_RETRY_MS_MAX,
+  CONNECT_RETRY_MS_MIN,
+  DAEMON_START_DEATHS_MAX,
+  DAEMON_START_TIMEOUT_MS,
+} from '../limits.ts';
 import { call, isUnreachable, type Methods } from './client.ts';
 
 export interface DaemonPaths {
@@ -83,9 +88,18 @@ export class DaemonControl {
   /** Answers when a daemon answers; starts one when there is none. Throws `ERR_ARCBOX_DAEMON_START`. */
   async start(): Promise<void> {
     const deadline = Date.now() + DAEMON_START_TIMEOUT_MS;
+    let deaths = 0;
     for (let delayMs = CONNECT_RETRY_MS_MIN; ; delayMs = Math.min(delayMs * 2, CONNECT_RETRY_MS_MAX)) {
       if ((await this.callIfUp('SystemService/Ping', {}).catch(tolerateBreak)) !== undefined) return;
-      if ((await this.#spawn(deadline)) === 'ready') return;
+      const word = await this.#spawn(deadline);
+      if (word === 'ready') return;
+      if (word === 'died') deaths += 1;
+      if (deaths >= DAEMON_START_DEATHS_MAX) {
+        throw new ApiError(
+          'ERR_ARCBOX_DAEMON_START',
+          `the daemon did not start; ${this.#options.paths.daemonLog} may say why (arcbox daemon start --foreground shows it)`,
+        );
+      }
       if (Date.now() > deadline) {
         throw new ApiError(
           'ERR_ARCBOX_DAEMON_START',
@@ -96,7 +110,8 @@ export class DaemonControl {
     }
   }
 
-  async #spawn(deadline: number): Promise<'ready' | 'busy'> {
+  /** `died`: without a word; it was killed on its way, or could not even load. */
+  async #spawn(deadline: number): Promise<'ready' | 'busy' | 'died'> {
     const { daemonLog } = this.#options.paths;
     mkdirSync(dirname(daemonLog), { recursive: true, mode: 0o700 });
     rotateDaemonLog(daemonLog);
@@ -120,10 +135,7 @@ export class DaemonControl {
       const { code, message } = JSON.parse(word) as { code: string; message: string };
       throw new RemoteError(code, message, 125);
     }
-    throw new ApiError(
-      'ERR_ARCBOX_DAEMON_START',
-      `the daemon did not start; ${daemonLog} may say why (arcbox daemon start --foreground shows it)`,
-    );
+    return 'died';
   }
 }
 

@@ -50,7 +50,7 @@ export async function machineStop(context: Context, names: readonly string[]): P
 
 export async function daemonStart(context: Context, options: { foreground?: boolean }): Promise<number> {
   if (options.foreground === true) {
-    await import('../daemon-main.ts');
+    await import('../daemon-process.ts');
     return Number(process.exitCode ?? 0);
   }
   await context.daemon.start();

@@ -168,7 +168,11 @@ export function startError(record: ContainerRecord, reason: string, cause?: unkn
       },
     );
   }
-  if (/permission denied|exec format error|is a directory/i.test(reason)) {
+  if (
+    /permission denied|exec format error|is a directory|open executable: Operation not permitted/i.test(
+      reason,
+    )
+  ) {
     return new EngineError('ERR_ARCBOX_COMMAND_NOT_EXECUTABLE', `exec: ${command}: ${reason}`, { cause });
   }
   return new EngineError(

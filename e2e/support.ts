@@ -1,0 +1,182 @@
+/** The real command on a data directory of its own, and what it may leave behind: nothing. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const LAUNCHER = fileURLToPath(new URL('../arcbox', import.meta.url));
+
+export interface Outcome {
+  readonly stdout: string;
+  readonly stderr: string;
+  /** Null when a signal ended it. */
+  readonly code: number | null;
+}
+
+export interface RunOptions {
+  readonly input?: string;
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
+export class Arcbox implements AsyncDisposable {
+  readonly home = mkdtempSync(join(tmpdir(), 'arcbox-e2e-'));
+  readonly #environment: NodeJS.ProcessEnv;
+
+  constructor(environment: Readonly<Record<string, string>> = {}) {
+    const inherited = Object.entries(process.env).filter(
+      ([name]) => !name.startsWith('ARCBOX_') || name === 'ARCBOX_BOOT_DIR',
+    );
+    this.#environment = {
+      ...Object.fromEntries(inherited),
+      ARCBOX_HOME: this.home,
+      ARCBOX_MACHINE_MEMORY: '512m',
+      ...environment,
+    };
+  }
+
+  /** Starts a command; its standard streams are pipes. */
+  spawn(args: readonly string[], options: RunOptions = {}): ChildProcess {
+    const child = spawn(LAUNCHER, args, {
+      env: { ...this.#environment, ...options.environment },
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
+    if (options.input !== undefined) child.stdin?.end(options.input);
+    return child;
+  }
+
+  /** Runs a command to its end. Without `input` its standard input is at its end. */
+  async run(args: readonly string[], options: RunOptions = {}): Promise<Outcome> {
+    return outcome(this.spawn(args, { input: '', ...options }));
+  }
+
+  get daemonPid(): number {
+    return Number(readFileSync(join(this.home, 'run', 'daemon.pid'), 'utf8'));
+  }
+
+  /** Kills the daemon that is up now, or as soon as one is, as a crash does; waits until its process is gone. */
+  async crashDaemon(): Promise<void> {
+    for (let delayMs = 1; ; delayMs = Math.min(delayMs * 2, 50)) {
+      try {
+        const pid = this.daemonPid;
+        process.kill(pid, 'SIGKILL');
+        await processGone(pid);
+        return;
+      } catch (error) {
+        const code = error instanceof Error && 'code' in error ? error.code : '';
+        if (code !== 'ESRCH' && code !== 'ENOENT') throw error;
+      }
+      await new Promise((resolve) => setTimeout(resolve, delayMs));
+    }
+  }
+
+  /** Process IDs of the virtual machines of this data directory: children of the guardians that name it. */
+  machines(): number[] {
+    const all = processes();
+    const guardians = all
+      .filter(({ command }) => command.includes(`--dir ${this.home}/run/`))
+      .map(({ pid }) => pid);
+    return all.filter(({ parent }) => guardians.includes(parent)).map(({ pid }) => pid);
+  }
+
+  daemonLog(): string {
+    return readFileSync(join(this.home, 'log', 'daemon.log'), 'utf8');
+  }
+
+  /** Stops everything; throws when something of this data directory goes on. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const { code, stdout, stderr } = await this.run(['daemon', 'stop']);
+    const machines = this.machines();
+    const left = processes().filter(
+      ({ pid, command, environment }) =>
+        command.includes(this.home) || environment.includes(this.home) || machines.includes(pid),
+    );
+    for (const { pid } of left) process.kill(pid, 'SIGKILL');
+    const sockets = readdirSync(join(this.home, 'run')).filter(
+      (name) => name.endsWith('.sock') || /^[0-9a-f]{8}$/.test(name),
+    );
+    const containers = readdirSync(join(this.home, 'containers'));
+    const log = left.length + sockets.length > 0 ? this.daemonLog() : '';
+    rmSync(this.home, { recursive: true, force: true });
+    if (code !== 0) throw new Error(`daemon stop failed: ${stdout}${stderr}`);
+    if (left.length > 0)
+      throw new Error(`left running: ${left.map(({ command }) => command).join('; ')}\n${log}`);
+    if (sockets.length > 0) throw new Error(`left in run: ${sockets.join(', ')}\n${log}`);
+    if (containers.length > 0) throw new Error(`left in containers: ${containers.join(', ')}`);
+  }
+}
+
+export async function outcome(child: ChildProcess): Promise<Outcome> {
+  let stdout = '';
+  let stderr = '';
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+    stdout += text;
+  });
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text;
+  });
+  await once(child, 'close');
+  return { stdout, stderr, code: child.exitCode };
+}
+
+/** Resolves when the process is gone, or only its exit status is left. */
+export async function processGone(pid: number): Promise<void> {
+  for (let delayMs = 1; isRunning(pid); delayMs = Math.min(delayMs * 2, 50)) {
+    await new Promise((resolve) => setTimeout(resolve, delayMs));
+  }
+}
+
+export function isRunning(pid: number): boolean {
+  try {
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+}
+
+/** Resolves when the child's standard output contains the text. */
+export async function untilOutput(child: ChildProcess, text: string): Promise<void> {
+  let seen = '';
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  child.stdout?.on('data', (data: Buffer) => {
+    seen += data.toString();
+    if (seen.includes(text)) resolve();
+  });
+  child.once('close', () => reject(new Error(`it ended without having printed ${text}: ${seen}`)));
+  await promise;
+}
+
+/** Resolves with the child's next output; rejects when it ends without any. */
+export async function nextOutput(child: ChildProcess): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const ended = (): void => reject(new Error('it ended without further output'));
+  child.stdout?.once('data', () => resolve());
+  child.once('close', ended);
+  await promise.finally(() => child.off('close', ended));
+}
+
+interface ProcessInfo {
+  readonly pid: number;
+  readonly parent: number;
+  readonly command: string;
+  readonly environment: string;
+}
+
+function processes(): ProcessInfo[] {
+  const found: ProcessInfo[] = [];
+  for (const name of readdirSync('/proc')) {
+    if (!/^\d+$/.test(name) || Number(name) === process.pid) continue;
+    try {
+      const command = readFileSync(`/proc/${name}/cmdline`, 'utf8').replaceAll('\0', ' ');
+      const environment = readFileSync(`/proc/${name}/environ`, 'utf8');
+      if (isRunning(Number(name))) {
+        const parent = Number(/^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${name}/status`, 'utf8'))?.[1]);
+        found.push({ pid: Number(name), parent, command, environment });
+      }
+    } catch {
+      // It ended while we looked, or is a kernel thread.
+    }
+  }
+  return found;
+}

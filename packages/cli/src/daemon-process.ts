@@ -1,0 +1,72 @@
+/**
+ * The daemon's process. How its start went is said on descriptor 3 when that is a pipe (see DaemonControl), so that
+ * whoever started it can wait for that one line.
+ */
+import { closeSync, fstatSync, writeSync } from 'node:fs';
+import { ApiError, Daemon, JsonLogger, type Probe, probeQemu } from '@arcbox/api';
+import { bootAssetsFromEnvironment, HostLayout, loadConfig } from '@arcbox/engine';
+import { probeCgroups, QemuDriver, sweepRunRoot } from '@arcbox/vm';
+
+const READY_FD = 3;
+
+/** Says one line to whoever started us, once. */
+function report(line: string): void {
+  try {
+    if (!fstatSync(READY_FD).isFIFO() && !fstatSync(READY_FD).isSocket()) return;
+    writeSync(READY_FD, `${line}\n`);
+    closeSync(READY_FD);
+  } catch {
+    // Started by hand, without that descriptor; or whoever started us has gone.
+  }
+}
+
+async function main(): Promise<void> {
+  const logger = new JsonLogger();
+  const layout = HostLayout.fromEnvironment(process.env);
+  const [config, assets] = await Promise.all([
+    loadConfig({ environment: process.env, file: layout.configFile }),
+    bootAssetsFromEnvironment(process.env),
+    layout.prepare(),
+  ]);
+  const driver = await QemuDriver.detect({ runRoot: layout.run, bootDirectory: assets.directory });
+  const probes: Record<string, Probe> = {
+    accelerator: async () => {
+      const { accelerator, reason } = driver.accelerator;
+      const detail = `${accelerator}: ${reason}`;
+      return accelerator === 'tcg'
+        ? {
+            status: 'warn',
+            detail,
+            nextStep: 'machines run emulated, several times slower; use a host with KVM',
+          }
+        : { status: 'ok', detail };
+    },
+    QEMU: probeQemu(`/usr/bin/qemu-system-${assets.architecture}`),
+    cgroups: async () => {
+      const { controllers, detail } = probeCgroups();
+      return controllers.length > 0
+        ? { status: 'ok', detail }
+        : { status: 'warn', detail, nextStep: 'machines run without limits of their own on the host' };
+    },
+  };
+  const daemon = await Daemon.start({ layout, config, assets, driver, logger, probes });
+  const swept = await sweepRunRoot(layout.run);
+  if (swept.length > 0) logger.info('run.swept', { directories: swept.length });
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void daemon.stop());
+  process.on('SIGHUP', () => {
+    // The terminal that we were started from is gone; that is not our end.
+  });
+  report('ready');
+  await daemon.ended;
+}
+
+try {
+  await main();
+} catch (error) {
+  const running = error instanceof ApiError && error.code === 'ERR_ARCBOX_DAEMON_RUNNING';
+  const message = error instanceof Error ? error.message : String(error);
+  const code = error instanceof Error && 'code' in error ? String(error.code) : 'ERR_ARCBOX_INTERNAL';
+  report(running ? 'busy' : JSON.stringify({ code, message }));
+  if (!running) new JsonLogger().error('daemon.failed', { code, reason: message });
+  process.exitCode = 1;
+}
