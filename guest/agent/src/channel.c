@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "limits.h"
@@ -140,18 +141,34 @@ void channel_break(struct channel *channel) {
   drop_ring(channel);
 }
 
+/* False when the terminal takes nothing now. */
+static bool end_terminal_input(struct channel *channel) {
+  struct termios settings;
+  if (tcgetattr(channel->fd, &settings) || !(settings.c_lflag & ICANON)) return true;
+  uint8_t bytes[2] = {settings.c_cc[VEOF], settings.c_cc[VEOF]};
+  /* The first one only ends a line that was begun. */
+  bool line_begun = channel->acked && channel->last_byte != '\n' && channel->last_byte != '\r';
+  return write(channel->fd, bytes, line_begun ? 2 : 1) > 0 || errno != EAGAIN;
+}
+
 static void pass_end(struct channel *channel) {
+  if (channel->on_end == END_TERMINAL && !channel->broken) {
+    if (channel->fd < 0) return; /* it is yet to come */
+    channel->ready = end_terminal_input(channel);
+    if (!channel->ready) return;
+  }
   channel->end_done = true;
   drop_ring(channel);
   if (channel->fd < 0) return;
   if (channel->on_end == END_SHUTDOWN) shutdown(channel->fd, SHUT_WR);
-  if (channel->on_end != END_NOTHING) close_descriptor(channel);
+  if (channel->on_end == END_CLOSE || channel->on_end == END_SHUTDOWN) close_descriptor(channel);
   object_channel_ended(channel->object, channel);
 }
 
 static ssize_t take_bytes(struct channel *channel, const uint8_t *data, size_t size) {
-  ssize_t count = channel->take ? channel->take(channel, data, size) : write(channel->fd, data, size);
-  if (channel->take) return count;
+  if (channel->take) return channel->take(channel, data, size);
+  ssize_t count = write(channel->fd, data, size);
+  if (count > 0) channel->last_byte = data[count - 1];
   return count < 0 ? -errno : count;
 }
 

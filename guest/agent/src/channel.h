@@ -19,7 +19,8 @@ struct object;
 enum channel_end { /* what becomes of the descriptor when the host's end of file was passed on */
   END_CLOSE,
   END_SHUTDOWN, /* a socket goes on in the other direction */
-  END_NOTHING,  /* a terminal has no end of file */
+  END_TERMINAL, /* gets its end-of-file character, unless it is in raw mode */
+  END_NOTHING,
 };
 
 struct channel {
@@ -46,6 +47,7 @@ struct channel {
   uint64_t told_acked;
   enum channel_end on_end;
   bool end_done;
+  uint8_t last_byte; /* that was written */
   bool broken; /* nobody reads it any more: what comes is swallowed */
   /* Writes input in its own way: returns what it took of the contiguous `size`, or -errno. */
   ssize_t (*take)(struct channel *channel, const uint8_t *data, size_t size);

@@ -178,8 +178,9 @@ enum op_state op_list(struct op_context *context, const List *op, OpResult *resu
 
 enum op_state op_read(struct op_context *context, const Read *op, OpResult *result) {
   const char *path = msg_string(op->path);
-  size_t limit = op->limit ? MIN(op->limit, READ_MAX) : READ_MAX, size = 0;
+  size_t limit = op->limit ? op->limit : READ_MAX, size = 0;
   struct stat status;
+  if (limit > READ_MAX) return fail(context, result, EINVAL, "read of more than 1 MiB of", path);
   /* Non-blocking: a FIFO, which nobody may ever open, is not a file to read. */
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
   if (fd < 0) return fail(context, result, errno, "open", path);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -305,18 +306,20 @@ static void listener_ready(struct source *source, uint32_t events) {
   }
 }
 
+/* Bound under another name first: where the name is, somebody listens. */
 void link_listen(const char *path) {
   struct sockaddr_un address = {.sun_family = AF_UNIX};
-  if (strlen(path) >= sizeof address.sun_path) fatal("socket path %s is longer than 107 bytes", path);
-  strcpy(address.sun_path, path);
+  int size = snprintf(address.sun_path, sizeof address.sun_path, "%s~", path);
+  if (size >= (int)sizeof address.sun_path) fatal("socket path %s is longer than 106 bytes", path);
   task_init(&host.work, link_work);
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) fatal("socket: %s", strerror(errno));
-  unlink(path);
+  unlink(address.sun_path);
   if (bind(fd, (struct sockaddr *)&address, sizeof address)) fatal("bind %s: %s", path, strerror(errno));
   if (listen(fd, 8)) fatal("listen on %s: %s", path, strerror(errno));
   int error = source_add(&host.listener, fd, EPOLLIN, listener_ready);
   if (error) fatal("watch %s: %s", path, strerror(-error));
+  if (rename(address.sun_path, path)) fatal("listen on %s: %s", path, strerror(errno));
 }
 
 void link_close(void) {

@@ -88,6 +88,32 @@ static void started(struct process *process) {
   batch_op_done(&process->wait, &result);
 }
 
+/* The parent; 0 when the process is gone. */
+static pid_t parent_of(pid_t pid) {
+  char path[32], text[512];
+  int parent = 0;
+  snprintf(path, sizeof path, "/proc/%d/stat", pid);
+  if (read_file(path, text, sizeof text) <= 0) return 0;
+  char *end = strrchr(text, ')'); /* the name before it can hold anything */
+  return end && sscanf(end, ") %*c %d", &parent) == 1 ? parent : 0;
+}
+
+/*
+ * It need not be our child yet: the launcher may have forked (`crun run --detach` does), and the
+ * process becomes ours when that fork, too, has exited. One that is gone was ours.
+ */
+static bool descends_from_us(pid_t pid) {
+  for (int tries = 0; tries < 16; tries++) {
+    pid_t parent = parent_of(pid);
+    if (!parent || parent == getpid()) return true;
+    for (int depth = 0; depth < 8 && parent > 1; depth++)
+      if ((parent = parent_of(parent)) == getpid()) return true;
+    if (parent == 1) return false;
+    /* One of the chain exited as we looked: the process has another parent now. */
+  }
+  return false;
+}
+
 /* 0 or the errno of what is in the way of the launcher's process. */
 static int adopt(struct process *process, const char **what) {
   char text[32];
@@ -99,9 +125,11 @@ static int adopt(struct process *process, const char **what) {
   long pid = strtol(text, &end, 10);
   *what = "the pid file holds no pid";
   if (end == text || pid <= 1 || pid > INT32_MAX || (*end && *end != '\n')) return EINVAL;
+  if (!descends_from_us((pid_t)pid)) {
+    *what = "the process of the pid file does not descend from the launcher";
+    return ECHILD;
+  }
   process->object.pid = (int32_t)pid;
-  /* It need not be our child yet: the launcher may have forked (`crun run --detach` does), and the process becomes ours
-     when that fork, too, has exited. */
   process->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
   child_watch(&process->child, (pid_t)pid, process_exited);
   if (process->pidfd < 0 && !process->object.ended) { /* it is gone, and nobody saw it end */
@@ -258,7 +286,7 @@ static int make_channels(struct process *process, const Spawn *spawn, int ours[3
   bool failed = false;
   if (spawn->tty) {
     failed |= !channel_output(object, 1, -1);
-    if (spawn->stdin) failed |= !channel_input(object, -1, END_NOTHING);
+    if (spawn->stdin) failed |= !channel_input(object, -1, END_TERMINAL);
     if (fds[1] >= 0) failed |= process_open_terminal(process, fds[1], spawn->stdin) != 0;
   } else {
     failed |= !channel_output(object, 1, fds[1]);
