@@ -9,11 +9,11 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import type net from 'node:net';
 import { Duplex } from 'node:stream';
-import { test } from 'node:test';
 import { AgentClient, type Attachment, type UnackedInput } from '@arcbox/protocol';
 import { type Cut, CutChannel } from './support/cut-channel.ts';
 import { HostAgent, SECRET } from './support/host-agent.ts';
 import { freshId, shell } from './support/run.ts';
+import { test } from './support/test.ts';
 
 const CUTS = 50;
 

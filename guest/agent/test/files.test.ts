@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import fs from 'node:fs';
-import { test } from 'node:test';
 import { type AgentClient, AgentOpError, type OpInput } from '@arcbox/protocol';
 import { HostAgent } from './support/host-agent.ts';
 import { resultOf } from './support/run.ts';
+import { test } from './support/test.ts';
 
 async function fails(client: AgentClient, op: OpInput, errnoName: string, index = 0): Promise<AgentOpError> {
   const error = await client.batch([op]).then(

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
-import { test } from 'node:test';
 import { AgentCallError, AgentOpError, errnoName, Status } from '@arcbox/protocol';
 import { eventually } from './support/eventually.ts';
 import { HostAgent } from './support/host-agent.ts';
 import { freshId, Gathered, run, shell } from './support/run.ts';
+import { test } from './support/test.ts';
 
 test('every exit status is exact', async () => {
   await using agent = await HostAgent.start();

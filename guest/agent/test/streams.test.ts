@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { test } from 'node:test';
 import { AgentCallError, type AgentClient, type Attachment, Status } from '@arcbox/protocol';
 import { HostAgent } from './support/host-agent.ts';
 import { Gathered, run, type SpawnInput, shell } from './support/run.ts';
+import { test } from './support/test.ts';
 
 const INPUT_WINDOW_BYTES = 256 * 1024;
 
@@ -68,6 +68,8 @@ test('a reader that stalls stalls neither the other channel nor another object',
   const id = await spawned(client, 'yes & head -c 3000000 /dev/zero >&2; echo done >&2; kill $!', {
     id: 'stalled',
   });
+  const flowing = 3_000_005;
+  const flowedAll = Promise.withResolvers<void>();
   let stalled = 0;
   let flowed = 0;
   let attachment: Attachment | undefined;
@@ -77,6 +79,7 @@ test('a reader that stalls stalls neither the other channel nor another object',
       if (channel === 1) stalled += data.length;
       else {
         flowed += data.length;
+        if (flowed >= flowing) flowedAll.resolve();
         setImmediate(() => attachment?.ack(channel, offset + data.length));
       }
     },
@@ -84,7 +87,8 @@ test('a reader that stalls stalls neither the other channel nor another object',
   const other = await run(client, shell('head -c 5000000 /dev/zero | sha256sum'));
   assert.equal(other.code, 0);
   assert.equal((await client.wait(id)).signaled, false);
-  assert.equal(flowed, 3_000_005);
+  await flowedAll.promise;
+  assert.equal(flowed, flowing);
   assert.equal(stalled, 100_000, 'and not one byte past the window');
   await release(client, id);
   await assert.rejects(
