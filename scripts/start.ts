@@ -13,7 +13,7 @@ import { HostLayout } from '@arcbox/engine/host-layout';
 const DAEMON_MAIN = fileURLToPath(new URL('../packages/cli/src/daemon-main.ts', import.meta.url));
 const SCRIPT = [
   'echo "kernel    $(uname -sr)"',
-  'echo "PID 1     $(tr "\\0" " " </proc/1/cmdline | cut -c1-40)…"',
+  'echo "PID 1     $(cat /proc/1/comm)"',
   'echo "hostname  $(hostname)"',
   'echo "user      $(id -un), processes: $(ls -d /proc/[0-9]* | wc -l)"',
 ].join('\n');
@@ -26,7 +26,11 @@ const daemon = new DaemonControl({
   command: [process.execPath, '--disable-warning=ExperimentalWarning', DAEMON_MAIN],
 });
 
-async function step<T>(name: string, act: () => Promise<T>, detail: (value: T) => string = () => ''): Promise<T> {
+async function step<T>(
+  name: string,
+  act: () => Promise<T>,
+  detail: (value: T) => string = () => '',
+): Promise<T> {
   const began = performance.now();
   const value = await act();
   print(name, performance.now() - began, detail(value));

@@ -121,6 +121,10 @@ machine
   .addOption(format())
   .action(action(async (options) => (await system()).machineList(context, options)));
 machine
+  .command('start <name...>')
+  .description('Bring them up')
+  .action(action(async (names: string[]) => (await system()).machineStart(context, names)));
+machine
   .command('stop <name...>')
   .description('Stop their containers and power them off')
   .action(action(async (names: string[]) => (await system()).machineStop(context, names)));

@@ -32,6 +32,8 @@ import type {
   InspectMachineResponseJson,
   ListMachinesRequestJson,
   ListMachinesResponseJson,
+  StartMachineRequestJson,
+  StartMachineResponseJson,
   StopMachineRequestJson,
   StopMachineResponseJson,
 } from '../gen/arcbox/v1/machine_pb.ts';
@@ -63,6 +65,7 @@ export interface Methods {
   'ImageService/List': [ListImagesRequestJson, ListImagesResponseJson];
   'MachineService/List': [ListMachinesRequestJson, ListMachinesResponseJson];
   'MachineService/Inspect': [InspectMachineRequestJson, InspectMachineResponseJson];
+  'MachineService/Start': [StartMachineRequestJson, StartMachineResponseJson];
   'MachineService/Stop': [StopMachineRequestJson, StopMachineResponseJson];
   'SystemService/Ping': [PingRequestJson, PingResponseJson];
   'SystemService/Version': [VersionRequestJson, VersionResponseJson];

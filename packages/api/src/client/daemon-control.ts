@@ -6,7 +6,7 @@
  * pipe (descriptor 3) is how a daemon says that it is ready: one line, `ready`, `busy`, or an error in JSON.
  */
 import { spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -17,6 +17,7 @@ import {
   CONNECT_RETRY_MS_MIN,
   DAEMON_START_DEATHS_MAX,
   DAEMON_START_TIMEOUT_MS,
+  DAEMON_STOP_TIMEOUT_MS,
 } from '../limits.ts';
 import { call, isUnreachable, type Methods } from './client.ts';
 
@@ -110,6 +111,33 @@ export class DaemonControl {
     }
   }
 
+  /**
+   * Stops containers, machines and then the daemon; answers when its process is gone, with false when none was up.
+   * Throws `ERR_ARCBOX_DAEMON_STOP`.
+   */
+  async stop(): Promise<boolean> {
+    const version = await this.callIfUp('SystemService/Version', {});
+    if (version === undefined) return false;
+    await this.callIfUp('SystemService/Shutdown', {});
+    const pid = version.daemonPid ?? 0;
+    const deadline = Date.now() + DAEMON_STOP_TIMEOUT_MS;
+    // Its process ends after everything else; there is no event for the end of a process that is not ours.
+    for (
+      let delayMs = CONNECT_RETRY_MS_MIN;
+      isAlive(pid);
+      delayMs = Math.min(delayMs * 2, CONNECT_RETRY_MS_MAX)
+    ) {
+      if (Date.now() > deadline) {
+        throw new ApiError(
+          'ERR_ARCBOX_DAEMON_STOP',
+          `the daemon (process ${pid}) did not stop in time; end it by hand`,
+        );
+      }
+      await sleep(delayMs);
+    }
+    return true;
+  }
+
   /** `died`: without a word; it was killed on its way, or could not even load. */
   async #spawn(deadline: number): Promise<'ready' | 'busy' | 'died'> {
     const { daemonLog } = this.#options.paths;
@@ -168,5 +196,14 @@ async function firstLine(pipe: Readable, deadline: number): Promise<string> {
   } finally {
     clearTimeout(timer);
     pipe.destroy();
+  }
+}
+
+/** A process that has ended and was not waited for yet counts as gone. */
+function isAlive(pid: number): boolean {
+  try {
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
   }
 }

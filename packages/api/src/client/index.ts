@@ -3,7 +3,6 @@
 export { ApiError, type ApiErrorCode, RemoteError } from '../errors.ts';
 export type { ContainerJson } from '../gen/arcbox/v1/container_pb.ts';
 export type { DoctorCheckJson } from '../gen/arcbox/v1/system_pb.ts';
-export { DAEMON_STOP_TIMEOUT_MS } from '../limits.ts';
 export type { ExitPayload } from '../stdio/frames.ts';
 export { VERSION } from '../version.ts';
 export * from './client.ts';

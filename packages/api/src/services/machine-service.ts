@@ -12,6 +12,11 @@ export function machineService(runtime: Runtime): ServiceImpl<typeof MachineServ
     async inspect({ name }) {
       return { machine: await toMessage(runtime, runtime.machine(name)) };
     },
+    async start({ name }) {
+      const machine = runtime.machine(name);
+      await machine.ensure();
+      return { machine: await toMessage(runtime, machine) };
+    },
     async stop({ name }) {
       await runtime.stopMachine(name);
       return {};

@@ -1,9 +1,6 @@
 /** Commands about the daemon, the machines, the images and the host. */
-import { readFileSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { DAEMON_STOP_TIMEOUT_MS, VERSION } from '@arcbox/api/client';
+import { VERSION } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
-import { CliError } from '../errors.ts';
 import { print } from '../output.ts';
 import { formatSize } from '../size.ts';
 import { ago, type ListingOptions, printListing, shortId } from '../table.ts';
@@ -40,6 +37,14 @@ export async function machineList(context: Context, options: ListingOptions): Pr
   return 0;
 }
 
+export async function machineStart(context: Context, names: readonly string[]): Promise<number> {
+  for (const name of names) {
+    await context.daemon.call('MachineService/Start', { name });
+    print(name);
+  }
+  return 0;
+}
+
 export async function machineStop(context: Context, names: readonly string[]): Promise<number> {
   for (const name of names) {
     await context.daemon.call('MachineService/Stop', { name });
@@ -60,20 +65,7 @@ export async function daemonStart(context: Context, options: { foreground?: bool
 }
 
 export async function daemonStop(context: Context): Promise<number> {
-  const version = await context.daemon.callIfUp('SystemService/Version', {});
-  if (version === undefined) {
-    print('no daemon is running');
-    return 0;
-  }
-  await context.daemon.callIfUp('SystemService/Shutdown', {});
-  const deadline = Date.now() + DAEMON_STOP_TIMEOUT_MS;
-  // Its process ends after everything else; there is no event for the end of a process that is not ours.
-  for (let delayMs = 1; isAlive(version.daemonPid ?? 0); delayMs = Math.min(delayMs * 2, 100)) {
-    if (Date.now() > deadline)
-      throw new CliError(`the daemon (process ${version.daemonPid}) did not stop in time`, 1);
-    await sleep(delayMs);
-  }
-  print('the daemon has stopped');
+  print((await context.daemon.stop()) ? 'the daemon has stopped' : 'no daemon is running');
   return 0;
 }
 
@@ -133,12 +125,4 @@ export async function info(context: Context, options: { format?: string }): Prom
       : `Without a daemon: machines go on for ${answer.orphanGraceS} s`,
   );
   return 0;
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
-  } catch {
-    return false;
-  }
 }

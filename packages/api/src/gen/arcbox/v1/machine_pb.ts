@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file arcbox/v1/machine.proto.
  */
 export const file_arcbox_v1_machine: GenFile = /*@__PURE__*/
-  fileDesc("ChdhcmNib3gvdjEvbWFjaGluZS5wcm90bxIJYXJjYm94LnYxIhUKE0xpc3RNYWNoaW5lc1JlcXVlc3QiPAoUTGlzdE1hY2hpbmVzUmVzcG9uc2USJAoIbWFjaGluZXMYASADKAsyEi5hcmNib3gudjEuTWFjaGluZSIlChVJbnNwZWN0TWFjaGluZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSI9ChZJbnNwZWN0TWFjaGluZVJlc3BvbnNlEiMKB21hY2hpbmUYASABKAsyEi5hcmNib3gudjEuTWFjaGluZSIiChJTdG9wTWFjaGluZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSIVChNTdG9wTWFjaGluZVJlc3BvbnNlIuABCgdNYWNoaW5lEgwKBG5hbWUYASABKAkSDQoFc3RhdGUYAiABKAkSDAoEY3B1cxgDIAEoBRIUCgxtZW1vcnlfYnl0ZXMYBCABKAMSCwoDcGlkGAUgASgFEhMKC2FjY2VsZXJhdG9yGAYgASgJEhMKC3ZtbV92ZXJzaW9uGAcgASgJEhYKDmtlcm5lbF9yZWxlYXNlGAggASgJEhUKDWFnZW50X3ZlcnNpb24YCSABKAkSEQoJcHNzX2J5dGVzGAogASgDEhsKE2d1ZXN0X3JhbV9wc3NfYnl0ZXMYCyABKAMy8AEKDk1hY2hpbmVTZXJ2aWNlEkcKBExpc3QSHi5hcmNib3gudjEuTGlzdE1hY2hpbmVzUmVxdWVzdBofLmFyY2JveC52MS5MaXN0TWFjaGluZXNSZXNwb25zZRJOCgdJbnNwZWN0EiAuYXJjYm94LnYxLkluc3BlY3RNYWNoaW5lUmVxdWVzdBohLmFyY2JveC52MS5JbnNwZWN0TWFjaGluZVJlc3BvbnNlEkUKBFN0b3ASHS5hcmNib3gudjEuU3RvcE1hY2hpbmVSZXF1ZXN0Gh4uYXJjYm94LnYxLlN0b3BNYWNoaW5lUmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("ChdhcmNib3gvdjEvbWFjaGluZS5wcm90bxIJYXJjYm94LnYxIhUKE0xpc3RNYWNoaW5lc1JlcXVlc3QiPAoUTGlzdE1hY2hpbmVzUmVzcG9uc2USJAoIbWFjaGluZXMYASADKAsyEi5hcmNib3gudjEuTWFjaGluZSIlChVJbnNwZWN0TWFjaGluZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSI9ChZJbnNwZWN0TWFjaGluZVJlc3BvbnNlEiMKB21hY2hpbmUYASABKAsyEi5hcmNib3gudjEuTWFjaGluZSIjChNTdGFydE1hY2hpbmVSZXF1ZXN0EgwKBG5hbWUYASABKAkiOwoUU3RhcnRNYWNoaW5lUmVzcG9uc2USIwoHbWFjaGluZRgBIAEoCzISLmFyY2JveC52MS5NYWNoaW5lIiIKElN0b3BNYWNoaW5lUmVxdWVzdBIMCgRuYW1lGAEgASgJIhUKE1N0b3BNYWNoaW5lUmVzcG9uc2Ui4AEKB01hY2hpbmUSDAoEbmFtZRgBIAEoCRINCgVzdGF0ZRgCIAEoCRIMCgRjcHVzGAMgASgFEhQKDG1lbW9yeV9ieXRlcxgEIAEoAxILCgNwaWQYBSABKAUSEwoLYWNjZWxlcmF0b3IYBiABKAkSEwoLdm1tX3ZlcnNpb24YByABKAkSFgoOa2VybmVsX3JlbGVhc2UYCCABKAkSFQoNYWdlbnRfdmVyc2lvbhgJIAEoCRIRCglwc3NfYnl0ZXMYCiABKAMSGwoTZ3Vlc3RfcmFtX3Bzc19ieXRlcxgLIAEoAzK6AgoOTWFjaGluZVNlcnZpY2USRwoETGlzdBIeLmFyY2JveC52MS5MaXN0TWFjaGluZXNSZXF1ZXN0Gh8uYXJjYm94LnYxLkxpc3RNYWNoaW5lc1Jlc3BvbnNlEk4KB0luc3BlY3QSIC5hcmNib3gudjEuSW5zcGVjdE1hY2hpbmVSZXF1ZXN0GiEuYXJjYm94LnYxLkluc3BlY3RNYWNoaW5lUmVzcG9uc2USSAoFU3RhcnQSHi5hcmNib3gudjEuU3RhcnRNYWNoaW5lUmVxdWVzdBofLmFyY2JveC52MS5TdGFydE1hY2hpbmVSZXNwb25zZRJFCgRTdG9wEh0uYXJjYm94LnYxLlN0b3BNYWNoaW5lUmVxdWVzdBoeLmFyY2JveC52MS5TdG9wTWFjaGluZVJlc3BvbnNlYgZwcm90bzM");
 
 /**
  * @generated from message arcbox.v1.ListMachinesRequest
@@ -113,6 +113,60 @@ export const InspectMachineResponseSchema: GenMessage<InspectMachineResponse, {j
   messageDesc(file_arcbox_v1_machine, 3);
 
 /**
+ * @generated from message arcbox.v1.StartMachineRequest
+ */
+export type StartMachineRequest = Message<"arcbox.v1.StartMachineRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * @generated from message arcbox.v1.StartMachineRequest
+ */
+export type StartMachineRequestJson = {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.StartMachineRequest.
+ * Use `create(StartMachineRequestSchema)` to create a new message.
+ */
+export const StartMachineRequestSchema: GenMessage<StartMachineRequest, {jsonType: StartMachineRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_machine, 4);
+
+/**
+ * @generated from message arcbox.v1.StartMachineResponse
+ */
+export type StartMachineResponse = Message<"arcbox.v1.StartMachineResponse"> & {
+  /**
+   * @generated from field: arcbox.v1.Machine machine = 1;
+   */
+  machine?: Machine | undefined;
+};
+
+/**
+ * @generated from message arcbox.v1.StartMachineResponse
+ */
+export type StartMachineResponseJson = {
+  /**
+   * @generated from field: arcbox.v1.Machine machine = 1;
+   */
+  machine?: MachineJson;
+};
+
+/**
+ * Describes the message arcbox.v1.StartMachineResponse.
+ * Use `create(StartMachineResponseSchema)` to create a new message.
+ */
+export const StartMachineResponseSchema: GenMessage<StartMachineResponse, {jsonType: StartMachineResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_machine, 5);
+
+/**
  * @generated from message arcbox.v1.StopMachineRequest
  */
 export type StopMachineRequest = Message<"arcbox.v1.StopMachineRequest"> & {
@@ -137,7 +191,7 @@ export type StopMachineRequestJson = {
  * Use `create(StopMachineRequestSchema)` to create a new message.
  */
 export const StopMachineRequestSchema: GenMessage<StopMachineRequest, {jsonType: StopMachineRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_machine, 4);
+  messageDesc(file_arcbox_v1_machine, 6);
 
 /**
  * @generated from message arcbox.v1.StopMachineResponse
@@ -156,7 +210,7 @@ export type StopMachineResponseJson = {
  * Use `create(StopMachineResponseSchema)` to create a new message.
  */
 export const StopMachineResponseSchema: GenMessage<StopMachineResponse, {jsonType: StopMachineResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_machine, 5);
+  messageDesc(file_arcbox_v1_machine, 7);
 
 /**
  * @generated from message arcbox.v1.Machine
@@ -295,7 +349,7 @@ export type MachineJson = {
  * Use `create(MachineSchema)` to create a new message.
  */
 export const MachineSchema: GenMessage<Machine, {jsonType: MachineJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_machine, 6);
+  messageDesc(file_arcbox_v1_machine, 8);
 
 /**
  * @generated from service arcbox.v1.MachineService
@@ -316,6 +370,16 @@ export const MachineService: GenService<{
     methodKind: "unary";
     input: typeof InspectMachineRequestSchema;
     output: typeof InspectMachineResponseSchema;
+  },
+  /**
+   * Brings it up, unless it is; answered when its agent answers.
+   *
+   * @generated from rpc arcbox.v1.MachineService.Start
+   */
+  start: {
+    methodKind: "unary";
+    input: typeof StartMachineRequestSchema;
+    output: typeof StartMachineResponseSchema;
   },
   /**
    * Stops its containers, then powers it off.
