@@ -13,89 +13,31 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
-#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "limits.h"
 #include "util.h"
 
 #define PORT_TIMEOUT_MS 10000
-#define ROOT_FILES_MAX 1024u /* a handful in practice */
 #define RAMFS_SIGNATURE 0x858458f6
 #define TMPFS_SIGNATURE 0x01021994
 
-/* --- Off the initramfs: pivot_root refuses its root -------------------------------------------- */
-
-static void copy_file(int from_dir, int to_dir, const char *name, const struct stat *status) {
-  int from = openat(from_dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-  int to = openat(to_dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  off_t left = status->st_size;
-  if (from < 0 || to < 0) fatal("copy %s from the initramfs: %s", name, strerror(errno));
-  while (left > 0) {
-    ssize_t count = sendfile(to, from, NULL, (size_t)left);
-    if (count <= 0) fatal("copy %s from the initramfs: %s", name, strerror(errno));
-    left -= count;
-  }
-  if (fchmod(to, status->st_mode & 07777)) fatal("copy %s from the initramfs: %s", name, strerror(errno));
-  close(from);
-  close(to);
-}
-
-/* Moves what is in one directory to the other; the initramfs's memory is given back as we go. */
-static void move_tree(int from_dir, int to_dir, dev_t device, unsigned *count) {
-  DIR *directory = fdopendir(dup(from_dir));
-  struct dirent *entry;
-  if (!directory) fatal("read the initramfs: %s", strerror(errno));
-  while ((entry = readdir(directory))) {
-    const char *name = entry->d_name;
-    struct stat status;
-    if (!strcmp(name, ".") || !strcmp(name, "..") || fstatat(from_dir, name, &status, AT_SYMLINK_NOFOLLOW)) continue;
-    if (status.st_dev != device) continue; /* the new root itself, or /dev mounted by the kernel */
-    if (++*count > ROOT_FILES_MAX) fatal("the initramfs holds more than %u files", ROOT_FILES_MAX);
-    if (S_ISDIR(status.st_mode)) {
-      int from = openat(from_dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC), to;
-      mkdirat(to_dir, name, status.st_mode & 07777);
-      to = openat(to_dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-      if (from < 0 || to < 0) fatal("copy %s from the initramfs: %s", name, strerror(errno));
-      move_tree(from, to, device, count);
-      close(from);
-      close(to);
-      unlinkat(from_dir, name, AT_REMOVEDIR);
-      continue;
-    }
-    if (S_ISREG(status.st_mode)) {
-      copy_file(from_dir, to_dir, name, &status);
-    } else if (S_ISLNK(status.st_mode)) {
-      char target[PATH_SIZE_MAX];
-      ssize_t size = readlinkat(from_dir, name, target, sizeof target - 1);
-      if (size < 0) fatal("copy %s from the initramfs: %s", name, strerror(errno));
-      target[size] = 0;
-      if (symlinkat(target, to_dir, name)) fatal("copy %s from the initramfs: %s", name, strerror(errno));
-    }
-    unlinkat(from_dir, name, 0);
-  }
-  closedir(directory);
-}
-
+/*
+ * pivot_root refuses the initramfs as the root, because it is the one mount without a parent. A bind
+ * mount of it, moved over it, has one; nothing is copied.
+ */
 static void leave_initramfs(void) {
   struct statfs root;
-  struct stat status;
-  unsigned count = 0;
   if (statfs("/", &root)) fatal("statfs /: %s", strerror(errno));
   if (root.f_type != RAMFS_SIGNATURE && root.f_type != TMPFS_SIGNATURE) return; /* a disk */
   if (mkdir("/.root", 0755)) fatal("make the new root: %s", strerror(errno));
-  if (mount("root", "/.root", "tmpfs", 0, "mode=0755")) fatal("mount the new root: %s", strerror(errno));
-  int from = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC), to = open("/.root", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (from < 0 || to < 0 || fstat(from, &status)) fatal("open the root: %s", strerror(errno));
-  move_tree(from, to, status.st_dev, &count);
-  if (fchdir(to) || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
+  if (mount("/", "/.root", NULL, MS_BIND, NULL)) fatal("mount the new root: %s", strerror(errno));
+  if (chdir("/.root") || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
     fatal("change to the new root: %s", strerror(errno));
-  close(from);
-  close(to);
+  if (rmdir("/.root")) warn("remove /.root: %s", strerror(errno));
 }
 
 /* --- Mounts -------------------------------------------------------------------------------- */
