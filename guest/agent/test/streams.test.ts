@@ -65,19 +65,22 @@ test('64 MiB in, and out twice, at the same time', { timeout: 120_000 }, async (
 test('a reader that stalls stalls neither the other channel nor another object', async () => {
   await using agent = await HostAgent.start();
   await using client = await agent.connect();
-  const id = await spawned(client, 'yes & head -c 3000000 /dev/zero >&2; echo done >&2; kill $!', {
-    id: 'stalled',
+  const id = await spawned(client, 'yes & head -c 3000000 /dev/zero >&2; echo done >&2; read line; kill $!', {
+    stdin: true,
   });
   const flowing = 3_000_005;
   const flowedAll = Promise.withResolvers<void>();
+  const stalledAll = Promise.withResolvers<void>();
   let stalled = 0;
   let flowed = 0;
   let attachment: Attachment | undefined;
   attachment = await client.attach(id, {
     output: { offset: 0, windowBytes: 100_000 },
     onChunk({ channel, offset, data }) {
-      if (channel === 1) stalled += data.length;
-      else {
+      if (channel === 1) {
+        stalled += data.length;
+        if (stalled >= 100_000) stalledAll.resolve();
+      } else {
         flowed += data.length;
         if (flowed >= flowing) flowedAll.resolve();
         setImmediate(() => attachment?.ack(channel, offset + data.length));
@@ -86,8 +89,9 @@ test('a reader that stalls stalls neither the other channel nor another object',
   });
   const other = await run(client, shell('head -c 5000000 /dev/zero | sha256sum'));
   assert.equal(other.code, 0);
+  await Promise.all([stalledAll.promise, flowedAll.promise]);
+  await attachment.write(Buffer.from('end\n'));
   assert.equal((await client.wait(id)).signaled, false);
-  await flowedAll.promise;
   assert.equal(flowed, flowing);
   assert.equal(stalled, 100_000, 'and not one byte past the window');
   await release(client, id);
