@@ -22,7 +22,7 @@ export class FrameWriter {
   #corked = false;
   #ended: ProtocolError | undefined;
   readonly #wake = (): void => {
-    while (this.#waiters.length > 0 && this.#channel.writableLength < SEND_QUEUE_BYTES) {
+    while (this.#waiters.length > 0 && !this.#isFull()) {
       // One turn each: the woken sender sends its chunk in a microtask, so the queue's length is not yet known here.
       const burst = this.#waiters.splice(0, WAKE_AT_ONCE);
       for (const waiter of burst) waiter.resolve();
@@ -73,10 +73,15 @@ export class FrameWriter {
   /** `undefined` when a bulk sender may send now, otherwise a promise of when; it rejects when the connection ends. */
   ready(): Promise<void> | undefined {
     if (this.#ended !== undefined) return Promise.reject(this.#ended);
-    if (this.#waiters.length === 0 && this.#channel.writableLength < SEND_QUEUE_BYTES) return undefined;
+    if (this.#waiters.length === 0 && !this.#isFull()) return undefined;
     return new Promise((resolve, reject) => {
       this.#waiters.push({ resolve, reject });
     });
+  }
+
+  /** A channel that will not say when it has drained is not waited for. */
+  #isFull(): boolean {
+    return this.#channel.writableLength >= SEND_QUEUE_BYTES && this.#channel.writableNeedDrain;
   }
 
   /** Nothing is sent from now on; those who wait get the error. */
