@@ -27,6 +27,7 @@ static struct {
   uint64_t epoch;
   bool has_secret;
   uint8_t secret[SECRET_SIZE];
+  uint8_t nonce[NONCE_SIZE]; /* of the epoch's Hello */
   struct buf rx, tx;
   size_t rx_done; /* bytes of rx that were dispatched */
   size_t tx_done; /* bytes of tx that were written */
@@ -93,23 +94,9 @@ static void link_down(void) {
   close_fd(&fd);
 }
 
-static void begin_epoch(const struct hello *hello) {
-  host.open = false;
-  calls_drop_all();
-  forget_received();
-  forget_queued();
-  if (hello->protocol_version != PROTOCOL_VERSION) {
-    link_fail(hello->stream_id, "Hello with a protocol version that is not 1");
-    return;
-  }
+static void answer_hello(const struct hello *hello) {
   struct utsname names;
   uname(&names);
-  host.open = true;
-  host.hung_up = false;
-  host.writable = true; /* or EAGAIN tells */
-  host.epoch++;
-  host.has_secret = true;
-  memcpy(host.secret, hello->secret, SECRET_SIZE);
   HelloResponse response = {
       .nonce = {hello->nonce, NONCE_SIZE},
       .protocol_version = PROTOCOL_VERSION,
@@ -122,6 +109,30 @@ static void begin_epoch(const struct hello *hello) {
   msg_encode(&payload, &HelloResponse_msg, &response);
   send_response(hello->stream_id, STATUS_OK, NULL, payload.data, payload.size);
   buf_free(&payload);
+}
+
+/* A host that waits says its Hello again: it may have got, or be getting, the answer to the first by now, and gone on. */
+static bool is_repeated(const struct hello *hello) {
+  return host.open && !memcmp(hello->nonce, host.nonce, NONCE_SIZE);
+}
+
+static void begin_epoch(const struct hello *hello) {
+  host.open = false;
+  calls_drop_all();
+  forget_received();
+  forget_queued();
+  if (hello->protocol_version != PROTOCOL_VERSION) {
+    link_fail(hello->stream_id, "Hello with a protocol version that is not 1");
+    return;
+  }
+  host.open = true;
+  host.hung_up = false;
+  host.writable = true; /* or EAGAIN tells */
+  host.epoch++;
+  host.has_secret = true;
+  memcpy(host.secret, hello->secret, SECRET_SIZE);
+  memcpy(host.nonce, hello->nonce, NONCE_SIZE);
+  answer_hello(hello);
 }
 
 static void flush(void);
@@ -165,7 +176,8 @@ static void dispatch_received(void) {
     look_for_hello();
     return;
   }
-  if (hello_at_tail(host.rx.data, host.rx.size, host.hung_up ? NULL : host.secret, &hello)) {
+  if (hello_at_tail(host.rx.data, host.rx.size, host.hung_up ? NULL : host.secret, &hello) &&
+      !is_repeated(&hello)) {
     begin_epoch(&hello);
     return;
   }
@@ -183,6 +195,10 @@ static void dispatch_received(void) {
     }
     host.rx_done += FRAME_HEADER_SIZE + frame.size;
     if (frame.type == FRAME_REQUEST && frame.size <= HELLO_FRAME_MAX && !hello_decode(&frame, &hello)) {
+      if (is_repeated(&hello)) {
+        answer_hello(&hello);
+        continue;
+      }
       begin_epoch(&hello);
       return;
     }

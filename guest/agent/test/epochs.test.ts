@@ -7,7 +7,7 @@
  */
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import type net from 'node:net';
+import net from 'node:net';
 import { Duplex } from 'node:stream';
 import { AgentClient, type Attachment, type UnackedInput } from '@arcbox/protocol';
 import { type Cut, CutChannel } from './support/cut-channel.ts';
@@ -296,4 +296,37 @@ test('an operation goes on when its connection ends', async () => {
   await second.batch([{ case: 'signal', value: { id, signal: 9, group: true } }]);
   assert.equal((await wait).signaled, true);
   await second.batch([{ case: 'release', value: { id } }]);
+});
+
+test('a Hello that is repeated after it was answered disturbs nothing', async () => {
+  await using agent = await HostAgent.start();
+  const before = await agent.connect();
+  await before.close();
+  const socket = net.connect(agent.socketPath);
+  let hello: Buffer | undefined;
+  let repeats = 0;
+  // As when the repetition was on its way before the answer came: it arrives with what the host says next.
+  const channel = new Duplex({
+    read: () => socket.resume(),
+    write(piece: Buffer, _encoding, done) {
+      const repeated = hello !== undefined && repeats++ < 3;
+      socket.write(repeated ? Buffer.concat([hello ?? piece, piece]) : piece, done);
+      hello ??= Buffer.from(piece);
+    },
+    final: (done) => void socket.end(done),
+    destroy(error, done) {
+      socket.destroy();
+      done(error);
+    },
+  });
+  socket.on('data', (piece: Buffer) => channel.push(piece));
+  socket.on('close', () => channel.push(null));
+  await using client = await AgentClient.connect(channel, { secret: SECRET, timeoutMs: 5000 });
+  assert.equal(client.hello.epoch, before.hello.epoch + 1n);
+  for (let i = 0; i < 3; i++) await client.batch([{ case: 'sync', value: {} }], { timeoutMs: 5000 });
+  const id = freshId();
+  await client.batch([shell('exit 3', { id })]);
+  assert.equal((await client.wait(id)).code, 3);
+  await client.batch([{ case: 'release', value: { id } }]);
+  assert.equal(repeats > 2, true);
 });
