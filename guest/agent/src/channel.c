@@ -40,7 +40,7 @@ static size_t make_room(struct channel *channel, size_t wanted) {
 }
 
 /* Up to two pieces of the ring from `offset` on. */
-static int ring_pieces(const struct channel *channel, uint64_t offset, size_t size, struct iovec pieces[2]) {
+int channel_pieces(const struct channel *channel, uint64_t offset, size_t size, struct iovec pieces[2]) {
   uint32_t at = (uint32_t)offset & (channel->capacity - 1);
   size_t first = MIN(size, (size_t)channel->capacity - at);
   pieces[0] = (struct iovec){channel->ring + at, first};
@@ -50,17 +50,10 @@ static int ring_pieces(const struct channel *channel, uint64_t offset, size_t si
 
 static void put(struct channel *channel, const uint8_t *data, size_t size) {
   struct iovec pieces[2];
-  int count = ring_pieces(channel, channel->end, size, pieces);
+  int count = channel_pieces(channel, channel->end, size, pieces);
   memcpy(pieces[0].iov_base, data, pieces[0].iov_len);
   if (count == 2) memcpy(pieces[1].iov_base, data + pieces[0].iov_len, pieces[1].iov_len);
   channel->end += size;
-}
-
-void channel_copy(const struct channel *channel, uint64_t offset, void *data, size_t size) {
-  struct iovec pieces[2];
-  int count = ring_pieces(channel, offset, size, pieces);
-  memcpy(data, pieces[0].iov_base, pieces[0].iov_len);
-  if (count == 2) memcpy((uint8_t *)data + pieces[0].iov_len, pieces[1].iov_base, pieces[1].iov_len);
 }
 
 static void close_descriptor(struct channel *channel) {
@@ -85,7 +78,7 @@ static void fill_from_descriptor(struct channel *channel) {
     size_t room = make_room(channel, 1);
     struct iovec pieces[2];
     if (!room) return; /* channel_ack() goes on */
-    int count = ring_pieces(channel, channel->end, MIN(room, budget), pieces);
+    int count = channel_pieces(channel, channel->end, MIN(room, budget), pieces);
     ssize_t size = readv(channel->fd, pieces, count);
     if (size > 0) {
       bool filled = (size_t)size == room;
@@ -176,7 +169,7 @@ static void drain(struct channel *channel) {
   size_t budget = FILL_BUDGET;
   while (channel->ready && budget && used(channel)) {
     struct iovec pieces[2];
-    ring_pieces(channel, channel->acked, used(channel), pieces);
+    channel_pieces(channel, channel->acked, used(channel), pieces);
     ssize_t size = take_bytes(channel, pieces[0].iov_base, pieces[0].iov_len);
     if (size > 0) {
       channel->acked += (size_t)size;

@@ -12,6 +12,8 @@
  */
 #pragma once
 
+#include <sys/uio.h>
+
 #include "loop.h"
 
 struct object;
@@ -68,8 +70,8 @@ size_t channel_room(struct channel *channel);
 void channel_end_output(struct channel *channel);
 /* Output: the host has everything before `acked`. */
 void channel_ack(struct channel *channel, uint64_t acked);
-/* Output: copies bytes at `offset`, which are in the ring. */
-void channel_copy(const struct channel *channel, uint64_t offset, void *data, size_t size);
+/* Output: where bytes that are in the ring are; the number of pieces. */
+int channel_pieces(const struct channel *channel, uint64_t offset, size_t size, struct iovec pieces[2]);
 /* Reads, or writes, what is possible now. */
 void channel_work(struct channel *channel);
 

@@ -17,9 +17,10 @@
 #define RX_CHUNK (64u << 10)   /* free room offered to one read */
 #define RX_BUDGET (512u << 10) /* read before others get their turn */
 #define RX_KEEP (256u << 10)   /* a bigger receive buffer is given back when empty */
-#define TX_DATA_LOW (128u << 10)  /* streams add chunks while less than this is unsent */
+#define TX_COMPACT_MIN (128u << 10) /* sent bytes before unsent ones that are worth moving */
 #define TX_PAUSE_HIGH (8u << 20)  /* nothing is received while more than this is unsent */
 #define PORT_WRITE_MAX (32u << 10) /* virtio_console takes this much per call */
+#define PORT_DIRECT_MIN (8u << 10) /* smaller chunks are copied behind their header */
 
 /* --- Objects and channels ------------------------------------------------------------------- */
 #define OBJECTS_MAX 4096u

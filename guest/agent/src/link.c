@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -35,27 +36,46 @@ static struct {
 
 static size_t tx_pending(void) { return host.tx.size - host.tx_done; }
 
-bool link_has_room(void) { return host.open && tx_pending() < TX_DATA_LOW; }
+bool link_has_room(void) { return host.open && host.writable && tx_pending() < PORT_DIRECT_MIN; }
 
 void link_wake(void) { task_queue(&host.work); }
 
 static void tx_compact(void) {
   if (host.tx_done == host.tx.size) host.tx_done = host.tx.size = 0;
   if (!host.tx.size && host.tx.capacity > TX_PAUSE_HIGH) buf_free(&host.tx);
-  if (host.tx_done > TX_DATA_LOW && host.tx_done > host.tx.size / 2) {
+  if (host.tx_done > TX_COMPACT_MIN && host.tx_done > host.tx.size / 2) {
     buf_drop_front(&host.tx, host.tx_done);
     host.tx_done = 0;
   }
 }
 
-struct buf *link_begin_data(uint32_t stream_id, size_t size) {
-  uint8_t header[FRAME_HEADER_SIZE];
-  frame_put_header(header, stream_id, FRAME_DATA, 0, size);
+static void flush(void);
+
+/* One call; a short write is not an error. */
+static ssize_t write_some(struct iovec *pieces, int count) {
+  struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
+  return host.is_port ? writev(host.source.fd, pieces, count) : sendmsg(host.source.fd, &message, MSG_NOSIGNAL);
+}
+
+void link_send_data(struct iovec *pieces, int count) {
+  /* A port makes a message to the host of every piece: small ones are cheaper in one. */
+  bool direct = pieces[count - 1].iov_len >= PORT_DIRECT_MIN;
+  if (direct) flush();
+  direct = direct && host.writable && !tx_pending();
+  while (count && direct) {
+    ssize_t written = write_some(pieces, count);
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) host.writable = direct = false;
+    for (size_t left = written > 0 ? (size_t)written : 0; count && left >= pieces->iov_len; pieces++, count--, written = (ssize_t)left)
+      left -= pieces->iov_len;
+    if (count && written > 0) {
+      pieces->iov_base = (uint8_t *)pieces->iov_base + written;
+      pieces->iov_len -= (size_t)written;
+    }
+  }
   tx_compact();
-  buf_add(&host.tx, header, sizeof header);
-  buf_reserve(&host.tx, size);
+  for (; count; pieces++, count--) buf_add(&host.tx, pieces->iov_base, pieces->iov_len);
   link_wake();
-  return &host.tx;
 }
 
 void link_send(uint32_t stream_id, uint8_t type, uint8_t flags, const void *data, size_t size) {
@@ -134,8 +154,6 @@ static void begin_epoch(const struct hello *hello) {
   memcpy(host.nonce, hello->nonce, NONCE_SIZE);
   answer_hello(hello);
 }
-
-static void flush(void);
 
 void link_fail(uint32_t stream_id, const char *why) {
   warn("connection ended: %s", why);

@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include <sys/uio.h>
+
 #include "frame.h"
 
 /* Fatal when the port cannot be opened. */
@@ -16,8 +18,8 @@ void link_close(void);
 
 /* Queues a frame whose data comes in up to two parts. */
 void link_send(uint32_t stream_id, uint8_t type, uint8_t flags, const void *data, size_t size);
-/* For the writers of data frames: a place for `size` bytes of data behind a header. */
-struct buf *link_begin_data(uint32_t stream_id, size_t size);
+/* Sends a whole frame in pieces, which are changed, from where they are as far as that is possible. */
+void link_send_data(struct iovec *pieces, int count);
 /* Whether streams may add chunks. When not, streams_pump() is called once they may again. */
 bool link_has_room(void);
 /* Sends what is queued, soon. */

@@ -103,18 +103,20 @@ static void run_tasks(void) {
   }
 }
 
-void loop_run(void) {
-  while (!stopping) {
-    int timeout = list_empty(&tasks) ? next_timeout_ms() : 0;
-    events_count = epoll_wait(epoll_fd, events, EVENTS_MAX, timeout);
-    if (events_count < 0 && errno != EINTR) fatal("epoll_wait: %s", strerror(errno));
-    for (events_at = 0; events_at < events_count;) {
-      struct epoll_event *event = &events[events_at++];
-      struct source *source = event->data.ptr;
-      if (source) source->ready(source, event->events);
-    }
-    events_at = events_count = 0;
-    if (!list_empty(&timers)) run_timers();
-    run_tasks();
+void loop_turn(bool wait) {
+  int timeout = wait && list_empty(&tasks) ? next_timeout_ms() : 0;
+  events_count = epoll_wait(epoll_fd, events, EVENTS_MAX, timeout);
+  if (events_count < 0 && errno != EINTR) fatal("epoll_wait: %s", strerror(errno));
+  for (events_at = 0; events_at < events_count;) {
+    struct epoll_event *event = &events[events_at++];
+    struct source *source = event->data.ptr;
+    if (source) source->ready(source, event->events);
   }
+  events_at = events_count = 0;
+  if (!list_empty(&timers)) run_timers();
+  run_tasks();
+}
+
+void loop_run(void) {
+  while (!stopping) loop_turn(true);
 }

@@ -31,6 +31,7 @@ void loop_init(void);
 /* Ends when loop_stop() was called. */
 void loop_run(void);
 void loop_stop(void);
+void loop_turn(bool wait); /* one round of it */
 void loop_close(void);
 
 /* EPOLLET is added. -errno or 0. */

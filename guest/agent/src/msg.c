@@ -14,7 +14,10 @@ struct arena_block {
   _Alignas(16) uint8_t data[];
 };
 
-static struct arena *decoding; /* the arena of the message being decoded */
+/* The message being decoded. */
+static struct arena *decoding;
+static const uint8_t *decoding_data;
+static size_t decoding_size;
 
 void *arena_take(struct arena *arena, size_t size) {
   size = (size + 15) & ~(size_t)15;
@@ -82,6 +85,9 @@ static bool take_strings(pb_istream_t *stream, struct msg_strings *strings) {
 }
 
 static bool decode_field(pb_istream_t *stream, const pb_field_t *field) {
+  /* nanopb gives a field of a wrong wire type as a copy on its stack. */
+  uintptr_t offset = (uintptr_t)stream->state - (uintptr_t)decoding_data;
+  if (offset > decoding_size) PB_RETURN_ERROR(stream, "wrong wire type");
   switch (PB_LTYPE(field->type)) {
     case PB_LTYPE_STRING:
       if (PB_HTYPE(field->type) == PB_HTYPE_REPEATED) return take_strings(stream, field->pData);
@@ -129,6 +135,8 @@ bool msg_field(pb_istream_t *istream, pb_ostream_t *ostream, const pb_field_t *f
 const char *msg_decode(struct arena *arena, const pb_msgdesc_t *type, void *message, const uint8_t *data, size_t size) {
   pb_istream_t stream = pb_istream_from_buffer(data, size);
   decoding = arena;
+  decoding_data = data;
+  decoding_size = size;
   bool done = pb_decode(&stream, type, message);
   decoding = NULL;
   return done ? NULL : PB_GET_ERROR(&stream);

@@ -52,36 +52,26 @@ void attach_finish(struct object *object, enum status_code code, const char *why
 
 /* --- To the host --------------------------------------------------------------------------- */
 
-static size_t varint_size(uint64_t value) {
-  size_t size = 1;
-  while (value >>= 7) size++;
-  return size;
+static uint8_t *put_varint(uint8_t *at, uint64_t value) {
+  for (; value > 0x7f; value >>= 7) *at++ = (uint8_t)(value | 0x80);
+  *at++ = (uint8_t)value;
+  return at;
 }
 
-/* AttachFrame{chunk}, written where it is sent from: the data is copied once, out of the ring. */
+/* AttachFrame{chunk}: header and fields from here, the data from the ring. */
 static void send_chunk(struct attach *attach, struct channel *channel, size_t size, bool eof) {
-  size_t body = 2 + (channel->sent ? 1 + varint_size(channel->sent) : 0) + (eof ? 2 : 0) +
-                (size ? 1 + varint_size(size) + size : 0);
-  struct buf *out = link_begin_data(attach->call.stream_id, 1 + varint_size(body) + body);
-  buf_add_varint(out, AttachFrame_chunk_tag << 3 | PB_WT_STRING);
-  buf_add_varint(out, body);
-  buf_add_varint(out, Chunk_channel_tag << 3 | PB_WT_VARINT);
-  buf_add_varint(out, channel->index);
-  if (channel->sent) {
-    buf_add_varint(out, Chunk_offset_tag << 3 | PB_WT_VARINT);
-    buf_add_varint(out, channel->sent);
-  }
-  if (eof) {
-    buf_add_varint(out, Chunk_eof_tag << 3 | PB_WT_VARINT);
-    buf_add_varint(out, 1);
-  }
-  if (size) {
-    buf_add_varint(out, Chunk_data_tag << 3 | PB_WT_STRING);
-    buf_add_varint(out, size);
-    buf_reserve(out, size);
-    channel_copy(channel, channel->sent, out->data + out->size, size);
-    out->size += size;
-  }
+  uint8_t fields[64], head[FRAME_HEADER_SIZE + sizeof fields + 16], *at = fields;
+  at = put_varint(put_varint(at, Chunk_channel_tag << 3 | PB_WT_VARINT), channel->index);
+  if (channel->sent) at = put_varint(put_varint(at, Chunk_offset_tag << 3 | PB_WT_VARINT), channel->sent);
+  if (eof) at = put_varint(put_varint(at, Chunk_eof_tag << 3 | PB_WT_VARINT), 1);
+  if (size) at = put_varint(put_varint(at, Chunk_data_tag << 3 | PB_WT_STRING), size);
+  size_t fields_size = (size_t)(at - fields), body = fields_size + size;
+  at = put_varint(put_varint(head + FRAME_HEADER_SIZE, AttachFrame_chunk_tag << 3 | PB_WT_STRING), body);
+  frame_put_header(head, attach->call.stream_id, FRAME_DATA, 0, (size_t)(at - head) - FRAME_HEADER_SIZE + body);
+  memcpy(at, fields, fields_size);
+  struct iovec pieces[3] = {{head, (size_t)(at - head) + fields_size}};
+  int count = 1 + (size ? channel_pieces(channel, channel->sent, size, pieces + 1) : 0);
+  link_send_data(pieces, count);
   channel->sent += size;
   channel->eof_sent |= eof;
 }

@@ -1,0 +1,121 @@
+/*
+ * Fuzzes what a host can send: frames, requests, batches, and the state of calls and streams. Two
+ * objects are there to be attached to, waited for and fed. Operations and the connection are replaced
+ * by nothing, so no input touches the machine.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "limits.h"
+#include "link.h"
+#include "object.h"
+#include "ops.h"
+#include "stream.h"
+
+static bool failed;
+static uint64_t sent_bytes;
+
+/* --- In place of link.c -------------------------------------------------------------------- */
+
+void link_send(uint32_t stream_id, uint8_t type, uint8_t flags, const void *data, size_t size) {
+  (void)flags, (void)data;
+  if (stream_id % 2 == 0 || (type != FRAME_RESPONSE && type != FRAME_DATA) || size > FRAME_DATA_MAX) abort();
+  sent_bytes += size;
+}
+
+void link_send_data(struct iovec *pieces, int count) {
+  for (int i = 0; i < count; i++)
+    for (size_t at = 0; at < pieces[i].iov_len; at++) sent_bytes += ((uint8_t *)pieces[i].iov_base)[at] & 1;
+}
+
+bool link_has_room(void) { return !failed; }
+void link_wake(void) {}
+
+void link_fail(uint32_t stream_id, const char *why) {
+  if (!why || !*why) abort();
+  (void)stream_id;
+  calls_abort_all(why);
+  failed = true;
+}
+
+/* --- In place of the operations --------------------------------------------------------------- */
+
+enum op_state op_run(struct op_context *context, const Op *op, OpResult *result) {
+  if (!op->which_op) return op_fail(context, result, 38, "unknown operation");
+  if (op->which_op == Op_list_objects_tag) {
+    struct buf list = {0};
+    objects_encode(&list);
+    buf_free(&list);
+  }
+  if (op->which_op == Op_release_tag) {
+    struct object *object = object_find(msg_string(op->op.release.id));
+    if (object) object_release(object);
+  }
+  if (op->which_op == Op_spawn_tag) {
+    for (size_t i = 0; i < op->op.spawn.argv.count; i++) sent_bytes += strlen(op->op.spawn.argv.items[i]);
+    if (op->op.spawn.groups_count > GROUPS_MAX) abort();
+  }
+  return OP_DONE;
+}
+
+/* --- The objects ------------------------------------------------------------------------------ */
+
+static void release(struct object *object) { free(object); }
+static const struct object_type type = {.kind = ObjectInfo_Kind_KIND_PROCESS, .release = release};
+
+static void make_object(const char *id, bool input, bool ended) {
+  struct object *object = calloc(1, sizeof *object);
+  static const uint8_t bytes[100000] = {1, 2, 3};
+  object_init(object, &type, id);
+  for (uint8_t index = 1; index < 3; index++) {
+    struct channel *channel = channel_output(object, index, -1);
+    if (!channel_push(channel, bytes, index == 1 ? sizeof bytes : 10)) abort();
+    if (ended) channel_end_output(channel);
+  }
+  if (input) channel_input(object, -1, END_CLOSE);
+  if (ended) object_end(object, &(struct outcome){.code = 3});
+}
+
+static void check_channels(const char *id) {
+  struct object *object = object_find(id);
+  if (!object) return;
+  for (int index = 0; index < 3; index++) {
+    struct channel *channel = object->channels[index];
+    if (!channel) continue;
+    if (channel->acked > channel->end || channel->end - channel->acked > OUTPUT_RETAIN_MAX) abort();
+    if (index && (channel->sent < channel->acked || channel->sent > channel->end)) abort();
+  }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  static const uint8_t secret[SECRET_SIZE] = "0123456789abcdef";
+  static bool ready;
+  struct hello hello;
+  if (!ready) loop_init();
+  ready = true;
+  failed = false;
+  make_object("a", true, false);
+  make_object("b", false, true);
+  if (hello_at_tail(data, size, secret, &hello) && memcmp(hello.secret, secret, SECRET_SIZE)) abort();
+  hello_at_tail(data, size, NULL, &hello);
+  for (size_t at = 0; at < size && !failed;) {
+    struct frame frame;
+    const char *why = NULL;
+    enum frame_status status = frame_parse(data + at, size - at, &frame, &why);
+    if (status == FRAME_BAD && !why) abort();
+    if (status != FRAME_OK) break;
+    if (frame.data + frame.size > data + size) abort();
+    at += FRAME_HEADER_SIZE + frame.size;
+    if (hello_decode(&frame, &hello)) call_dispatch(&frame);
+    else calls_drop_all();
+    if (streams_pending()) streams_pump();
+    loop_turn(false);
+    check_channels("a");
+    check_channels("b");
+  }
+  calls_drop_all();
+  objects_release_all();
+  loop_turn(false);
+  return 0;
+}

@@ -1,0 +1,58 @@
+"""Writes the fuzzer's seed corpus: good conversations, one a file."""
+import os, sys
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from client import SECRET, frame, pb, ttrpc
+
+out = sys.argv[1]
+
+
+def request(stream, method, message, flags=0):
+    r = ttrpc.Request(service='arcbox.agent.v1.Agent', method=method, payload=message.SerializeToString(), timeout_nano=5,
+                      metadata=[ttrpc.KeyValue(key='k', value='v')])
+    return frame(stream, 1, flags, r.SerializeToString())
+
+
+def data(stream, flags=0, **kw):
+    return frame(stream, 3, flags, pb.AttachFrame(**kw).SerializeToString())
+
+
+def fill(message, depth=0):
+    """Every field of a message set to something."""
+    for f in message.DESCRIPTOR.fields:
+        if f.containing_oneof and message.WhichOneof(f.containing_oneof.name):
+            continue
+        many = f.label == f.LABEL_REPEATED
+        if f.type == f.TYPE_MESSAGE:
+            if depth < 3:
+                fill(getattr(message, f.name).add() if many else getattr(message, f.name), depth + 1)
+                if not many:
+                    getattr(message, f.name).SetInParent()
+        else:
+            value = {f.TYPE_STRING: 'a', f.TYPE_BYTES: b'\x01\xff', f.TYPE_BOOL: True, f.TYPE_ENUM: 1}.get(f.type, 7)
+            if many:
+                getattr(message, f.name).extend([value, value])
+            else:
+                setattr(message, f.name, value)
+    return message
+
+
+seeds = {}
+hello = request(1, 'Hello', pb.HelloRequest(protocol_version=1, nonce=bytes(range(16)), secret=SECRET))
+seeds['hello'] = hello
+seeds['wait'] = hello + request(3, 'Wait', pb.WaitRequest(id='a')) + request(5, 'Wait', pb.WaitRequest(id='b')) + request(7, 'Wait', pb.WaitRequest(id='c'))
+for f in pb.Op.DESCRIPTOR.fields:
+    op = pb.Op()
+    fill(getattr(op, f.name))
+    getattr(op, f.name).SetInParent()
+    seeds[f'op-{f.name}'] = request(3, 'Batch', pb.BatchRequest(ops=[op, op]))
+seeds['ops'] = request(3, 'Batch', pb.BatchRequest(ops=[pb.Op(list_objects=pb.ListObjects())] * 256))
+for name, output in (('a', 0), ('a', 100), ('b', 100000), ('b', 200000)):
+    seeds[f'attach-{name}-{output}'] = b''.join([
+        hello,
+        request(3, 'Attach', pb.AttachFrame(open=pb.AttachOpen(id=name, output=pb.Credit(channel=1, acked=output, limit=120000), error=pb.Credit(channel=2, limit=99))), 2),
+        data(3, chunk=pb.Chunk(channel=0, offset=0, data=b'x' * 100)), data(3, chunk=pb.Chunk(channel=0, offset=100, data=b'y', eof=True)),
+        data(3, credit=pb.Credit(channel=1, acked=100000, limit=300000)), data(3, credit=pb.Credit(channel=2, acked=10, limit=20)),
+        request(5, 'Attach', pb.AttachFrame(open=pb.AttachOpen(id=name)), 2), frame(5, 3, 5, b''), request(7, 'Batch', pb.BatchRequest(ops=[pb.Op(release=pb.Release(id=name))]))])
+for name, content in seeds.items():
+    with open(os.path.join(out, name), 'wb') as f:
+        f.write(content)
