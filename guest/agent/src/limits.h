@@ -26,7 +26,6 @@
 #define OBJECTS_MAX 4096u
 #define OBJECT_ID_MAX 64u
 #define OBJECT_ID_SIZE (OBJECT_ID_MAX + 1u + 20u + 1u) /* an accepted connection's, with its end */
-#define WAITERS_MAX PENDING_CALLS_MAX
 #define OUTPUT_RETAIN_MIN (4u << 10)
 #define OUTPUT_RETAIN_MAX (1u << 20)  /* one channel; a power of two */
 #define OUTPUT_RETAIN_SHARED (64u << 10) /* one channel, once all of them hold RETAIN_TOTAL_MAX */
@@ -38,16 +37,14 @@
 
 /* --- Operations ----------------------------------------------------------------------------- */
 #define PATH_SIZE_MAX 4096u /* with its end, as PATH_MAX */
-#define NAME_SIZE_MAX 256u
 #define MOUNT_DATA_MAX (64u << 10)
 #define ARGV_ENV_MAX (1u << 20)
 #define READ_MAX (1u << 20)
 #define WRITE_MAX (1u << 20)
 #define LIST_MAX 65536u
 #define XATTR_VALUE_MAX (64u << 10)
-#define REMOVE_DEPTH_MAX 1024u
+#define REMOVE_DEPTH_MAX 128u /* directories open at a time */
 #define GROUPS_MAX 1024u /* as in agent.options */
-#define RLIMITS_MAX 32u  /* as in agent.options */
 #define SECCOMP_FILTER_MAX (4096u * 8u) /* BPF_MAXINSNS struct sock_filter */
 #define NETLINK_REPLY_MAX (1u << 20)
 #define NETLINK_TIMEOUT_MS 5000

@@ -262,9 +262,10 @@ static void accept_all(struct channel *channel) {
     socklen_t size = sizeof peer;
     int fd = accept4(channel->fd, &peer.any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) announce(listener, fd, &peer);
-    else if (errno != EINTR && errno != ECONNABORTED) {
-      if (errno != EAGAIN) warn("accept for %s: %s", channel->object->id, strerror(errno));
-      channel->ready = false;
+    else if (errno == EAGAIN) channel->ready = false;
+    else if (errno != EINTR && errno != ECONNABORTED) { /* no descriptors: again when an object is released */
+      warn("accept for %s: %s", channel->object->id, strerror(errno));
+      return;
     }
   }
 }

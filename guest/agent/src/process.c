@@ -395,7 +395,9 @@ static int kill_cgroup(const char *cgroup) {
 enum op_state op_signal(struct op_context *context, const Signal *op, OpResult *result) {
   struct process *process = find(op->id);
   if (!process) return op_fail(context, result, ENOENT, "no process %s", msg_string(op->id));
-  int error = op->group ? signal_group(process, op->signal) : signal_process(process, op->signal);
+  int error = op->group ? signal_group(process, op->signal) : ESRCH;
+  /* An adopted process need not lead a group. */
+  if (error == ESRCH) error = signal_process(process, op->signal);
   if (op->group && op->signal == SIGKILL && msg_is_set(op->cgroup)) {
     int other = kill_cgroup(op->cgroup);
     if (error == ESRCH) error = 0; /* the group is gone; the rest was in the cgroup */

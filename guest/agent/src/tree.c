@@ -1,12 +1,14 @@
 /*
  * Removes a tree, in a job. It walks with descriptors, so a rename under way cannot lead it outside,
  * follows no symbolic link, and stops at mount points: a directory on another file system, or the
- * root of a bind mount, fails with EBUSY when it is to be removed.
+ * root of a bind mount, fails with EBUSY when it is to be removed. What is nested deeper than
+ * REMOVE_DEPTH_MAX is moved up to the top first, so a hostile tree costs neither stack nor descriptors.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -23,9 +25,15 @@ static int mount_id(int fd, uint64_t *id) {
   return 0;
 }
 
-static int remove_at(int parent, const char *name, uint64_t mount, unsigned depth);
+struct walk {
+  uint64_t mount;
+  int top; /* the directory that is removed, once it is open */
+  unsigned moved;
+};
 
-static int empty_directory(int fd, uint64_t mount, unsigned depth) {
+static int remove_at(struct walk *walk, int parent, const char *name, unsigned depth);
+
+static int empty_directory(struct walk *walk, int fd, unsigned depth) {
   DIR *directory = fdopendir(fd);
   int error = 0;
   if (!directory) {
@@ -33,44 +41,59 @@ static int empty_directory(int fd, uint64_t mount, unsigned depth) {
     close(fd);
     return error;
   }
-  for (;;) {
-    errno = 0;
-    struct dirent *entry = readdir(directory);
-    if (!entry) {
-      error = errno;
-      break;
+  unsigned moved;
+  do { /* again when something was moved here meanwhile */
+    moved = walk->moved;
+    rewinddir(directory);
+    for (;;) {
+      errno = 0;
+      struct dirent *entry = readdir(directory);
+      if (!entry) {
+        error = errno;
+        break;
+      }
+      if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+      error = remove_at(walk, dirfd(directory), entry->d_name, depth + 1);
+      if (error) break;
     }
-    if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
-    error = remove_at(dirfd(directory), entry->d_name, mount, depth + 1);
-    if (error) break;
-  }
+  } while (!error && !depth && walk->moved != moved);
   closedir(directory);
   return error;
 }
 
-static int remove_at(int parent, const char *name, uint64_t mount, unsigned depth) {
+static int move_up(struct walk *walk, int parent, const char *name) {
+  char temporary[64];
+  for (;;) {
+    snprintf(temporary, sizeof temporary, ".removing-%u", walk->moved++);
+    if (!renameat2(parent, name, walk->top, temporary, RENAME_NOREPLACE)) return 0;
+    if (errno != EEXIST) return errno;
+  }
+}
+
+static int remove_at(struct walk *walk, int parent, const char *name, unsigned depth) {
   if (!unlinkat(parent, name, 0) || errno == ENOENT) return 0;
   if (errno != EISDIR && errno != EPERM) return errno;
-  if (depth > REMOVE_DEPTH_MAX) return ELOOP;
   if (!unlinkat(parent, name, AT_REMOVEDIR)) return 0;
   if (errno != ENOTEMPTY && errno != EEXIST) return errno == ENOTDIR ? EPERM : errno;
+  if (depth > REMOVE_DEPTH_MAX) return move_up(walk, parent, name);
   int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0) return errno;
   uint64_t id;
   int error = mount_id(fd, &id);
-  if (!error && id != mount) error = EBUSY;
+  if (!error && id != walk->mount) error = EBUSY;
   if (error) {
     close(fd);
     return error;
   }
-  error = empty_directory(fd, mount, depth);
+  if (!depth) walk->top = fd; /* open until empty_directory() returns */
+  error = empty_directory(walk, fd, depth);
   if (error) return error;
   return unlinkat(parent, name, AT_REMOVEDIR) && errno != ENOENT ? errno : 0;
 }
 
 int remove_any(const char *path) {
   char copy[PATH_SIZE_MAX];
-  uint64_t mount = 0;
+  struct walk walk = {.top = -1};
   strcpy(copy, path);
   size_t size = strlen(copy);
   while (size > 1 && copy[size - 1] == '/') copy[--size] = 0;
@@ -80,8 +103,8 @@ int remove_any(const char *path) {
   if (end) *end = 0;
   int fd = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return errno;
-  int error = mount_id(fd, &mount);
-  if (!error) error = *name && strcmp(name, ".") && strcmp(name, "..") ? remove_at(fd, name, mount, 0) : EINVAL;
+  int error = mount_id(fd, &walk.mount);
+  if (!error) error = *name && strcmp(name, ".") && strcmp(name, "..") ? remove_at(&walk, fd, name, 0) : EINVAL;
   close(fd);
   return error;
 }

@@ -46,6 +46,7 @@ for f in pb.Op.DESCRIPTOR.fields:
     getattr(op, f.name).SetInParent()
     seeds[f'op-{f.name}'] = request(3, 'Batch', pb.BatchRequest(ops=[op, op]))
 seeds['ops'] = request(3, 'Batch', pb.BatchRequest(ops=[pb.Op(list_objects=pb.ListObjects())] * 256))
+seeds['wrong-wire-type'] = hello + frame(3, 1, 0, b'\x0a\x15arcbox.agent.v1.Agent\x12\x05Batch\x18\x05')
 for name, output in (('a', 0), ('a', 100), ('b', 100000), ('b', 200000)):
     seeds[f'attach-{name}-{output}'] = b''.join([
         hello,

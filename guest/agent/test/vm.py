@@ -35,7 +35,7 @@ def boot(kernel_args='', memory=256):
                           '-device', 'virtio-serial-device', '-chardev', f'socket,id=a,path={sock},server=on,wait=off',
                           '-device', 'virtserialport,chardev=a,name=org.arcbox.agent',
                           '-drive', f'if=none,id=d,file={disk},format=raw', '-device', 'virtio-blk-device,drive=d,serial=disk-one',
-                          '-device', 'virtio-scsi-device,id=scsi'])
+                          '-device', 'virtio-scsi-device,id=scsi', '-qmp', f'unix:{dir}/qmp,server=on,wait=off'])
     while True:
         try:
             s = socket.socket(socket.AF_UNIX)

@@ -18,6 +18,37 @@ c.batch(pb.Op(mount=pb.Mount(source=r[0].device.path, target='/disk', type='ext4
 print(f'mount ext4 and fsync {(time.time() - t) * 1000:.1f} ms')
 c.batch(pb.Op(unmount=pb.Unmount(target='/disk')))
 print(sh('grep -c . /proc/mounts'))
+# a disk that comes while we wait
+import json
+qmp = socket.socket(socket.AF_UNIX); qmp.connect(dir + '/qmp'); qf = qmp.makefile('rw')
+
+
+def monitor(command, **arguments):
+    qf.write(json.dumps({'execute': command, 'arguments': arguments})); qf.flush()
+    while True:
+        answer = json.loads(qf.readline())
+        if 'return' in answer or 'error' in answer:
+            assert 'return' in answer, answer
+            return answer['return']
+
+
+qf.readline()
+monitor('qmp_capabilities')
+with open(dir + '/hot', 'wb') as f:
+    f.truncate(8 << 20)
+subprocess.check_call(['mkfs.ext4', '-q', '-F', dir + '/hot'])
+for lun in (0, 3):
+    w = c.begin('Batch', pb.BatchRequest(ops=[pb.Op(wait_device=pb.WaitDevice(scsi_lun=lun)), pb.Op(mount=pb.Mount(source='/dev/disk', target='/x'))]))
+    c.op(stat=pb.Stat(path='/'))  # others go on
+    t = time.time()
+    monitor('blockdev-add', **{'driver': 'file', 'node-name': f'n{lun}', 'filename': dir + '/hot', 'read-only': True})
+    monitor('device_add', driver='scsi-hd', bus='scsi.0', lun=lun, drive=f'n{lun}', id=f'hot{lun}')
+    r = c.finish(w, pb.BatchResponse).results
+    print('hot disk', r[0].device.path, f'{(time.time() - t) * 1000:.1f} ms', r[1].error)
+    c.batch(pb.Op(mount=pb.Mount(source=r[0].device.path, target='/hot', type='ext4', flags=1, mkdir_target=True)), pb.Op(unmount=pb.Unmount(target='/hot')))
+    monitor('device_del', id=f'hot{lun}')
+r = c.batch_raw(pb.Op(wait_device=pb.WaitDevice(scsi_lun=9, timeout_ms=30)))
+print(r[0].error)
 # pivot_root works from here
 print(sh('mkdir -p /tmp/p && unshare -m sh -c "mount -t tmpfs t /tmp/p && mkdir /tmp/p/old && cd /tmp/p && pivot_root . old && echo pivoted"'))
 t = time.time()

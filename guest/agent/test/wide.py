@@ -64,6 +64,15 @@ c.batch(pb.Op(mount=pb.Mount(source='t', target=D + '/m/t', type='tmpfs', data='
 fails(errno.EBUSY, pb.Op(remove=pb.Remove(path=D + '/m', recursive=True)))
 assert os.path.exists(D + '/m/t/keep')
 c.batch(pb.Op(unmount=pb.Unmount(target=D + '/m/t')), pb.Op(remove=pb.Remove(path=D + '/m', recursive=True)))
+deep = os.open(D, os.O_RDONLY)
+os.mkdir(D + '/deep')
+at = os.open(D + '/deep', os.O_RDONLY)
+for i in range(3000):
+    os.mkdir('d', dir_fd=at)
+    n = os.open('d', os.O_RDONLY, dir_fd=at); os.close(at); at = n
+os.close(at); os.close(deep)
+c.op(remove=pb.Remove(path=D + '/deep', recursive=True))
+assert not os.path.exists(D + '/deep')
 # --- many results
 for i in range(300):
     open(f'{D}/many{i}', 'w').close()
@@ -128,6 +137,13 @@ k.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); k.cl
 w = c.wait('l/1')
 assert w.code == errno.ECONNRESET and w.error, w
 c.batch(release('l/1'), release('l'))
+# vsock
+r = c.batch_raw(pb.Op(listen=pb.Listen(id='v', vsock=pb.VsockAddress())))[0]
+print('   vsock', r.errno, r.error, r.listen.port)
+if not r.errno:
+    r2 = c.batch_raw(pb.Op(connect=pb.Connect(id='vc', vsock=pb.VsockAddress(cid=1, port=r.listen.port), timeout_ms=500)))[0]
+    print('   vsock', r2.errno, r2.error)
+    c.batch(release('v'), release('vc', missing_ok=True), release('v/1', missing_ok=True))
 # --- netlink: RTM_GETLINK dump, in our namespace and in another
 ns = subprocess.Popen(['unshare', '-n', 'sleep', '100'])
 time.sleep(0.1)
@@ -426,6 +442,7 @@ hostile(struct.pack('>IIBB', 5 << 20, 3, 1, 0), 'length')
 hostile(struct.pack('>IIBB', 5, 3, 9, 0) + b'12345', 'type')
 hostile(struct.pack('>IIBB', 5, 4, 1, 0) + b'12345', 'even id')
 hostile(frame(3, 1, 0, b'\xff' * 20), 'garbage request')
+hostile(frame(3, 1, 0, b'\x0a\x15arcbox.agent.v1.Agent\x12\x05Batch\x18\x05'), 'wire type')
 hostile(c.request_bytes('Batch', pb.BatchRequest(ops=[pb.Op()] * 257))[1], '257 ops')
 hostile(c.request_bytes('Attach', pb.AttachFrame(credit=pb.Credit()), flags=2)[1], 'attach without open')
 hostile(c.request_bytes('Attach', pb.AttachFrame(open=pb.AttachOpen()), flags=0)[1], 'attach without flag')
