@@ -89,6 +89,14 @@ static void say_up(int fd) {
 
 // --- What is released at the end --------------------------------------------------------------
 
+// A cgroup can be busy for a moment after its last process was reaped.
+static void remove_cgroup(const char *path) {
+  for (int wait_ms = 1; rmdir(path) < 0 && errno == EBUSY && wait_ms <= CGROUP_WAIT_MS_MAX; wait_ms *= 2) {
+    struct timespec pause = {.tv_sec = wait_ms / 1000, .tv_nsec = wait_ms % 1000 * 1000000};
+    nanosleep(&pause, NULL);
+  }
+}
+
 static void release_all(void) {
   if (dir_fd >= 0) {
     unlinkat(dir_fd, LEASE_NAME, 0);
@@ -96,7 +104,7 @@ static void release_all(void) {
     for (int i = 0; i < options.logs_len; i++) unlinkat(dir_fd, options.logs[i].name, 0);
   }
   rmdir(options.dir);
-  for (int i = 0; i < options.cgroups_len; i++) rmdir(options.cgroups[i]);
+  for (int i = 0; i < options.cgroups_len; i++) remove_cgroup(options.cgroups[i]);
 }
 
 _Noreturn static void fail(const char *step, int error) {

@@ -18,7 +18,7 @@ enum {
   NAME_BYTES_MAX = 32,           // of a file in the run directory
   REQUEST_BYTES_MAX = 64,        // of a line from an owner
   OPEN_FILES_MAX = 1024,         // of the VMM
-  NOTIFICATIONS_PER_WAKE_MAX = 64,
+  CGROUP_WAIT_MS_MAX = 512,      // the longest of the pauses, which double
 };
 
 // A Unix socket in the run directory that the VMM gets as a listening descriptor.
