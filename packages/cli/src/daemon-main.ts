@@ -1,4 +1,4 @@
 /** The daemon's entry: the cache first, then everything that it is to hold. */
-import './compile-cache.ts';
+import './prelude.ts';
 
 await import('./daemon-process.ts');

@@ -1,5 +1,5 @@
 /** The command line: what there is, and what to load for it. A command's code is imported when it is called. */
-import './compile-cache.ts';
+import './prelude.ts';
 
 const [{ Command, Option }, { createContext }, { complain }] = await Promise.all([
   import('commander'),

@@ -68,6 +68,8 @@ export interface ConfigSources {
   readonly environment: NodeJS.ProcessEnv;
   /** Path of `config.toml`; it need not exist. */
   readonly file: string;
+  /** CPUs of the default machine when nobody says; default: the host's, up to a few. */
+  readonly machineCpusDefault?: number;
 }
 
 /** Throws `EngineError` `ERR_ARCBOX_CONFIG`, naming the key and where it was set. */
@@ -103,7 +105,10 @@ export async function loadConfig(sources: ConfigSources): Promise<Config> {
   const hostMib = Math.floor(totalmem() / 1024 ** 2);
   return {
     machine: {
-      cpus: value('machine.cpus', Math.min(availableParallelism(), CPUS_DEFAULT_MAX)),
+      cpus: value(
+        'machine.cpus',
+        sources.machineCpusDefault ?? Math.min(availableParallelism(), CPUS_DEFAULT_MAX),
+      ),
       memoryMib: value(
         'machine.memory',
         Math.max(MEMORY_MIB_MIN, Math.min(Math.floor(hostMib / 4), MEMORY_MIB_DEFAULT_MAX)),
