@@ -65,7 +65,7 @@ static const struct object_type type = {.kind = ObjectInfo_Kind_KIND_PROCESS, .r
 
 static void make_object(const char *id, bool input, bool ended) {
   struct object *object = calloc(1, sizeof *object);
-  static const uint8_t bytes[100000] = {1, 2, 3};
+  static const uint8_t bytes[5000] = {1, 2, 3};
   object_init(object, &type, id);
   for (uint8_t index = 1; index < 3; index++) {
     struct channel *channel = channel_output(object, index, -1);

@@ -47,12 +47,12 @@ for f in pb.Op.DESCRIPTOR.fields:
     seeds[f'op-{f.name}'] = request(3, 'Batch', pb.BatchRequest(ops=[op, op]))
 seeds['ops'] = request(3, 'Batch', pb.BatchRequest(ops=[pb.Op(list_objects=pb.ListObjects())] * 256))
 seeds['wrong-wire-type'] = hello + frame(3, 1, 0, b'\x0a\x15arcbox.agent.v1.Agent\x12\x05Batch\x18\x05')
-for name, output in (('a', 0), ('a', 100), ('b', 100000), ('b', 200000)):
+for name, output in (('a', 0), ('a', 100), ('b', 5000), ('b', 6000)):
     seeds[f'attach-{name}-{output}'] = b''.join([
         hello,
         request(3, 'Attach', pb.AttachFrame(open=pb.AttachOpen(id=name, output=pb.Credit(channel=1, acked=output, limit=120000), error=pb.Credit(channel=2, limit=99))), 2),
         data(3, chunk=pb.Chunk(channel=0, offset=0, data=b'x' * 100)), data(3, chunk=pb.Chunk(channel=0, offset=100, data=b'y', eof=True)),
-        data(3, credit=pb.Credit(channel=1, acked=100000, limit=300000)), data(3, credit=pb.Credit(channel=2, acked=10, limit=20)),
+        data(3, credit=pb.Credit(channel=1, acked=5000, limit=300000)), data(3, credit=pb.Credit(channel=2, acked=10, limit=20)),
         request(5, 'Attach', pb.AttachFrame(open=pb.AttachOpen(id=name)), 2), frame(5, 3, 5, b''), request(7, 'Batch', pb.BatchRequest(ops=[pb.Op(release=pb.Release(id=name))]))])
 for name, content in seeds.items():
     with open(os.path.join(out, name), 'wb') as f:
