@@ -8,8 +8,7 @@ import { buffer } from 'node:stream/consumers';
 import { DaemonControl } from '@arcbox/api/client';
 import { HostLayout } from '@arcbox/engine';
 
-const NODE_FLAGS = ['--disable-warning=ExperimentalWarning'];
-const MAIN = path.join(import.meta.dirname, '..', '..', 'packages', 'cli', 'src', 'main.ts');
+const LAUNCHER = path.join(import.meta.dirname, '..', '..', 'arcbox');
 const COMMAND_LIMIT_MS = 120_000;
 
 export class ArcBox implements AsyncDisposable {
@@ -28,7 +27,7 @@ export class ArcBox implements AsyncDisposable {
 
   /** Starts a command; the caller waits for it. */
   start(args: readonly string[], options: SpawnOptions = {}): ChildProcess {
-    return spawn(process.execPath, [...NODE_FLAGS, MAIN, ...args], {
+    return spawn(LAUNCHER, args, {
       stdio: ['ignore', 'pipe', 'inherit'],
       timeout: COMMAND_LIMIT_MS,
       ...options,
@@ -52,7 +51,7 @@ export class ArcBox implements AsyncDisposable {
     const layout = new HostLayout(this.home);
     return new DaemonControl({
       paths: { socket: layout.socket, daemonLog: layout.daemonLog },
-      command: [process.execPath, ...NODE_FLAGS, MAIN, 'daemon', 'start'],
+      command: [LAUNCHER, 'daemon', 'start'],
     });
   }
 

@@ -14,6 +14,7 @@ import { ImageService } from './gen/arcbox/v1/image_pb.ts';
 import { MachineService } from './gen/arcbox/v1/machine_pb.ts';
 import { SystemService } from './gen/arcbox/v1/system_pb.ts';
 import { FAREWELL_TIMEOUT_MS } from './limits.ts';
+import { registration } from './rpc/registration.ts';
 import { ApiServer } from './server.ts';
 import { containerService } from './services/container-service.ts';
 import { imageService } from './services/image-service.ts';
@@ -83,12 +84,12 @@ export class Daemon implements AsyncDisposable {
       'data directory': probeHome(layout.home),
     });
     this.#server = new ApiServer({
-      routes: (router) => {
-        router.service(SystemService, systemService({ runtime, doctor, shutdown: () => void this.stop() }));
-        router.service(ContainerService, containerService(runtime));
-        router.service(MachineService, machineService(runtime));
-        router.service(ImageService, imageService(runtime));
-      },
+      services: [
+        registration(SystemService, systemService({ runtime, doctor, shutdown: () => void this.stop() })),
+        registration(ContainerService, containerService(runtime)),
+        registration(MachineService, machineService(runtime)),
+        registration(ImageService, imageService(runtime)),
+      ],
       onUpgrade: (request, socket, head) => serveAttach(runtime, request, socket, head),
       onError: (error) => logger.error('server.failed', { reason: String(error) }),
     });

@@ -1,21 +1,33 @@
-/** From what the engine throws to what a service answers: a Connect code for machines in between, our code and an exit code. */
-import { Code, ConnectError } from '@connectrpc/connect';
-import { ErrorDetailSchema } from './gen/arcbox/v1/error_pb.ts';
+/** From what the engine throws to what may be told of it: a Connect code for those in between, our code, an exit code. */
 
-const CODES: Readonly<Record<string, Code>> = {
-  ERR_ARCBOX_INVALID_ARGUMENT: Code.InvalidArgument,
-  ERR_ARCBOX_REFERENCE_INVALID: Code.InvalidArgument,
-  ERR_ARCBOX_IMAGE_NOT_FOUND: Code.NotFound,
-  ERR_ARCBOX_CONTAINER_NOT_FOUND: Code.NotFound,
-  ERR_ARCBOX_MACHINE_NOT_FOUND: Code.NotFound,
-  ERR_ARCBOX_CONTAINER_NAME_IN_USE: Code.AlreadyExists,
-  ERR_ARCBOX_CONTAINER_STATE: Code.FailedPrecondition,
-  ERR_ARCBOX_COMMAND_NOT_FOUND: Code.FailedPrecondition,
-  ERR_ARCBOX_COMMAND_NOT_EXECUTABLE: Code.FailedPrecondition,
-  ERR_ARCBOX_LIMIT: Code.ResourceExhausted,
-  ERR_ARCBOX_LOG_TRUNCATED: Code.OutOfRange,
-  ERR_ARCBOX_MACHINE_LOST: Code.Unavailable,
-  ERR_ARCBOX_SHUTTING_DOWN: Code.Unavailable,
+/** Codes of the Connect protocol, with their HTTP status. */
+export const HTTP_STATUS = {
+  invalid_argument: 400,
+  failed_precondition: 400,
+  out_of_range: 400,
+  not_found: 404,
+  already_exists: 409,
+  resource_exhausted: 429,
+  internal: 500,
+  unavailable: 503,
+} as const;
+
+export type RpcCode = keyof typeof HTTP_STATUS;
+
+const CODES: Readonly<Record<string, RpcCode>> = {
+  ERR_ARCBOX_INVALID_ARGUMENT: 'invalid_argument',
+  ERR_ARCBOX_REFERENCE_INVALID: 'invalid_argument',
+  ERR_ARCBOX_IMAGE_NOT_FOUND: 'not_found',
+  ERR_ARCBOX_CONTAINER_NOT_FOUND: 'not_found',
+  ERR_ARCBOX_MACHINE_NOT_FOUND: 'not_found',
+  ERR_ARCBOX_CONTAINER_NAME_IN_USE: 'already_exists',
+  ERR_ARCBOX_CONTAINER_STATE: 'failed_precondition',
+  ERR_ARCBOX_COMMAND_NOT_FOUND: 'failed_precondition',
+  ERR_ARCBOX_COMMAND_NOT_EXECUTABLE: 'failed_precondition',
+  ERR_ARCBOX_LIMIT: 'resource_exhausted',
+  ERR_ARCBOX_LOG_TRUNCATED: 'out_of_range',
+  ERR_ARCBOX_MACHINE_LOST: 'unavailable',
+  ERR_ARCBOX_SHUTTING_DOWN: 'unavailable',
 };
 
 const EXIT_CODES: Readonly<Record<string, number>> = {
@@ -24,7 +36,9 @@ const EXIT_CODES: Readonly<Record<string, number>> = {
 };
 
 export interface PublicError {
+  /** `ERR_ARCBOX_…`. */
   readonly code: string;
+  readonly rpcCode: RpcCode;
   readonly message: string;
   readonly exitCode: number;
 }
@@ -32,22 +46,10 @@ export interface PublicError {
 /** What may be told of any thrown value. */
 export function publicError(error: unknown): PublicError {
   const code = error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : '';
-  const known = code.startsWith('ERR_ARCBOX_');
   return {
-    code: known ? code : 'ERR_ARCBOX_INTERNAL',
+    code: code.startsWith('ERR_ARCBOX_') ? code : 'ERR_ARCBOX_INTERNAL',
+    rpcCode: CODES[code] ?? 'internal',
     message: error instanceof Error ? error.message : String(error),
     exitCode: EXIT_CODES[code] ?? 125,
   };
-}
-
-export function toConnectError(error: unknown): ConnectError {
-  if (error instanceof ConnectError) return error;
-  const { code, message, exitCode } = publicError(error);
-  return new ConnectError(
-    message,
-    CODES[code] ?? Code.Internal,
-    undefined,
-    [{ desc: ErrorDetailSchema, value: { code, exitCode } }],
-    error,
-  );
 }

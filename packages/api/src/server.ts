@@ -6,51 +6,47 @@
  */
 import { rm } from 'node:fs/promises';
 import { createServer as createHttpServer, type Server as HttpServer, type IncomingMessage } from 'node:http';
-import { createServer as createHttp2Server, type Http2Server } from 'node:http2';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import type { ConnectRouter } from '@connectrpc/connect';
-import { connectNodeAdapter } from '@connectrpc/connect-node';
-import { toConnectError } from './error-mapping.ts';
-import { CONNECTIONS_MAX, MESSAGE_BYTES_MAX, PREFACE_TIMEOUT_MS } from './limits.ts';
+import { CONNECTIONS_MAX, PREFACE_TIMEOUT_MS } from './limits.ts';
+import type { FullServer } from './rpc/full.ts';
+import { type Registration, type UnaryMethod, unaryMethods } from './rpc/registration.ts';
+import { isUnaryJson, serveUnaryJson } from './rpc/unary-json.ts';
 
 const HTTP2_PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 
 export interface ServerOptions {
-  readonly routes: (router: ConnectRouter) => void;
+  readonly services: readonly Registration[];
   /** Takes over an HTTP/1.1 connection that asked for an upgrade. */
   readonly onUpgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => Promise<void>;
   readonly onError: (error: unknown) => void;
 }
 
 export class ApiServer implements AsyncDisposable {
+  readonly #options: ServerOptions;
+  readonly #methods: ReadonlyMap<string, UnaryMethod>;
   readonly #server: Server;
   readonly #http1: HttpServer;
-  readonly #http2: Http2Server;
   readonly #sockets = new Set<Socket>();
   readonly #upgrades = new Set<Promise<void>>();
+  #full: Promise<FullServer> | undefined;
   #path: string | undefined;
 
   constructor(options: ServerOptions) {
-    const handler = connectNodeAdapter({
-      routes: options.routes,
-      readMaxBytes: MESSAGE_BYTES_MAX,
-      interceptors: [
-        (next) => async (request) => {
-          try {
-            const response = await next(request);
-            return response.stream ? { ...response, message: mapErrors(response.message) } : response;
-          } catch (error) {
-            throw toConnectError(error);
-          }
-        },
-      ],
-    });
+    this.#options = options;
+    this.#methods = unaryMethods(options.services);
     this.#http1 = createHttpServer(
       { keepAliveTimeout: 0, requestTimeout: 0, headersTimeout: PREFACE_TIMEOUT_MS },
-      handler,
+      (request, response) => {
+        const served = isUnaryJson(request, this.#methods)
+          ? serveUnaryJson(request, response, this.#methods)
+          : this.#fullServer().then(({ http1 }) => http1(request, response));
+        served.catch((error: unknown) => {
+          options.onError(error);
+          response.destroy();
+        });
+      },
     );
-    this.#http2 = createHttp2Server(handler);
     this.#http1.on('upgrade', (request, socket, head) => {
       const upgrade = options
         .onUpgrade(request, socket, head)
@@ -59,9 +55,6 @@ export class ApiServer implements AsyncDisposable {
       this.#upgrades.add(upgrade);
     });
     this.#http1.on('clientError', (_error, socket) => socket.destroy());
-    this.#http2.on('sessionError', () => {
-      // The session is destroyed with its socket; a client's broken connection is its own affair.
-    });
     this.#server = createServer({ allowHalfOpen: true, highWaterMark: 64 * 1024 }, (socket) =>
       this.#welcome(socket),
     );
@@ -109,6 +102,13 @@ export class ApiServer implements AsyncDisposable {
     await this.close();
   }
 
+  #fullServer(): Promise<FullServer> {
+    this.#full ??= import('./rpc/full.ts').then(({ createFullServer }) =>
+      createFullServer(this.#options.services),
+    );
+    return this.#full;
+  }
+
   #welcome(socket: Socket): void {
     this.#sockets.add(socket);
     socket.once('close', () => this.#sockets.delete(socket));
@@ -127,22 +127,23 @@ export class ApiServer implements AsyncDisposable {
       socket.setTimeout(0);
       socket.removeAllListeners('timeout');
       socket.unshift(seen);
-      (isHttp2 ? this.#http2 : this.#http1).emit('connection', socket);
-      if (!isHttp2) socket.resume();
+      if (!isHttp2) {
+        this.#http1.emit('connection', socket);
+        socket.resume();
+        return;
+      }
+      this.#fullServer().then(
+        ({ http2 }) => http2.emit('connection', socket),
+        (error: unknown) => {
+          this.#options.onError(error);
+          socket.destroy();
+        },
+      );
     };
     const onEnd = (): void => {
       socket.destroy();
     };
     socket.on('readable', onReadable);
     socket.once('end', onEnd);
-  }
-}
-
-/** A stream's errors come when it is read. */
-async function* mapErrors<T>(messages: AsyncIterable<T>): AsyncIterable<T> {
-  try {
-    yield* messages;
-  } catch (error) {
-    throw toConnectError(error);
   }
 }

@@ -11,7 +11,7 @@ export interface Context {
 const DAEMON_MAIN = fileURLToPath(new URL('./daemon-main.ts', import.meta.url));
 
 /** What Node is told when it runs the daemon: the young generation stays small, since the daemon's bytes are not on the heap. */
-const DAEMON_NODE_OPTIONS = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=4'];
+const DAEMON_NODE_OPTIONS = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=1'];
 
 export function createContext(environment: NodeJS.ProcessEnv): Context {
   const layout = HostLayout.fromEnvironment(environment);

@@ -7,7 +7,12 @@ import { join } from 'node:path';
  * Node.js keeps what it compiled, types already stripped, in a folder that is ours alone: not in the shared /tmp. The
  * launcher says the same in the environment, which works for this file, too.
  */
-enableCompileCache(join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'arcbox', 'node'));
+process.env.NODE_COMPILE_CACHE ||= join(
+  process.env.XDG_CACHE_HOME || join(homedir(), '.cache'),
+  'arcbox',
+  'node',
+);
+enableCompileCache(process.env.NODE_COMPILE_CACHE);
 
 /**
  * The first `import` of `node:http` reads every property of it, and three of them are getters that load a whole HTTP
