@@ -308,7 +308,7 @@ function setUpOps(diskDevice: string): OpInput[] {
         target: DISK_MOUNT,
         type: 'ext4',
         flags: MS_NOATIME,
-        data: 'discard',
+        data: 'discard,noinit_itable',
         mkdirTarget: true,
       },
     },
