@@ -212,7 +212,7 @@ const char *channel_receive(struct channel *channel, uint64_t offset, const uint
   if (offset + size < offset || offset + size > channel_input_limit(channel)) return "input past its limit";
   if (channel->eof && offset + size > channel->end) return "input after its end";
   size_t known = MIN(size, channel->end - offset); /* came before */
-  data += known;
+  if (known) data += known; /* nothing may be nowhere */
   size -= known;
   if (channel->broken) {
     channel->end += size;
