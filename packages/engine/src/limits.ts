@@ -16,7 +16,16 @@ export const LOG_SEGMENT_BYTES = 64 * 1024 * 1024;
 /** Closed and open segments kept of one container's log. */
 export const LOG_SEGMENTS = 2;
 /** The largest piece of a log that is written, or read back, at once. */
-export const LOG_BLOCK_BYTES = 1024 * 1024;
+export const LOG_BLOCK_BYTES = 512 * 1024;
+/** Large blocks that are kept for use again, by all logs together, and for how long. */
+export const LOG_POOL_BLOCKS = 8;
+export const LOG_POOL_IDLE_MS = 5000;
+/** A container that filled this much of a block is at full speed: what follows is gathered into large blocks, */
+export const LOG_BULK_BYTES = 32 * 1024;
+/** up to this much, */
+export const LOG_GATHER_BYTES = 256 * 1024;
+/** for at most so many turns of the event loop, as long as each brings something. */
+export const LOG_GATHER_TURNS = 6;
 /** The smallest block that is allocated for records to be written. */
 export const LOG_BLOCK_BYTES_MIN = 4 * 1024;
 /** Written records that are kept in memory for readers that have not taken them yet, of one container. */

@@ -6,7 +6,6 @@
  * `follow=1` until the run has ended. The answer's header `arcbox-cursor` is where the stream begins, `arcbox-run` the
  * run, `arcbox-input` the offset of the first byte of input that is taken.
  */
-import { once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type ContainerAttachment, EngineError, type LogBatch, type Runtime } from '@arcbox/engine';
@@ -116,7 +115,8 @@ async function sendOutput(
   socket.once('close', gone);
   try {
     for (let batch = await read(); batch !== undefined && !socket.destroyed; batch = await read()) {
-      if (!writeBatch(socket, batch)) await drained(socket);
+      // Until they are written the bytes belong to the batch, and the batch is ours until we ask for the next.
+      await writeBatch(socket, batch);
     }
   } finally {
     socket.off('close', gone);
@@ -124,7 +124,7 @@ async function sendOutput(
 }
 
 /** One frame for each stretch of records of the same channel, then where the client stands. */
-function writeBatch(socket: Duplex, batch: LogBatch): boolean {
+function writeBatch(socket: Duplex, batch: LogBatch): Promise<void> {
   const parts: Buffer[] = [];
   let at = 0;
   const { records } = batch;
@@ -152,11 +152,14 @@ function writeBatch(socket: Duplex, batch: LogBatch): boolean {
     }
   }
   parts.push(numbersFrame(FrameType.cursor, 8, batch.position));
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const last = parts.pop();
   socket.cork();
-  let room = true;
-  for (const part of parts) room = socket.write(part);
+  for (const part of parts) socket.write(part);
+  // Also called when it cannot be written any more, because the client has gone.
+  socket.write(last, () => resolve());
   socket.uncork();
-  return room;
+  return promise;
 }
 
 /** Everything that comes from a client. */
@@ -260,16 +263,6 @@ async function finish(socket: Duplex, last: Buffer, farewell?: Promise<void>): P
   const timer = setTimeout(resolve, FAREWELL_TIMEOUT_MS);
   await Promise.race([farewell, tooLate]);
   clearTimeout(timer);
-}
-
-async function drained(socket: Duplex): Promise<void> {
-  if (socket.destroyed || !socket.writableNeedDrain) return;
-  const ended = new AbortController();
-  const { signal } = ended;
-  // Whichever comes first; a destroyed socket never drains.
-  await Promise.race([once(socket, 'drain', { signal }), once(socket, 'close', { signal })]).finally(() =>
-    ended.abort(),
-  );
 }
 
 function accept(socket: Duplex, headers: Readonly<Record<string, number>>): void {

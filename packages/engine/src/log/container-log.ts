@@ -13,16 +13,19 @@
  * in the end makes the container wait. A reader that has gone delays nothing.
  */
 import { close, open, unlink, write } from 'node:fs';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { EngineError, messageOf } from '../errors.ts';
 import {
-  LOG_BLOCK_BYTES,
-  LOG_BLOCK_BYTES_MIN,
+  LOG_BULK_BYTES,
+  LOG_GATHER_BYTES,
+  LOG_GATHER_TURNS,
   LOG_RETRY_MS,
   LOG_SEGMENT_BYTES,
   LOG_SEGMENTS,
   LOG_TAIL_BYTES,
 } from '../limits.ts';
+import { Block, takeBlock } from './blocks.ts';
 import { LogReader, type LogReaderOptions, type LogSource } from './log-reader.ts';
 import {
   type Channel,
@@ -38,18 +41,6 @@ const openFile = promisify(open);
 const closeFile = promisify(close);
 const unlinkFile = promisify(unlink);
 const writeFile = promisify(write);
-
-/** Complete records, being collected or already in the log. */
-export interface Block {
-  readonly buffer: Buffer;
-  used: number;
-  /** Position in the log; set when the block is written. */
-  position: number;
-  /** Offsets, per channel, that may be acknowledged once the block is written. */
-  readonly after: [number, number];
-  /** The state before its first record, as a checkpoint would say it. */
-  readonly before: RunState;
-}
 
 export interface ContainerLogOptions {
   readonly segmentBytes?: number;
@@ -84,7 +75,7 @@ export class ContainerLog implements AsyncDisposable {
   #flushing: Promise<void> | undefined;
   #tail: Block[] = [];
   #tailBytes = 0;
-  #lastBlockBytes = LOG_BLOCK_BYTES_MIN;
+  #lastBlockBytes = 0;
   readonly #acknowledged: [number, number];
   /** Where the latest run ended; undefined while one is going on or expected. */
   #runEnd: number | undefined;
@@ -251,7 +242,7 @@ export class ContainerLog implements AsyncDisposable {
     await this.flushed();
     for (const reader of [...this.#readers]) await reader.close();
     await this.#closeFile();
-    this.#tail = [];
+    this.#dropTail();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -262,19 +253,7 @@ export class ContainerLog implements AsyncDisposable {
   #reserve(bytes: number): Buffer {
     let block = this.#queue.at(-1);
     if (block === undefined || block.buffer.length - block.used < bytes) {
-      const size = Math.max(
-        bytes,
-        Math.min(LOG_BLOCK_BYTES, Math.max(LOG_BLOCK_BYTES_MIN, this.#lastBlockBytes * 2)),
-      );
-      const { run, channels } = this.#state;
-      const [one, two] = channels;
-      block = {
-        buffer: Buffer.allocUnsafeSlow(size),
-        used: 0,
-        position: -1,
-        after: [one.next, two.next],
-        before: { run, channels: [{ ...one }, { ...two }] },
-      };
+      block = takeBlock(bytes, this.#lastBlockBytes >= LOG_BULK_BYTES, this.#state);
       this.#queue.push(block);
     }
     const target = block.buffer.subarray(block.used, block.used + bytes);
@@ -283,21 +262,39 @@ export class ContainerLog implements AsyncDisposable {
   }
 
   #kick(): void {
-    this.#flushing ??= this.#flush().finally(() => {
+    if (this.#flushing !== undefined) return;
+    this.#flushing = this.#flush().finally(() => {
       this.#flushing = undefined;
-      if (this.#queue.length > 0) this.#kick();
+      if (this.#queue.length > 0 && !this.#closed) this.#kick();
     });
+    // Whoever waits for it is told; without anybody it was logged.
+    this.#flushing.catch(() => {});
   }
 
   async #flush(): Promise<void> {
     // Whatever arrives in the same turn of the loop goes with the first write.
     await null;
-    for (let block = this.#queue.shift(); block !== undefined; block = this.#queue.shift()) {
+    while (this.#queue.length > 0) {
+      await this.#gather();
+      const block = this.#queue.shift();
+      if (block === undefined) break;
       this.#lastBlockBytes = block.used;
       await this.#writeBlock(block);
       this.#publish(block);
       await this.#awaitReaders((reader) => this.#end - reader.position > reader.maxLagBytes);
       this.#acknowledge(block);
+      block.release();
+    }
+  }
+
+  /** At full speed a turn of the loop brings one small piece: waiting for a few makes one write of them. */
+  async #gather(): Promise<void> {
+    if (this.#lastBlockBytes < LOG_BULK_BYTES) return;
+    for (let turn = 0; turn < LOG_GATHER_TURNS; turn += 1) {
+      const used = this.#queue[0]?.used ?? 0;
+      if (used >= LOG_GATHER_BYTES) return;
+      await nextTurn();
+      if (this.#queue[0]?.used === used) return;
     }
   }
 
@@ -369,37 +366,45 @@ export class ContainerLog implements AsyncDisposable {
     this.#fd = fd;
     const position = this.#end;
     this.#end += checkpoint.length;
-    this.#publish({ ...block, buffer: checkpoint, used: checkpoint.length, position });
+    const published = new Block(checkpoint, block.before);
+    published.used = checkpoint.length;
+    published.position = position;
+    this.#publish(published);
+    published.release();
     return fd;
   }
 
   #publish(block: Block): void {
     if (this.#readers.size === 0) return;
-    this.#tail.push(block);
+    this.#tail.push(block.retain());
     this.#tailBytes += block.used;
     const slowest = Math.min(...[...this.#readers].map((reader) => reader.position));
     while (this.#tail.length > 0) {
       const first = this.#tail[0];
       if (first === undefined) break;
       if (this.#tailBytes <= LOG_TAIL_BYTES && first.position + first.used > slowest) break;
-      this.#tail.shift();
-      this.#tailBytes -= first.used;
+      this.#shiftTail();
     }
     for (const reader of this.#readers) reader.wake();
   }
 
-  #tailAt(position: number): Buffer | undefined {
+  #tailAt(position: number): { bytes: Buffer; block: Block } | undefined {
     for (const block of this.#tail) {
       if (position >= block.position && position < block.position + block.used) {
-        return block.buffer.subarray(position - block.position, block.used);
+        return { bytes: block.buffer.subarray(position - block.position, block.used), block: block.retain() };
       }
     }
     return undefined;
   }
 
+  #shiftTail(): void {
+    const block = this.#tail.shift();
+    this.#tailBytes -= block?.used ?? 0;
+    block?.release();
+  }
+
   #dropTail(): void {
-    this.#tail = [];
-    this.#tailBytes = 0;
+    while (this.#tail.length > 0) this.#shiftTail();
   }
 
   #acknowledge(block: Block): void {
@@ -432,7 +437,7 @@ export class ContainerLog implements AsyncDisposable {
     // What every reader has taken need not be kept for longer.
     const slowest = Math.min(...[...this.#readers].map((reader) => reader.position));
     while (this.#tail[0] !== undefined && this.#tail[0].position + this.#tail[0].used <= slowest) {
-      this.#tailBytes -= this.#tail.shift()?.used ?? 0;
+      this.#shiftTail();
     }
   }
 

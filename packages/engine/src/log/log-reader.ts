@@ -2,12 +2,13 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { EngineError } from '../errors.ts';
 import { LOG_BLOCK_BYTES } from '../limits.ts';
+import type { Block } from './blocks.ts';
 import { type Channel, forEachRecord, RECORD_HEADER_BYTES } from './record.ts';
 import type { Segment } from './segments.ts';
 
 export interface LogRecord {
   readonly channel: Channel;
-  /** A view; it stays valid, but holds the block it lies in. */
+  /** A view, valid until the next batch is asked for. */
   readonly data: Buffer;
   readonly eof: boolean;
   readonly unixMs: number;
@@ -32,8 +33,8 @@ export interface LogReaderOptions {
 export interface LogSource {
   readonly end: number;
   runEnded(run: number): boolean;
-  /** Complete records from `position` on that are in memory. */
-  tailAt(position: number): Buffer | undefined;
+  /** Complete records from `position` on that are in memory; the block is to be released. */
+  tailAt(position: number): { readonly bytes: Buffer; readonly block: Block } | undefined;
   segmentFor(position: number): Segment | undefined;
   moved(): void;
   closed(reader: LogReader): void;
@@ -48,6 +49,8 @@ export class LogReader implements AsyncDisposable {
   /** Everything before it was given to the caller. */
   #given: number;
   #file: { readonly path: string; readonly handle: FileHandle } | undefined;
+  /** What the last batch lies in. */
+  #block: Block | undefined;
   #wake: PromiseWithResolvers<void> | undefined;
   #closed = false;
 
@@ -69,6 +72,7 @@ export class LogReader implements AsyncDisposable {
    * of the log, or because the reader was closed.
    */
   async read(): Promise<LogBatch | undefined> {
+    this.#releaseBlock();
     for (;;) {
       if (this.#given !== this.#position) {
         this.#position = this.#given;
@@ -78,6 +82,7 @@ export class LogReader implements AsyncDisposable {
       if (this.#given < this.#source.end) {
         const batch = await this.#next();
         if (batch !== undefined) return batch;
+        this.#releaseBlock();
         continue;
       }
       if (this.#followRun === undefined || this.#source.runEnded(this.#followRun)) return undefined;
@@ -97,6 +102,7 @@ export class LogReader implements AsyncDisposable {
     this.#closed = true;
     this.#source.closed(this);
     this.wake();
+    this.#releaseBlock();
     await this.#closeFile();
   }
 
@@ -107,8 +113,9 @@ export class LogReader implements AsyncDisposable {
   async #next(): Promise<LogBatch | undefined> {
     const tail = this.#source.tailAt(this.#given);
     if (tail !== undefined) {
+      this.#block = tail.block;
       if (this.#file !== undefined) await this.#closeFile();
-      return this.#batch(tail);
+      return this.#batch(tail.bytes);
     }
     const bytes = await this.#readFile();
     return this.#closed ? undefined : this.#batch(bytes);
@@ -147,6 +154,11 @@ export class LogReader implements AsyncDisposable {
     const block = Buffer.allocUnsafeSlow(Math.min(LOG_BLOCK_BYTES, this.#source.end - this.#given));
     const { bytesRead } = await this.#file.handle.read(block, 0, block.length, this.#given - segment.base);
     return block.subarray(0, bytesRead);
+  }
+
+  #releaseBlock(): void {
+    this.#block?.release();
+    this.#block = undefined;
   }
 
   async #closeFile(): Promise<void> {
