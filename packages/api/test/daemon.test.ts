@@ -1,0 +1,120 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { test } from 'node:test';
+import { Code, ConnectError, createClient } from '@connectrpc/connect';
+import { createConnectTransport, createGrpcTransport } from '@connectrpc/connect-node';
+import { ContainerService } from '../src/gen/arcbox/v1/container_pb.ts';
+import { ErrorDetailSchema } from '../src/gen/arcbox/v1/error_pb.ts';
+import { SystemService } from '../src/gen/arcbox/v1/system_pb.ts';
+import { ApiError } from '../src/index.ts';
+import { fakeDaemon } from './support.ts';
+
+test('one daemon for each data directory; it gives everything back', async () => {
+  await using host = await fakeDaemon();
+  const { layout } = host.fake;
+  const daemon = await host.start();
+  assert.equal(readFileSync(layout.pidFile, 'utf8'), `${process.pid}\n`);
+  await assert.rejects(
+    host.start(),
+    (error) =>
+      error instanceof ApiError &&
+      error.code === 'ERR_ARCBOX_DAEMON_RUNNING' &&
+      /process \d+ has/.test(error.message),
+  );
+  await daemon.stop();
+  for (const path of [layout.pidFile, layout.socket]) assert.equal(existsSync(path), false, path);
+  await (await host.start()).stop();
+});
+
+test('Connect over HTTP/1.1, Connect over HTTP/2 and gRPC get the same answers, errors and streams', async () => {
+  await using host = await fakeDaemon();
+  await host.start();
+  const path = host.fake.layout.socket;
+  const nodeOptions = { createConnection: () => connect(path) };
+  const transports = {
+    'connect 1.1': createConnectTransport({
+      httpVersion: '1.1',
+      baseUrl: 'http://localhost',
+      nodeOptions: { socketPath: path },
+    }),
+    'connect 2': createConnectTransport({ httpVersion: '2', baseUrl: 'http://localhost', nodeOptions }),
+    grpc: createGrpcTransport({ baseUrl: 'http://localhost', nodeOptions }),
+  };
+  for (const [name, transport] of Object.entries(transports)) {
+    assert.equal((await createClient(SystemService, transport).version({})).architecture, 'x86_64', name);
+    const containers = createClient(ContainerService, transport);
+    const { container } = await containers.create({ image: 'busybox', command: ['both'] });
+    const id = container?.id ?? '';
+    await containers.start({ id });
+    assert.equal((await containers.wait({ id })).exitCode, 7, name);
+    let text = '';
+    for await (const { entries } of containers.logs({ id })) {
+      for (const { stream, data } of entries) text += `${stream}:${Buffer.from(data).toString()}`;
+    }
+    assert.deepEqual(text.split('\n').sort(), ['', '1:out', '2:err'], name);
+    await containers.remove({ id });
+    const failures = [
+      () => containers.inspect({ id }),
+      async () => {
+        for await (const entry of containers.logs({ id })) assert.fail(String(entry));
+      },
+    ];
+    for (const failure of failures) {
+      await assert.rejects(failure, (error) => {
+        assert.ok(error instanceof ConnectError);
+        assert.equal(error.code, Code.NotFound);
+        const [detail] = error.findDetails(ErrorDetailSchema);
+        assert.equal(detail?.code, 'ERR_ARCBOX_CONTAINER_NOT_FOUND');
+        return true;
+      });
+    }
+  }
+});
+
+test('our own client gets answers and errors with their codes', async () => {
+  await using host = await fakeDaemon();
+  await host.start();
+  const { control } = host;
+  const { daemonPid } = await control.call('SystemService/Version', {});
+  assert.equal(daemonPid, process.pid);
+  await assert.rejects(control.call('ContainerService/Create', { image: 'nosuch' }), {
+    name: 'RemoteError',
+    code: 'ERR_ARCBOX_IMAGE_NOT_FOUND',
+    exitCode: 125,
+  });
+  const { container } = await control.call('ContainerService/Create', {
+    image: 'busybox',
+    command: ['nosuch'],
+  });
+  await assert.rejects(control.call('ContainerService/Start', { id: container?.id ?? '' }), {
+    code: 'ERR_ARCBOX_COMMAND_NOT_FOUND',
+    exitCode: 127,
+  });
+  const wrong = { id: 7 } as unknown as { id: string };
+  await assert.rejects(control.call('ContainerService/Inspect', wrong), /the request is no arcbox.v1/);
+});
+
+test('nobody listening, and a daemon that cannot start, are told apart', async () => {
+  await using host = await fakeDaemon();
+  assert.equal(await host.control.callIfUp('SystemService/Ping', {}), undefined);
+  await assert.rejects(host.control.call('SystemService/Ping', {}), { code: 'ERR_ARCBOX_DAEMON_START' });
+});
+
+test('a connection that says nothing we know is closed', async () => {
+  await using host = await fakeDaemon();
+  await host.start();
+  for (const bytes of [
+    '\0\0\0\0',
+    'PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n',
+    'GET / HTTP/1.1\r\nbad header\r\n\r\n',
+  ]) {
+    const socket = connect(host.fake.layout.socket);
+    await once(socket, 'connect');
+    socket.end(bytes);
+    socket.resume();
+    await once(socket, 'close');
+  }
+  await host.control.call('SystemService/Ping', {});
+});

@@ -1,0 +1,175 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { test } from 'node:test';
+import { ContainerStream, type DaemonControl } from '../src/client/index.ts';
+import { FrameType, frame } from '../src/stdio/frames.ts';
+import { fakeDaemon } from './support.ts';
+
+interface Output {
+  out: string;
+  err: string;
+}
+
+function open(
+  control: DaemonControl,
+  container: string,
+  options: { stdin?: boolean; logs?: { follow: boolean }; cursor?: 'start' } = {},
+): { stream: ContainerStream; output: Output } {
+  const output = { out: '', err: '' };
+  const stream = new ContainerStream(control, {
+    container,
+    stdin: options.stdin ?? false,
+    ...(options.logs === undefined ? {} : { logs: options.logs }),
+    ...(options.cursor === undefined ? {} : { cursor: options.cursor }),
+    onOutput(channel, data) {
+      output[channel === 1 ? 'out' : 'err'] += data.toString();
+      return undefined;
+    },
+  });
+  return { stream, output };
+}
+
+async function create(
+  control: DaemonControl,
+  command: string[],
+  more: { openStdin?: boolean; autoRemove?: boolean } = {},
+): Promise<string> {
+  const { container } = await control.call('ContainerService/Create', { image: 'busybox', command, ...more });
+  return container?.id ?? '';
+}
+
+test('output on its own streams, then the exit; auto-removal is done when the farewell is answered', async () => {
+  await using host = await fakeDaemon();
+  await host.start();
+  const id = await create(host.control, ['both'], { autoRemove: true });
+  const { stream, output } = open(host.control, id);
+  await stream.open();
+  await host.control.call('ContainerService/Start', { id });
+  assert.deepEqual(await stream.exited, { exitCode: 7, error: '' });
+  assert.deepEqual(output, { out: 'out\n', err: 'err\n' });
+  await stream.farewell();
+  assert.deepEqual(await host.control.call('ContainerService/List', { all: true }), {});
+});
+
+test('input arrives, from before the start on, and its end', async () => {
+  await using host = await fakeDaemon();
+  await host.start();
+  const id = await create(host.control, ['cat'], { openStdin: true });
+  const { stream, output } = open(host.control, id, { stdin: true });
+  await stream.open();
+  await stream.write(Buffer.from('one '));
+  await host.control.call('ContainerService/Start', { id });
+  await stream.write(Buffer.from('two'));
+  stream.end();
+  assert.equal((await stream.exited).exitCode, 0);
+  assert.equal(output.out, 'one two');
+  stream.detach();
+});
+
+test('signals and sizes reach the process', async () => {
+  const seen: string[] = [];
+  await using host = await fakeDaemon({
+    listen(process) {
+      process.onResize = (rows, columns) => seen.push(`${rows}x${columns}`);
+      process.onSignal = (signal) => process.exit(signal);
+    },
+  });
+  await host.start();
+  const id = await create(host.control, ['listen']);
+  const { stream } = open(host.control, id, { stdin: true });
+  await stream.open();
+  await host.control.call('ContainerService/Start', { id });
+  stream.resize(33, 111);
+  while (seen.length === 0) await new Promise((resolve) => setImmediate(resolve));
+  stream.signal(10);
+  assert.equal((await stream.exited).exitCode, 10);
+  assert.deepEqual(seen, ['33x111']);
+  stream.detach();
+});
+
+test('the end of a daemon is survived: the next one goes on where the output stopped', async () => {
+  let go: (() => void) | undefined;
+  await using host = await fakeDaemon({
+    async talk({ out, exit }) {
+      for (let n = 0; n < 5; n += 1) {
+        await out(`${n} `);
+        await new Promise<void>((resolve) => {
+          go = resolve;
+        });
+      }
+      exit(0);
+    },
+  });
+  let daemon = await host.start();
+  const id = await create(host.control, ['talk']);
+  const { stream, output } = open(host.control, id);
+  await stream.open();
+  await host.control.call('ContainerService/Start', { id });
+  let expected = '';
+  for (let n = 0; n < 5; n += 1) {
+    expected += `${n} `;
+    while (output.out !== expected) await new Promise((resolve) => setImmediate(resolve));
+    await daemon.stop({ disown: true });
+    daemon = await host.start();
+    go?.();
+  }
+  assert.equal((await stream.exited).exitCode, 0);
+  assert.equal(output.out, expected);
+  stream.detach();
+});
+
+test('the log can be read while and after the container runs', async () => {
+  await using host = await fakeDaemon();
+  await host.start();
+  const id = await create(host.control, ['count', '1000']);
+  await host.control.call('ContainerService/Start', { id });
+  const followed = open(host.control, id, { logs: { follow: true }, cursor: 'start' });
+  await followed.stream.open();
+  await followed.stream.exited;
+  const read = open(host.control, id, { logs: { follow: false }, cursor: 'start' });
+  await read.stream.open();
+  await read.stream.exited;
+  const expected = Array.from({ length: 1000 }, (_, n) => `${n}\n`).join('');
+  assert.equal(followed.output.out, expected);
+  assert.equal(read.output.out, expected);
+  followed.stream.detach();
+  read.stream.detach();
+});
+
+test('what cannot be attached to is refused with its code', async () => {
+  await using host = await fakeDaemon();
+  await host.start();
+  await assert.rejects(open(host.control, 'nosuch').stream.open(), {
+    code: 'ERR_ARCBOX_CONTAINER_NOT_FOUND',
+  });
+  const id = await create(host.control, ['sleep']);
+  const bad = new ContainerStream(host.control, {
+    container: id,
+    cursor: 99,
+    stdin: false,
+    onOutput: () => undefined,
+  });
+  await assert.rejects(bad.open(), { code: 'ERR_ARCBOX_INVALID_ARGUMENT' });
+});
+
+test('a client that breaks the protocol is told and let go; the container goes on', async () => {
+  await using host = await fakeDaemon();
+  await host.start();
+  const id = await create(host.control, ['sleep'], { openStdin: true });
+  await host.control.call('ContainerService/Start', { id });
+  const socket = connect(host.fake.layout.socket);
+  socket.write(
+    `POST /v1/containers/${id}/attach HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: arcbox-stream\r\n\r\n`,
+  );
+  let answer = '';
+  socket.on('data', (data: Buffer) => {
+    answer += data.toString('latin1');
+    if (answer.endsWith('\r\n\r\n')) socket.write(frame(FrameType.exit, Buffer.from('{}')));
+  });
+  await once(socket, 'close');
+  assert.match(answer, /^HTTP\/1\.1 101 /);
+  assert.match(answer, /ERR_ARCBOX_STREAM_PROTOCOL/);
+  const { container } = await host.control.call('ContainerService/Inspect', { id });
+  assert.equal(container?.state, 'running');
+});
