@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { Arcbox, isRunning, processGone } from './support.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Arcbox, isRunning, outcome, processGone } from './support.ts';
 
 test('every command starts the daemon, any number of them at once start one', async () => {
   await using arcbox = new Arcbox();
@@ -57,4 +58,18 @@ test('with nobody coming back the machine is gone after the grace time, and the 
   const { stdout } = await arcbox.run(['ps', '-a']);
   assert.match(stdout, /Exited \(255\)/);
   assert.equal((await arcbox.run(['rm', 'one'])).code, 0);
+});
+
+test('a daemon killed while its machine boots leaves nothing in the way of the next one', async () => {
+  await using arcbox = new Arcbox();
+  await arcbox.run(['info']);
+  const first = arcbox.spawn(['run', '--rm', 'busybox', 'echo', 'hi'], { input: '' });
+  const ended = outcome(first);
+  // From the moment the machine's process is there until it has booted and is written down.
+  for (let delayMs = 1; arcbox.machines().length === 0; delayMs = Math.min(delayMs * 2, 20))
+    await sleep(delayMs);
+  await arcbox.crashDaemon();
+  // The command lost its daemon under it, and finished with the next one.
+  assert.deepEqual(await ended, { stdout: 'hi\n', stderr: '', code: 0 });
+  assert.equal(arcbox.machines().length, 1);
 });

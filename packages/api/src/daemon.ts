@@ -6,7 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { type BootAssets, type Config, type HostLayout, type Logger, Runtime } from '@arcbox/engine';
 import { FileLock } from '@arcbox/sys';
-import type { VmDriver } from '@arcbox/vm';
+import type { VmDriver, VmHandle } from '@arcbox/vm';
 import { createDoctor, type Probe, probeBootAssets, probeHome, probeMemory, probeTmpfs } from './doctor.ts';
 import { ApiError } from './errors.ts';
 import { ContainerService } from './gen/arcbox/v1/container_pb.ts';
@@ -28,6 +28,8 @@ export interface DaemonOptions {
   readonly assets: BootAssets;
   readonly driver: VmDriver;
   readonly logger: Logger;
+  /** See `RuntimeOptions.sweep`. */
+  sweep?(known: readonly VmHandle[]): Promise<void>;
   /** What `doctor` looks at besides what every daemon can look at. */
   readonly probes?: Readonly<Record<string, Probe>>;
 }

@@ -56,9 +56,21 @@ async function main(): Promise<void> {
         : { status: 'warn', detail, nextStep: 'machines run without limits of their own on the host' };
     },
   };
-  const daemon = await Daemon.start({ layout, config, assets, driver, logger, probes });
-  const swept = await sweepRunRoot(layout.run);
-  if (swept.length > 0) logger.info('run.swept', { directories: swept.length });
+  const daemon = await Daemon.start({
+    layout,
+    config,
+    assets,
+    driver,
+    logger,
+    probes,
+    async sweep(known) {
+      const swept = await sweepRunRoot(
+        layout.run,
+        known.map(({ runDir }) => runDir),
+      );
+      if (swept.length > 0) logger.warn('run.swept', { directories: swept.length });
+    },
+  });
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void daemon.stop());
   process.on('SIGHUP', () => {
     // The terminal that we were started from is gone; that is not our end.

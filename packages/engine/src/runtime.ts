@@ -1,6 +1,6 @@
 /** Everything the daemon runs, put together: state, images, machines, containers. One per data directory. */
 import { ImageStore } from '@arcbox/image';
-import type { VmDriver } from '@arcbox/vm';
+import type { VmDriver, VmHandle } from '@arcbox/vm';
 import { type BootAssets, bootDirectory, loadBootAssets } from './boot-assets.ts';
 import type { Config } from './config.ts';
 import { ContainerManager } from './container/container-manager.ts';
@@ -18,6 +18,8 @@ export interface RuntimeOptions {
   readonly assets: BootAssets;
   readonly driver: VmDriver;
   readonly logger: Logger;
+  /** Ends what runs on this host in our name and is none of the known machines. Called once, before anything boots. */
+  sweep?(known: readonly VmHandle[]): Promise<void>;
 }
 
 export class Runtime implements AsyncDisposable {
@@ -64,7 +66,7 @@ export class Runtime implements AsyncDisposable {
       machine: (name) => this.machine(name),
       defaultMachine: DEFAULT_MACHINE,
     });
-    this.#adopted = this.#machine.adopt().catch((error: unknown) => {
+    this.#adopted = this.#takeOver(options).catch((error: unknown) => {
       logger.error('machine.adopt_failed', { machine: DEFAULT_MACHINE, reason: messageOf(error) });
     });
   }
@@ -110,6 +112,12 @@ export class Runtime implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  async #takeOver(options: RuntimeOptions): Promise<void> {
+    const handle = this.#store.machineHandle(DEFAULT_MACHINE);
+    await options.sweep?.(handle === undefined ? [] : [handle]);
+    await this.#machine.adopt();
   }
 
   async #close(disown: boolean): Promise<void> {

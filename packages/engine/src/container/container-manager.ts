@@ -463,12 +463,19 @@ export class ContainerManager {
     }
   }
 
+  /** Nothing of its run is in the machine. */
   #markLost(container: Container, why: string): void {
     const { record } = container;
-    // It was never said to run, and nothing of it is there: as if it had not been started.
-    const event = record.state === 'starting' && record.run === 1 ? 'startFailed' : 'exit';
-    container.apply(event, { exitCode: LOST_EXIT_CODE, error: why, finishedMs: Date.now() });
-    container.settleRun(record.run, { exitCode: LOST_EXIT_CODE, error: why });
+    const lost = { exitCode: LOST_EXIT_CODE, error: why, finishedMs: Date.now() };
+    if (record.state === 'starting') {
+      // It was never said to run: as if that start had not been asked for, so that it can be asked for again.
+      const run = record.run - 1;
+      if (run === 0) container.apply('startFailed', { run });
+      else container.apply('exit', { ...lost, run });
+      return;
+    }
+    container.apply('exit', lost);
+    container.settleRun(record.run, { exitCode: lost.exitCode, error: why });
   }
 
   async #remove(container: Container): Promise<void> {

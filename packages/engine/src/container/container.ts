@@ -121,7 +121,7 @@ export class Container {
         this.#logger.error('container.log_write_failed', { id: this.record.id, reason: String(error) }),
     }).then((log) => {
       // Nothing is being written: what there is, is all of its run.
-      if (!this.live) log.closeRun();
+      if (!this.live) log.closeRuns(this.record.run);
       return log;
     });
   }

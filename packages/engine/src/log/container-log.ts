@@ -77,8 +77,8 @@ export class ContainerLog implements AsyncDisposable {
   #tailBytes = 0;
   #lastBlockBytes = 0;
   readonly #acknowledged: [number, number];
-  /** Where the latest run ended; undefined while one is going on or expected. */
-  #runEnd: number | undefined;
+  /** Runs up to this one are over. */
+  #endedRun = 0;
   /** Segments from this position on are kept although no reader is connected. */
   #pin: number | undefined;
   #holdTimer: NodeJS.Timeout | undefined;
@@ -139,7 +139,7 @@ export class ContainerLog implements AsyncDisposable {
     }
     Object.assign(this.#state, freshRunState(run));
     this.#acknowledged.fill(0);
-    this.#runEnd = undefined;
+    this.#endedRun = run - 1;
     const record = encodeCheckpoint(this.#state, Date.now());
     record.copy(this.#reserve(record.length));
     this.#kick();
@@ -147,7 +147,7 @@ export class ContainerLog implements AsyncDisposable {
 
   /** A run that an earlier daemon began goes on. Segments stay for `holdMs`, so that its clients can come back. */
   resumeRun(holdMs: number): void {
-    this.#runEnd = undefined;
+    this.#endedRun = this.#state.run - 1;
     this.#pin = this.start;
     this.#holdTimer = setTimeout(() => this.#unpin(), holdMs).unref();
   }
@@ -189,15 +189,15 @@ export class ContainerLog implements AsyncDisposable {
   /** The run is over; readers that follow it end when they have read everything. */
   async endRun(): Promise<void> {
     await this.flushed();
-    this.#runEnd = this.#end;
+    this.#endedRun = this.#state.run;
     this.#unpin();
     for (const reader of this.#readers) reader.wake();
     await this.#closeFile();
   }
 
-  /** For a log that was opened only to be read: its last run is over. */
-  closeRun(): void {
-    this.#runEnd = this.#end;
+  /** For a log that was opened while nothing runs: runs up to this one are over. */
+  closeRuns(run: number): void {
+    this.#endedRun = run;
   }
 
   /**
@@ -221,7 +221,7 @@ export class ContainerLog implements AsyncDisposable {
       get end() {
         return log.#end;
       },
-      runEnded: (run) => (run < log.#state.run ? true : run === log.#state.run && log.#runEnd !== undefined),
+      runEnded: (run) => run <= log.#endedRun,
       tailAt: (position) => log.#tailAt(position),
       segmentFor: (position) => log.#segments.findLast((segment) => segment.base <= position),
       moved: () => log.#notifyMoved(),
