@@ -1,17 +1,24 @@
 /** The user's terminal: raw while a container has it, and given back however we end. */
+import { execFileSync } from 'node:child_process';
 import { constants } from 'node:os';
-import type { ReadStream } from 'node:tty';
 
-/** Makes `input` raw until `restore` is called; also when the process exits by itself. */
-export function rawMode(input: ReadStream): { restore(): void } {
-  if (!input.isTTY) return { restore() {} };
-  input.setRawMode(true);
+/**
+ * Makes our terminal raw until `restore` is called; also when the process exits by itself. Through `stty`, since Node's
+ * own raw mode goes on turning the container's line ends into line ends once more.
+ */
+export function rawMode(): { restore(): void } {
+  const before = stty('-g').trim();
+  stty('raw', '-echo');
   const restore = (): void => {
     process.off('exit', restore);
-    if (input.isRaw) input.setRawMode(false);
+    stty(before);
   };
   process.on('exit', restore);
   return { restore };
+}
+
+function stty(...args: readonly string[]): string {
+  return execFileSync('stty', args, { stdio: ['inherit', 'pipe', 'inherit'], encoding: 'utf8' });
 }
 
 /** Signals that are passed on to the container, when a person or a service manager sends them to us. */

@@ -70,7 +70,7 @@ export async function run(
   });
   await stream.open();
   const signals = tty && interactive ? { stop() {} } : proxySignals((signal) => stream.signal(signal));
-  const terminal = tty && interactive ? rawMode(process.stdin) : { restore() {} };
+  const terminal = tty && interactive ? rawMode() : { restore() {} };
   const onResize = (): void => stream.resize(process.stdout.rows, process.stdout.columns);
   if (tty) process.stdout.on('resize', onResize);
   if (interactive) void forwardInput(stream);

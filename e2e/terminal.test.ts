@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { Arcbox } from './support.ts';
+
+const LAUNCHER = fileURLToPath(new URL('../arcbox', import.meta.url));
+
+/** What runs in the container: it says its size for every line, and ends on Ctrl-C. */
+const PROGRAM = `trap 'echo int; exit 6' INT; stty size; while read line; do echo "got $line"; stty size; done`;
+
+test('a terminal: raw while the container has it, with its size and its changes, and given back', async () => {
+  await using arcbox = new Arcbox();
+  const inner = `tty; stty rows 33 cols 111; "${LAUNCHER}" run --rm -it busybox sh -c '${PROGRAM.replaceAll("'", `'"'"'`)}'; echo "code $?"; stty -a`;
+  const child = spawn('script', ['-qfec', inner, '/dev/null'], {
+    env: { ...process.env, ARCBOX_HOME: arcbox.home, ARCBOX_MACHINE_MEMORY: '512m' },
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  let seen = '';
+  let wake: (() => void) | undefined;
+  child.stdout.on('data', (data: Buffer) => {
+    seen += data.toString();
+    wake?.();
+  });
+  const until = async (text: string): Promise<void> => {
+    while (!seen.includes(text)) {
+      assert.equal(child.exitCode, null, `it ended without ${text}: ${seen}`);
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
+  };
+  await until('33 111\r\n');
+  child.stdin.write('hello\r');
+  await until('got hello\r\n33 111\r\n');
+  const [terminal = ''] = /\/dev\/pts\/\d+/.exec(seen) ?? [];
+  execFileSync('stty', ['-F', terminal, 'rows', '44', 'cols', '99']);
+  // The change takes its way; the container is asked until it knows.
+  for (let attempt = 0; !seen.includes('44 99\r\n') && attempt < 100; attempt += 1) {
+    child.stdin.write(`again${attempt}\r`);
+    await until(`got again${attempt}\r\n`);
+  }
+  assert.match(seen, /44 99\r\n/);
+  child.stdin.write('\x03');
+  await until('int\r\n');
+  await until('code 6');
+  await once(child, 'close');
+  assert.match(seen.slice(seen.indexOf('code 6')), / icanon /, 'the terminal is as it was');
+});
+
+test('without a terminal -it says so', async () => {
+  await using arcbox = new Arcbox();
+  const { code, stderr } = await arcbox.run(['run', '--rm', '-it', 'busybox', 'sh']);
+  assert.equal(code, 125);
+  assert.match(stderr, /standard input is not a terminal/);
+  await arcbox.run(['info']);
+});
