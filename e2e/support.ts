@@ -52,7 +52,10 @@ export class Arcbox implements AsyncDisposable {
   }
 
   get daemonPid(): number {
-    return Number(readFileSync(join(this.home, 'run', 'daemon.pid'), 'utf8'));
+    const pid = Number(readFileSync(join(this.home, 'run', 'daemon.pid'), 'utf8'));
+    // A signal to 0 would be one to ourselves.
+    if (!(pid > 1)) throw new Error(`daemon.pid holds ${pid}`);
+    return pid;
   }
 
   /** Kills the daemon that is up now, or as soon as one is, as a crash does; waits until its process is gone. */

@@ -2,7 +2,7 @@
  * The daemon: one for each data directory, which the lock on `run/daemon.lock` decides. It owns the socket, the pid
  * file and the runtime, and gives all of them back when it ends.
  */
-import { writeFileSync } from 'node:fs';
+import { renameSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { type BootAssets, type Config, type HostLayout, type Logger, Runtime } from '@arcbox/engine';
 import { FileLock } from '@arcbox/sys';
@@ -48,7 +48,9 @@ export class Daemon implements AsyncDisposable {
       );
     }
     try {
-      writeFileSync(layout.pidFile, `${process.pid}\n`, { mode: 0o600 });
+      // Aside and renamed: whoever reads it to send a signal must not find it empty.
+      writeFileSync(`${layout.pidFile}.new`, `${process.pid}\n`, { mode: 0o600 });
+      renameSync(`${layout.pidFile}.new`, layout.pidFile);
       const daemon = new Daemon(options, result.lock);
       await daemon.#server.listen(layout.socket);
       logger.info('daemon.ready', { pid: process.pid, home: layout.home, ms: Math.round(performance.now()) });
