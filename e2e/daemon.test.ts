@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Arcbox, isRunning, outcome, processGone } from './support.ts';
 
 /** A shell as PID 1 does not end on SIGTERM by itself. */
-const POLITE = 'trap "exit 0" TERM; while :; do sleep 0.1; done';
+const POLITE = 'trap "exit 0" TERM; echo ready; while :; do sleep 0.1; done';
 
 test('every command starts the daemon, any number of them at once start one', async () => {
   await using arcbox = new Arcbox();
@@ -28,6 +28,8 @@ test('every command starts the daemon, any number of them at once start one', as
 test('SIGTERM stops containers and machine, then the daemon', async () => {
   await using arcbox = new Arcbox();
   await arcbox.run(['run', '-d', '--name', 'one', 'busybox', 'sh', '-c', POLITE]);
+  // Before its trap is set, PID 1 of a namespace ignores the signal.
+  while (!(await arcbox.run(['logs', 'one'])).stdout.includes('ready'));
   const [machine = 0] = arcbox.machines();
   assert.ok(isRunning(machine));
   const pid = arcbox.daemonPid;
