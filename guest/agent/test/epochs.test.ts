@@ -7,6 +7,7 @@
  */
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
 import net from 'node:net';
 import { Duplex } from 'node:stream';
 import { AgentClient, type Attachment, type UnackedInput } from '@arcbox/protocol';
@@ -286,14 +287,19 @@ test('an operation goes on when its connection ends', async () => {
   const first = await agent.connect();
   const id = freshId();
   const file = agent.path('pid');
+  const go = agent.path('go');
   // It is answered when the launcher has ended: after the connection.
   const launch = first.batch([
-    shell(`sleep 0.3; sleep 1000 & echo $! > ${file}`, { id, adoptPidFile: file }),
+    shell(`until [ -e ${go} ]; do sleep 0.01; done; sleep 1000 & echo $! > ${file}`, {
+      id,
+      adoptPidFile: file,
+    }),
   ]);
   launch.catch(() => {});
   await first.batch([{ case: 'sync', value: {} }]);
   await first.close();
   await assert.rejects(launch, { code: 'ERR_ARCBOX_AGENT_CLOSED' });
+  await writeFile(go, '');
   await using second = await agent.connect();
   const wait = second.wait(id);
   await second.batch([{ case: 'signal', value: { id, signal: 9, group: true } }]);
