@@ -11,7 +11,7 @@ import path from 'node:path';
 /** From the bottom up; a package may import from the rows before its own. */
 const LAYERS: readonly (readonly string[])[] = [
   ['sys', 'protocol'],
-  ['vm', 'image'],
+  ['vm', 'image', 'net'],
   ['engine'],
   ['api'],
   ['cli'],

@@ -1,0 +1,2 @@
+export { NetError, type NetErrorCode } from './errors.ts';
+export * from './ipam/index.ts';
