@@ -5,7 +5,7 @@
 import { renameSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { type BootAssets, type Config, type HostLayout, type Logger, Runtime } from '@arcbox/engine';
-import { FileLock } from '@arcbox/sys';
+import { dropCleanFilePages, FileLock } from '@arcbox/sys';
 import type { VmDriver, VmHandle } from '@arcbox/vm';
 import { createDoctor, type Probe, probeBootAssets, probeHome, probeMemory, probeTmpfs } from './doctor.ts';
 import { ApiError } from './errors.ts';
@@ -96,6 +96,13 @@ export class Daemon implements AsyncDisposable {
       ],
       onUpgrade: (request, socket, head) => serveAttach(runtime, request, socket, head),
       onError: (error) => logger.error('server.failed', { reason: String(error) }),
+      onQuiet: () => {
+        try {
+          dropCleanFilePages();
+        } catch (error) {
+          logger.warn('daemon.drop_pages_failed', { reason: String(error) });
+        }
+      },
     });
   }
 

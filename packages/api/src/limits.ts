@@ -10,6 +10,8 @@ export const SMALL_RECORD_BYTES = 2048;
 export const PREFACE_TIMEOUT_MS = 10_000;
 /** Connections to the socket at one time. */
 export const CONNECTIONS_MAX = 1024;
+/** So long after its last connection has closed, the daemon gives back memory that it needs no more. */
+export const QUIET_MS = 3000;
 /** The largest message that a service takes. */
 export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
 /** After the exit frame, how long a client has to say that it has everything. */

@@ -8,7 +8,7 @@ import { rm } from 'node:fs/promises';
 import { createServer as createHttpServer, type Server as HttpServer, type IncomingMessage } from 'node:http';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { CONNECTIONS_MAX, PREFACE_TIMEOUT_MS } from './limits.ts';
+import { CONNECTIONS_MAX, PREFACE_TIMEOUT_MS, QUIET_MS } from './limits.ts';
 import type { FullServer } from './rpc/full.ts';
 import { type Registration, type UnaryMethod, unaryMethods } from './rpc/registration.ts';
 import { isUnaryJson, serveUnaryJson } from './rpc/unary-json.ts';
@@ -20,6 +20,8 @@ export interface ServerOptions {
   /** Takes over an HTTP/1.1 connection that asked for an upgrade. */
   readonly onUpgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => Promise<void>;
   readonly onError: (error: unknown) => void;
+  /** Called when there has been no connection for a while. */
+  readonly onQuiet?: () => void;
 }
 
 export class ApiServer implements AsyncDisposable {
@@ -31,6 +33,7 @@ export class ApiServer implements AsyncDisposable {
   readonly #upgrades = new Set<Promise<void>>();
   #full: Promise<FullServer> | undefined;
   #path: string | undefined;
+  #quiet: NodeJS.Timeout | undefined;
 
   constructor(options: ServerOptions) {
     this.#options = options;
@@ -74,6 +77,7 @@ export class ApiServer implements AsyncDisposable {
     await promise;
     this.#server.off('error', reject);
     this.#path = path;
+    this.#awaitQuiet();
   }
 
   /** Takes no new connections; open ones go on. The socket file goes. */
@@ -87,6 +91,7 @@ export class ApiServer implements AsyncDisposable {
   async close(): Promise<void> {
     await this.stopListening();
     for (const socket of this.#sockets) socket.destroy();
+    clearTimeout(this.#quiet);
     while (this.#upgrades.size > 0) await Promise.all(this.#upgrades);
   }
 
@@ -102,6 +107,11 @@ export class ApiServer implements AsyncDisposable {
     await this.close();
   }
 
+  #awaitQuiet(): void {
+    clearTimeout(this.#quiet);
+    this.#quiet = setTimeout(() => this.#options.onQuiet?.(), QUIET_MS).unref();
+  }
+
   #fullServer(): Promise<FullServer> {
     this.#full ??= import('./rpc/full.ts').then(({ createFullServer }) =>
       createFullServer(this.#options.services),
@@ -110,8 +120,12 @@ export class ApiServer implements AsyncDisposable {
   }
 
   #welcome(socket: Socket): void {
+    clearTimeout(this.#quiet);
     this.#sockets.add(socket);
-    socket.once('close', () => this.#sockets.delete(socket));
+    socket.once('close', () => {
+      this.#sockets.delete(socket);
+      if (this.#sockets.size === 0 && this.#server.listening) this.#awaitQuiet();
+    });
     socket.on('error', () => socket.destroy());
     socket.setTimeout(PREFACE_TIMEOUT_MS, () => socket.destroy());
     let seen: Buffer = Buffer.alloc(0);

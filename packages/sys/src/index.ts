@@ -1,5 +1,12 @@
 export { SysError } from './errors.ts';
 export { closeFd, FDS_PER_MESSAGE_MAX, type Received, receiveFds, sendFds, socketFd } from './fd-passing.ts';
 export { FileLock, type LockHolder, type LockResult } from './file-lock.ts';
-export { copySparse, type MemoryRange, memfdCreate, READ_RANGES_MAX, readProcessMemory } from './memory.ts';
+export {
+  copySparse,
+  dropCleanFilePages,
+  type MemoryRange,
+  memfdCreate,
+  READ_RANGES_MAX,
+  readProcessMemory,
+} from './memory.ts';
 export { PidFd, processStartTime } from './process.ts';

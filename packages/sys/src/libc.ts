@@ -16,6 +16,7 @@ const functions = library.getFunctions({
   flock: { return: 'int32', arguments: ['int32', 'int32'] },
   lseek: { return: 'int64', arguments: ['int32', 'int64', 'int32'] },
   sendfile: { return: 'int64', arguments: ['int32', 'int32', 'pointer', 'uint64'] },
+  madvise: { return: 'int32', arguments: ['int64', 'uint64', 'int32'] },
   memfd_create: { return: 'int32', arguments: ['pointer', 'uint32'] },
   process_vm_readv: {
     return: 'int64',
