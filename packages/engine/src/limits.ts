@@ -53,6 +53,12 @@ export const MACHINE_STOP_TIMEOUT_MS = 5000;
 export const MACHINE_DISK_BYTES = 64 * 1024 ** 3;
 /** How long a container has between the stop signal and SIGKILL, unless the caller says otherwise. */
 export const STOP_TIMEOUT_MS = 10_000;
+/** Longest time a timer of Node.js can wait; a longer one would end at once. */
+export const TIMER_MS_MAX = 2 ** 31 - 1;
+/** Users of images that were looked up and are remembered. */
+export const USERS_CACHED_MAX = 1024;
+/** Of what the guest says about a failure, so much is looked at, kept and shown: its beginning and its end. */
+export const REASON_LENGTH_MAX = 2048;
 /** A container to be removed on exit, whose client vanished with the last daemon, waits this long for it. */
 export const AUTO_REMOVE_GRACE_MS = 10_000;
 /** Longest path of a Unix socket (sun_path, without its terminating zero). */

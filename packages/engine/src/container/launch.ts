@@ -1,6 +1,7 @@
 /** Starting a container's process in a machine, and removing every trace of it there: batches for the agent. */
 import { AgentOpError, type OpInput, type OpResult } from '@arcbox/protocol';
 import { EngineError } from '../errors.ts';
+import { REASON_LENGTH_MAX } from '../limits.ts';
 import type { AgentSession } from '../machine/agent-session.ts';
 import { CGROUP_ROOT, CRUN, CRUN_STATE, containerPaths, processObjectId } from '../machine/guest-layout.ts';
 import type { ContainerRecord } from './container-record.ts';
@@ -11,6 +12,7 @@ const MS_NOATIME = 1024n;
 /** How long crun may take, under a loaded emulator. */
 const START_TIMEOUT_MS = 120_000;
 const PASSWD_BYTES_MAX = 1024 * 1024;
+const RUNTIME_LOG_BYTES_MAX = 64 * 1024;
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
 const S_IFDIR = 0o040000;
@@ -143,14 +145,14 @@ export async function explainFailure(
   let reason = failure.detail;
   try {
     const [log] = await agent.batch([
-      { case: 'read', value: { path: containerPaths(record.id).runtimeLog } },
+      { case: 'read', value: { path: containerPaths(record.id).runtimeLog, limit: RUNTIME_LOG_BYTES_MAX } },
     ]);
     if (log?.result.case === 'data')
       reason = lastMessage(Buffer.from(log.result.value.data).toString('utf8')) || reason;
   } catch (error) {
     if (!(error instanceof AgentOpError)) throw error;
   }
-  return startError(record, reason, failure);
+  return startError(record, clip(reason), failure);
 }
 
 /** Docker's distinction: no such command, a command that cannot be run, anything else. */
@@ -180,6 +182,12 @@ export function startError(record: ContainerRecord, reason: string, cause?: unkn
     `the container ${record.name} could not be started: ${reason}`,
     { cause },
   );
+}
+
+/** An image decides on parts of the message, and the guest on all of it: patterns are not let loose on megabytes. */
+function clip(reason: string): string {
+  const half = REASON_LENGTH_MAX / 2;
+  return reason.length <= REASON_LENGTH_MAX ? reason : `${reason.slice(0, half)} … ${reason.slice(-half)}`;
 }
 
 function lastMessage(log: string): string {
