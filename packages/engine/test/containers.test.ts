@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdir } from 'node:fs/promises';
+import { readdir, rm, writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import type { Runtime } from '../src/index.ts';
 import { collect, FakeRuntime } from './support/fake-runtime.ts';
@@ -137,6 +137,38 @@ test('stop asks first, and kills what does not listen', async () => {
     assert.equal(containers.inspect(id).exitCode, exitCode, program);
     await containers.stop(id);
   }
+});
+
+test('what is asked of a container while it is being started is done once it has', async () => {
+  await withRuntime(async (runtime) => {
+    const containers = await runtime.containers();
+    for (const act of ['stop', 'remove', 'stopAll'] as const) {
+      const { id } = await containers.create({ image: 'busybox', command: ['sleep'], name: act });
+      const started = containers.start(id);
+      while (containers.inspect(id).state !== 'starting') await new Promise((next) => setImmediate(next));
+      if (act === 'remove') await containers.remove(id, { force: true });
+      else if (act === 'stop') await containers.stop(id);
+      else await containers.stopAll();
+      await started;
+      const left = containers.list().find((record) => record.id === id);
+      assert.equal(left?.state, act === 'remove' ? undefined : 'exited', act);
+    }
+  });
+});
+
+test('a start whose log cannot be opened fails like any other', async () => {
+  await withRuntime(async (runtime, fake) => {
+    const containers = await runtime.containers();
+    const { id } = await containers.create({ image: 'busybox', command: ['echo', 'ok'] });
+    await writeFile(fake.layout.container(id), 'in the way');
+    await assert.rejects(containers.start(id));
+    assert.equal(containers.inspect(id).state, 'created');
+    assert.equal((await containers.wait(id)).exitCode, 125);
+    await rm(fake.layout.container(id));
+    await using attachment = await containers.attach(id);
+    await containers.start(id);
+    assert.equal((await collect(attachment)).out, 'ok\n');
+  });
 });
 
 test('what cannot be done in a state says so', async () => {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { rm, writeFile } from 'node:fs/promises';
 import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { Store } from '../src/state/store.ts';
@@ -39,6 +40,28 @@ test('the next daemon takes the machine over: containers go on, their output who
   assert.equal((await collect(attachment)).out, 'after');
   assert.equal((await attachment.exited).exitCode, 5);
   assert.equal((await containers.attach(id, { cursor: 'start', run: 1 }).then(collect)).out, 'before after');
+});
+
+test('a container whose log is broken is lost alone: the others of its machine go on', async () => {
+  await using fake = await FakeRuntime.create();
+  {
+    const runtime = await fake.open();
+    const containers = await runtime.containers();
+    for (const name of ['broken', 'whole']) {
+      await containers.create({ image: 'busybox', command: ['sleep'], name });
+      await containers.start(name);
+    }
+    const { id } = containers.inspect('broken');
+    await runtime.close({ disown: true });
+    await rm(fake.layout.container(id), { recursive: true });
+    await writeFile(fake.layout.container(id), 'in the way');
+  }
+  await using runtime = await fake.open();
+  const containers = await runtime.containers();
+  assert.equal(containers.inspect('whole').state, 'running');
+  assert.equal(containers.inspect('broken').state, 'exited');
+  assert.match(containers.inspect('broken').error, /log could not be opened/);
+  assert.equal(fake.guest.objects.size, 1, 'its process was released');
 });
 
 test('what the store says runs and the machine does not have is marked as lost', async () => {

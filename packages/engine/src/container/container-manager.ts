@@ -12,7 +12,14 @@ import { AgentOpError, type OpInput } from '@arcbox/protocol';
 import type { BootAssets } from '../boot-assets.ts';
 import { EngineError, messageOf } from '../errors.ts';
 import type { HostLayout } from '../host-layout.ts';
-import { ATTACH_LAG_BYTES, AUTO_REMOVE_GRACE_MS, CONTAINERS_MAX, STOP_TIMEOUT_MS } from '../limits.ts';
+import {
+  ATTACH_LAG_BYTES,
+  AUTO_REMOVE_GRACE_MS,
+  CONTAINERS_MAX,
+  STOP_TIMEOUT_MS,
+  TIMER_MS_MAX,
+  USERS_CACHED_MAX,
+} from '../limits.ts';
 import type { ContainerLog } from '../log/container-log.ts';
 import type { LogReader } from '../log/log-reader.ts';
 import type { Logger } from '../logger.ts';
@@ -171,17 +178,9 @@ export class ContainerManager {
         exitCode: undefined,
         finishedMs: undefined,
       });
-      const log = await container.useLog();
       try {
-        log.beginRun(record.run);
-        const up = await this.#environment.machine(record.machine).ensure();
-        await this.#launch(container, up);
-        const process = new ContainerProcess(up.agent, processObjectId(record.id, record.run), log);
-        container.apply('started', { startedMs: Date.now() });
-        this.#follow(container, process, log, up);
+        await this.#startRun(container);
       } catch (error) {
-        await log.endRun();
-        await container.releaseLog();
         this.#startFailed(container, error);
         throw error;
       }
@@ -195,10 +194,12 @@ export class ContainerManager {
     await this.#signal(process, signal);
   }
 
-  /** Asks it to end, and kills it after `timeoutMs`; answered when it has ended. */
+  /** Asks it to end, and kills it after `timeoutMs`; answered when it has ended. One that is being started starts first. */
   async stop(reference: string, options: { timeoutMs?: number; signal?: number } = {}): Promise<void> {
     const container = this.find(reference);
-    const { record, process } = container;
+    const { record } = container;
+    if (record.state === 'starting') await container.transitions.run(async () => {});
+    const { process } = container;
     if (process === undefined) return;
     const { exited } = container.waiters(record.run);
     const timeoutMs = options.timeoutMs ?? STOP_TIMEOUT_MS;
@@ -218,8 +219,7 @@ export class ContainerManager {
   /** Removes it with its log and everything it wrote. `force` kills it first. */
   async remove(reference: string, options: { force?: boolean } = {}): Promise<void> {
     const container = this.find(reference);
-    if (options.force === true && container.process !== undefined)
-      await this.stop(container.record.id, { timeoutMs: 0 });
+    if (options.force === true) await this.stop(container.record.id, { timeoutMs: 0 });
     await container.transitions.run(() => this.#remove(container));
   }
 
@@ -301,8 +301,7 @@ export class ContainerManager {
       if (container.transitions.busy) continue;
       const objectId = processObjectId(record.id, record.run);
       if (objects.some((object) => object.id === objectId)) {
-        keep.add(objectId);
-        await this.#resume(container, up, objectId);
+        if (await this.#resume(container, up, objectId)) keep.add(objectId);
       } else {
         this.#markLost(container, 'its process was gone when the daemon came back');
       }
@@ -343,9 +342,11 @@ export class ContainerManager {
     this.#disowned = true;
   }
 
-  /** Stops every running container of the machine. */
+  /** Stops every container that runs or is being started; rejects, after all were tried, when one could not be. */
   async stopAll(): Promise<void> {
-    await Promise.all([...this.#containers.keys()].map((id) => this.stop(id)));
+    const stops = await Promise.allSettled([...this.#containers.keys()].map((id) => this.stop(id)));
+    const failed = stops.find((stop) => stop.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
   }
 
   /** Resolves when nothing is going on behind anybody's back. */
@@ -356,6 +357,29 @@ export class ContainerManager {
   }
 
   // --- Inside -------------------------------------------------------------------------------------
+
+  /** From `starting` to `running`; when it throws, nothing of the run is in the machine and the log is given back. */
+  async #startRun(container: Container): Promise<void> {
+    const { record } = container;
+    const log = await container.useLog();
+    try {
+      log.beginRun(record.run);
+      const up = await this.#environment.machine(record.machine).ensure();
+      await this.#launch(container, up);
+      const process = new ContainerProcess(up.agent, processObjectId(record.id, record.run), log);
+      try {
+        container.apply('started', { startedMs: Date.now() });
+      } catch (error) {
+        // It runs, and we could not write that down: it must not go on unowned.
+        await this.#cleanUp(container, up);
+        throw error;
+      }
+      this.#follow(container, process, log, up);
+    } catch (error) {
+      await log.endRun().finally(() => container.releaseLog());
+      throw error;
+    }
+  }
 
   async #launch(container: Container, up: UpMachine): Promise<void> {
     const { record } = container;
@@ -373,6 +397,7 @@ export class ContainerManager {
         pending = [];
         const { passwd, group } = await readAccounts(up.agent, record);
         user = resolveUser(record.config.user, passwd, group);
+        if (this.#users.size >= USERS_CACHED_MAX) this.#users.clear();
         if (record.run === 1) this.#users.set(userKey, user);
       }
       const ops = launchOps({
@@ -385,7 +410,7 @@ export class ContainerManager {
     } catch (error) {
       const failure =
         error instanceof AgentOpError && error.op === 'spawn'
-          ? await explainFailure(up.agent, record, error)
+          ? await explainFailure(up.agent, record, error).catch(() => error)
           : error;
       await runTolerant(up.agent, cleanUpOps(record.id, record.run)).catch((cleanUpError: unknown) => {
         this.#environment.logger.warn('container.clean_up_failed', {
@@ -407,19 +432,29 @@ export class ContainerManager {
           ? 126
           : 125;
     const change = { exitCode, error: messageOf(error), finishedMs: Date.now() };
-    container.apply(record.run === 1 ? 'startFailed' : 'exit', change);
-    container.settleRun(record.run, { exitCode, error: change.error });
+    try {
+      container.apply(record.run === 1 ? 'startFailed' : 'exit', change);
+    } finally {
+      container.settleRun(record.run, { exitCode, error: change.error });
+    }
     if (record.config.autoRemove) this.#inBackground('auto_remove', this.#autoRemove(container));
   }
 
-  /** Takes up a run that an earlier daemon began. */
-  async #resume(container: Container, up: UpMachine, objectId: string): Promise<void> {
+  /** Takes up a run that an earlier daemon began. One whose log cannot be opened is lost, and no other with it: false. */
+  async #resume(container: Container, up: UpMachine, objectId: string): Promise<boolean> {
     const { record } = container;
-    const log = await container.useLog();
+    let log: ContainerLog;
+    try {
+      log = await container.useLog();
+    } catch (error) {
+      this.#markLost(container, `its log could not be opened: ${messageOf(error)}`);
+      return false;
+    }
     if (log.run === record.run) log.resumeRun(AUTO_REMOVE_GRACE_MS);
     else log.beginRun(record.run);
     if (record.state === 'starting') container.apply('started', { startedMs: Date.now() });
     this.#follow(container, new ContainerProcess(up.agent, objectId, log), log, up);
+    return true;
   }
 
   /** From now on the process's end is the container's. */
@@ -441,12 +476,18 @@ export class ContainerManager {
     // We let go of the machine; whether its processes end is the next daemon's business.
     if (this.#disowned) return;
     await container.transitions.run(async () => {
-      await log.endRun();
-      container.process = undefined;
-      container.apply('exit', { exitCode: exit.exitCode, error: exit.error, finishedMs: Date.now() });
-      container.cleanUp = this.#cleanUp(container, up);
-      container.settleRun(record.run, exit);
-      await container.releaseLog();
+      await log.endRun().catch((error: unknown) => {
+        this.#environment.logger.error('container.log_failed', { id: record.id, reason: messageOf(error) });
+      });
+      try {
+        container.apply('exit', { exitCode: exit.exitCode, error: exit.error, finishedMs: Date.now() });
+      } finally {
+        // Whatever could not be written (a full disk): it has ended, and whoever waits for that is told.
+        container.process = undefined;
+        container.cleanUp = this.#cleanUp(container, up);
+        container.settleRun(record.run, exit);
+        await container.releaseLog();
+      }
     });
     if (record.config.autoRemove && container.attached === 0) await this.#autoRemove(container);
     await container.cleanUp;
@@ -562,7 +603,7 @@ export class ContainerManager {
 
 async function settlesWithin(promise: Promise<unknown>, timeoutMs: number): Promise<boolean> {
   const { promise: timedOut, resolve } = Promise.withResolvers<false>();
-  const timer = setTimeout(() => resolve(false), timeoutMs);
+  const timer = setTimeout(() => resolve(false), Math.min(timeoutMs, TIMER_MS_MAX));
   try {
     return await Promise.race([promise.then(() => true), timedOut]);
   } finally {
