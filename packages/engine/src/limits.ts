@@ -47,6 +47,8 @@ export const BATCH_TIMEOUT_MS = 60_000;
 /** Back-off between attempts to reach the agent again. */
 export const RECONNECT_MS_MIN = 1;
 export const RECONNECT_MS_MAX = 500;
+/** An epoch that ended sooner does not reset the back-off: a broken or hostile agent may keep nobody busy. */
+export const EPOCH_SHORT_MS = 1000;
 /** How long a machine has to power off before it is killed. */
 export const MACHINE_STOP_TIMEOUT_MS = 5000;
 /** Size of a machine's disk; it is sparse. */

@@ -16,7 +16,7 @@ import {
 } from '@arcbox/protocol';
 import type { RunningVm } from '@arcbox/vm';
 import { EngineError, messageOf } from '../errors.ts';
-import { BATCH_TIMEOUT_MS, RECONNECT_MS_MAX, RECONNECT_MS_MIN } from '../limits.ts';
+import { BATCH_TIMEOUT_MS, EPOCH_SHORT_MS, RECONNECT_MS_MAX, RECONNECT_MS_MIN } from '../limits.ts';
 import type { Logger } from '../logger.ts';
 
 export class AgentSession {
@@ -32,6 +32,9 @@ export class AgentSession {
   readonly #logger: Logger;
   readonly #ending = new AbortController();
   #client: Promise<AgentClient>;
+  #connectedMs = performance.now();
+  /** How long the next attempt waits. */
+  #delayMs = 0;
 
   private constructor(vm: RunningVm, logger: Logger) {
     this.#vm = vm;
@@ -100,16 +103,21 @@ export class AgentSession {
     );
   }
 
+  /** At once, then ever more slowly; also when the agent greets us and ends the epoch again and again. */
   async #reconnect(): Promise<AgentClient> {
-    for (let delayMs = RECONNECT_MS_MIN; ; delayMs = Math.min(delayMs * 2, RECONNECT_MS_MAX)) {
+    if (performance.now() - this.#connectedMs >= EPOCH_SHORT_MS) this.#delayMs = 0;
+    for (;;) {
       this.ended.throwIfAborted();
+      if (this.#delayMs > 0) await sleep(this.#delayMs, undefined, { signal: this.ended }).catch(() => {});
+      this.ended.throwIfAborted();
+      this.#delayMs = Math.min(Math.max(this.#delayMs * 2, RECONNECT_MS_MIN), RECONNECT_MS_MAX);
       try {
-        return await this.#vm.openAgent();
+        const client = await this.#vm.openAgent();
+        this.#connectedMs = performance.now();
+        return client;
       } catch (error) {
         this.#logger.warn('agent.reconnect_failed', { machine: this.#vm.name, reason: messageOf(error) });
       }
-      this.ended.throwIfAborted();
-      await sleep(delayMs, undefined, { signal: this.ended }).catch(() => {});
     }
   }
 }
