@@ -116,7 +116,12 @@ export class Runtime implements AsyncDisposable {
 
   async #takeOver(options: RuntimeOptions): Promise<void> {
     const handle = this.#store.machineHandle(DEFAULT_MACHINE);
-    await options.sweep?.(handle === undefined ? [] : [handle]);
+    try {
+      await options.sweep?.(handle === undefined ? [] : [handle]);
+    } catch (error) {
+      // What is left over stays until the next sweep; our own machine is taken over all the same.
+      this.#logger.error('run.sweep_failed', { reason: messageOf(error) });
+    }
     await this.#machine.adopt();
   }
 
@@ -128,9 +133,13 @@ export class Runtime implements AsyncDisposable {
         this.#containers.disown();
         await this.#machine.disown();
       } else {
-        await this.stopContainers();
-        await this.#containers.drain();
-        await this.#machine.stop();
+        try {
+          await this.stopContainers();
+          await this.#containers.drain();
+        } finally {
+          // A container that could not be stopped ends with its machine.
+          await this.#machine.stop();
+        }
       }
       await this.#containers.drain();
     } catch (error) {

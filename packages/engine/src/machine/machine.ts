@@ -168,11 +168,15 @@ export class Machine {
       return up;
     } catch (error) {
       logger.error('machine.start_failed', { machine: this.name, reason: messageOf(error) });
-      // It could not be made usable: nothing may go on running there unowned.
-      await vm?.kill();
-      if (vm !== undefined) this.#environment.store.setMachineHandle(this.name, undefined);
-      this.#state = 'stopped';
-      this.#up = undefined;
+      try {
+        // It could not be made usable: nothing may go on running there unowned.
+        await vm?.kill();
+        if (vm !== undefined) this.#environment.store.setMachineHandle(this.name, undefined);
+      } finally {
+        // Whatever else failed: the next caller tries again.
+        this.#state = 'stopped';
+        this.#up = undefined;
+      }
       throw error;
     }
   }
@@ -196,7 +200,12 @@ export class Machine {
     await ensureMachineDisk(disk);
     await using prepared = await driver.create(this.#vmConfig(disk));
     const vm = await prepared.boot();
-    store.setMachineHandle(this.name, vm.handle);
+    try {
+      store.setMachineHandle(this.name, vm.handle);
+    } catch (error) {
+      await vm.kill();
+      throw error;
+    }
     return vm;
   }
 
@@ -290,9 +299,14 @@ export class Machine {
     const exit = await up.vm.exited;
     if (this.#disowned) return;
     logger.info('machine.exited', { machine: this.name, reason: exit.reason, detail: exit.detail });
-    store.setMachineHandle(this.name, undefined);
     up.agent.close();
-    this.#environment.lost(this.name, `the machine it ran in has ended (${exit.reason})`);
+    try {
+      store.setMachineHandle(this.name, undefined);
+      this.#environment.lost(this.name, `the machine it ran in has ended (${exit.reason})`);
+    } catch (error) {
+      // The state could not be written. The next boot says the same once more, and nobody awaits this promise.
+      logger.error('machine.exit_not_recorded', { machine: this.name, reason: messageOf(error) });
+    }
     this.#up = undefined;
     this.#state = 'stopped';
   }
