@@ -157,6 +157,38 @@ test('a connected reader loses nothing to rotation, and one that has left holds 
   });
 });
 
+test('a reader that follows nothing ends where the log ended when it came', async () => {
+  await withDirectory(async (directory) => {
+    await using log = await ContainerLog.open(directory);
+    log.beginRun(1);
+    log.append(1, 0, Buffer.from('before'), false);
+    await log.flushed();
+    const reader = log.reader({ cursor: 'start' });
+    log.append(1, 6, Buffer.from('after'), false);
+    await log.flushed();
+    assert.equal((await readAll(reader)).out, 'before');
+  });
+});
+
+test('a reader that is closed while it reads leaves no file open', async () => {
+  await withDirectory(async (directory) => {
+    await using log = await ContainerLog.open(directory);
+    log.beginRun(1);
+    log.append(1, 0, Buffer.from('x'.repeat(1000)), false);
+    await log.endRun();
+    const fds = async (): Promise<number> => (await readdir('/proc/self/fd')).length;
+    const before = await fds();
+    for (let round = 0; round < 40; round += 1) {
+      const reader = log.reader({ cursor: 'start' });
+      const read = reader.read();
+      for (let turn = 0; turn < round % 4; turn += 1) await new Promise((next) => setImmediate(next));
+      await reader.close();
+      await read;
+    }
+    assert.equal(await fds(), before);
+  });
+});
+
 test('a slow attached reader delays the acknowledgement', async () => {
   await withDirectory(async (directory) => {
     let acknowledged = 0;

@@ -12,7 +12,8 @@
  * slow delays the acknowledgement once it is `maxLagBytes` behind, and the removal of old segments in any case, and so
  * in the end makes the container wait. A reader that has gone delays nothing.
  */
-import { close, open, unlink, write } from 'node:fs';
+import { close, open, write } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { EngineError, messageOf } from '../errors.ts';
@@ -39,7 +40,6 @@ import { recoverSegments, type Segment, segmentAt } from './segments.ts';
 
 const openFile = promisify(open);
 const closeFile = promisify(close);
-const unlinkFile = promisify(unlink);
 const writeFile = promisify(write);
 
 export interface ContainerLogOptions {
@@ -239,10 +239,13 @@ export class ContainerLog implements AsyncDisposable {
   async close(): Promise<void> {
     this.#closed = true;
     this.#unpin();
-    await this.flushed();
-    for (const reader of [...this.#readers]) await reader.close();
-    await this.#closeFile();
-    this.#dropTail();
+    try {
+      await this.flushed();
+    } finally {
+      for (const reader of [...this.#readers]) await reader.close();
+      await this.#closeFile();
+      this.#dropTail();
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -346,7 +349,8 @@ export class ContainerLog implements AsyncDisposable {
       if (oldest === undefined) break;
       const keepFrom = next?.base ?? this.#end;
       await this.#awaitReaders((reader) => reader.position < keepFrom, keepFrom);
-      await unlinkFile(oldest.path);
+      // Somebody may have made room by hand.
+      await rm(oldest.path, { force: true });
       this.#segments.shift();
     }
     await this.#closeFile();

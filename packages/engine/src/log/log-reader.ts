@@ -44,6 +44,8 @@ export class LogReader implements AsyncDisposable {
   readonly maxLagBytes: number;
   readonly #source: LogSource;
   readonly #followRun: number | undefined;
+  /** Without a run to follow, what came after this reader was made is not read: the container may write for ever. */
+  readonly #until: number;
   /** Everything before it was handled by the caller. */
   #position: number;
   /** Everything before it was given to the caller. */
@@ -59,6 +61,7 @@ export class LogReader implements AsyncDisposable {
     this.#position = position;
     this.#given = position;
     this.#followRun = options.followRun;
+    this.#until = options.followRun === undefined ? source.end : Number.POSITIVE_INFINITY;
     this.maxLagBytes = options.maxLagBytes ?? Number.POSITIVE_INFINITY;
   }
 
@@ -79,7 +82,7 @@ export class LogReader implements AsyncDisposable {
         this.#source.moved();
       }
       if (this.#closed) return undefined;
-      if (this.#given < this.#source.end) {
+      if (this.#given < Math.min(this.#source.end, this.#until)) {
         const batch = await this.#next();
         if (batch !== undefined) return batch;
         this.#releaseBlock();
@@ -112,18 +115,24 @@ export class LogReader implements AsyncDisposable {
 
   async #next(): Promise<LogBatch | undefined> {
     const tail = this.#source.tailAt(this.#given);
-    if (tail !== undefined) {
-      this.#block = tail.block;
-      if (this.#file !== undefined) await this.#closeFile();
-      return this.#batch(tail.bytes);
+    if (tail !== undefined) this.#block = tail.block;
+    let bytes: Buffer;
+    if (tail === undefined) {
+      bytes = await this.#readFile();
+    } else {
+      bytes = tail.bytes;
+      await this.#closeFile();
     }
-    const bytes = await this.#readFile();
-    return this.#closed ? undefined : this.#batch(bytes);
+    if (!this.#closed) return this.#batch(bytes);
+    // `close` came in between, and may have found nothing to close yet.
+    await this.#closeFile();
+    return undefined;
   }
 
   #batch(bytes: Buffer): LogBatch | undefined {
     const records: LogRecord[] = [];
     const length = forEachRecord(bytes, 0, (header, at) => {
+      if (this.#given + at >= this.#until) return false;
       if (header.channel !== 0) {
         const from = at + RECORD_HEADER_BYTES;
         const data = bytes.subarray(from, from + header.lengthBytes);
