@@ -4,6 +4,14 @@
 export const FRAME_BYTES_MAX = 1024 * 1024;
 /** Payload of a frame that is not data. */
 export const CONTROL_FRAME_BYTES_MAX = 64 * 1024;
+/** Input that a client sends before the daemon has said that it was accepted. */
+export const INPUT_WINDOW_BYTES = 256 * 1024;
+/** Input that the daemon holds for one client before it stops reading it; signals come on the same connection. */
+export const INPUT_QUEUE_BYTES = 2 * INPUT_WINDOW_BYTES;
+/** What a frame in that queue counts besides its bytes. */
+export const INPUT_FRAME_COST_BYTES = 64;
+/** The largest answer that our client takes: a listing of as many containers as there can be. */
+export const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
 /** Records shorter than this are copied together before they are sent. */
 export const SMALL_RECORD_BYTES = 2048;
 /** How long a new connection may take to say what it speaks. */

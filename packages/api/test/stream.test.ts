@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { ContainerStream, type DaemonControl } from '../src/client/index.ts';
 import { FrameType, frame } from '../src/stdio/frames.ts';
@@ -88,6 +90,54 @@ test('signals and sizes reach the process', async () => {
   stream.detach();
 });
 
+test('a process that reads nothing holds its input back, and neither its signals nor our memory', async () => {
+  await using host = await fakeDaemon({
+    full(process) {
+      process.onInput = () => new Promise(() => {});
+      process.onSignal = (signal) => process.exit(signal);
+    },
+  });
+  await host.start();
+  const id = await create(host.control, ['full'], { openStdin: true });
+  const { stream } = open(host.control, id, { stdin: true });
+  await stream.open();
+  await host.control.call('ContainerService/Start', { id });
+  const piece = Buffer.alloc(64 * 1024);
+  let taken = 0;
+  const feeding = (async () => {
+    for (let n = 0; n < 100; n += 1) {
+      await stream.write(piece);
+      taken += piece.length;
+    }
+  })();
+  // The guest's window of 1 MiB, and ours.
+  while (taken < 1024 * 1024) await new Promise((resolve) => setImmediate(resolve));
+  stream.signal(10);
+  assert.equal((await stream.exited).exitCode, 10);
+  assert.ok(taken < 2 * 1024 * 1024, `${taken} bytes were taken`);
+  await feeding;
+  stream.detach();
+});
+
+test('an error that ends the stream ends it for the client, which does not come back for ever', async () => {
+  await using host = await fakeDaemon({
+    async talk({ out }) {
+      await out('something');
+    },
+  });
+  await host.start();
+  const id = await create(host.control, ['talk']);
+  await host.control.call('ContainerService/Start', { id });
+  const directory = host.fake.layout.containerLog(id);
+  const [segment = ''] = readdirSync(directory);
+  while (!readFileSync(join(directory, segment)).includes('something'))
+    await new Promise((resolve) => setImmediate(resolve));
+  writeFileSync(join(directory, segment), Buffer.alloc(4096));
+  const { stream } = open(host.control, id, { logs: { follow: true }, cursor: 'start' });
+  await stream.open();
+  await assert.rejects(stream.exited, { name: 'RemoteError', code: 'ERR_ARCBOX_LOG_CORRUPT' });
+});
+
 test('the end of a daemon is survived: the next one goes on where the output stopped', async () => {
   let go: (() => void) | undefined;
   await using host = await fakeDaemon({
@@ -151,6 +201,14 @@ test('what cannot be attached to is refused with its code', async () => {
     onOutput: () => undefined,
   });
   await assert.rejects(bad.open(), { code: 'ERR_ARCBOX_INVALID_ARGUMENT' });
+  for (const run of ['x', '-1', '0', '1.5', '99999999999']) {
+    const socket = connect(host.fake.layout.socket);
+    socket.write(
+      `POST /v1/containers/${id}/attach?run=${run} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: arcbox-stream\r\n\r\n`,
+    );
+    assert.match(String((await once(socket, 'data'))[0]), /^HTTP\/1\.1 400 .*not the number of a run/s, run);
+    socket.destroy();
+  }
 });
 
 test('a client that breaks the protocol is told and let go; the container goes on', async () => {

@@ -37,8 +37,6 @@ export const LOG_RETRY_MS = 1000;
 
 /** How far the agent may run ahead of what the log holds, on each channel. */
 export const OUTPUT_WINDOW_BYTES = 1024 * 1024;
-/** Standard input that is held for a container that has not started. */
-export const INPUT_QUEUE_BYTES = 256 * 1024;
 
 /** How long a machine has to boot until its agent answers. */
 export const BOOT_TIMEOUT_MS = 60_000;

@@ -49,7 +49,7 @@ import type {
   VersionRequestJson,
   VersionResponseJson,
 } from '../gen/arcbox/v1/system_pb.ts';
-import { MESSAGE_BYTES_MAX } from '../limits.ts';
+import { ANSWER_BYTES_MAX } from '../limits.ts';
 
 /** Request and answer of every unary method. */
 export interface Methods {
@@ -114,7 +114,7 @@ export async function readBody(answer: IncomingMessage, socketPath: string): Pro
   try {
     for await (const part of answer as AsyncIterable<Buffer>) {
       bytes += part.length;
-      if (bytes > MESSAGE_BYTES_MAX) throw new Error(`an answer has more than ${MESSAGE_BYTES_MAX} bytes`);
+      if (bytes > ANSWER_BYTES_MAX) throw new Error(`an answer has more than ${ANSWER_BYTES_MAX} bytes`);
       parts.push(part);
     }
   } catch (cause) {

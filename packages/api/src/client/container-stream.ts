@@ -6,7 +6,7 @@ import { type IncomingMessage, request } from 'node:http';
 import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ApiError, RemoteError } from '../errors.ts';
-import { CONNECT_RETRY_MS_MAX, CONNECT_RETRY_MS_MIN } from '../limits.ts';
+import { CONNECT_RETRY_MS_MAX, CONNECT_RETRY_MS_MIN, INPUT_WINDOW_BYTES } from '../limits.ts';
 import {
   type ErrorPayload,
   type ExitPayload,
@@ -58,6 +58,9 @@ export class ContainerStream {
   #skip = 0;
   #done = false;
   #inputNext = 0;
+  /** The daemon has taken the input before it; we send no more than a window past it. */
+  #inputAccepted = 0;
+  #room: PromiseWithResolvers<void> | undefined;
   #inputEnded = false;
   #inputHeld = false;
   readonly #unacked: UnackedInput[] = [];
@@ -73,7 +76,9 @@ export class ContainerStream {
   /** Connects. Throws `RemoteError`, for example when there is no such container. */
   async open(): Promise<void> {
     const { headers } = await this.#connect();
-    if (this.#options.stdin) this.#inputNext = Number(headers['arcbox-input'] ?? 0);
+    if (!this.#options.stdin) return;
+    this.#inputNext = Number(headers['arcbox-input'] ?? 0);
+    this.#inputAccepted = this.#inputNext;
   }
 
   /** Passes input on; resolves when there is room for more. */
@@ -81,13 +86,11 @@ export class ContainerStream {
     if (this.#done || this.#inputEnded) return;
     this.#unacked.push({ offset: this.#inputNext, data });
     this.#inputNext += data.length;
-    const socket = this.#socket;
-    if (this.#inputHeld || socket === undefined) return;
-    if (this.#sendInput(data)) return;
-    await new Promise<void>((resolve) => {
-      socket.once('drain', resolve);
-      socket.once('close', resolve);
-    });
+    if (!this.#inputHeld) this.#sendInput(data);
+    while (!this.#done && this.#inputNext - this.#inputAccepted >= INPUT_WINDOW_BYTES) {
+      this.#room ??= Promise.withResolvers<void>();
+      await this.#room.promise;
+    }
   }
 
   /** Nothing follows on standard input. */
@@ -113,21 +116,19 @@ export class ContainerStream {
 
   /** Leaves; the container goes on. */
   detach(): void {
-    this.#done = true;
+    this.#finish();
     this.#socket?.destroy();
   }
 
-  #send(bytes: Buffer): boolean {
-    const socket = this.#socket;
-    return socket?.writable === true ? socket.write(bytes) : true;
+  #send(bytes: Buffer): void {
+    if (this.#socket?.writable === true) this.#socket.write(bytes);
   }
 
-  #sendInput(data: Buffer): boolean {
+  #sendInput(data: Buffer): void {
     this.#socket?.cork();
     this.#send(frameHeader(FrameType.stdin, data.length));
-    const room = this.#send(data);
+    this.#send(data);
     this.#socket?.uncork();
-    return room;
   }
 
   async #connect(): Promise<IncomingMessage> {
@@ -199,15 +200,20 @@ export class ContainerStream {
         return;
       }
       case FrameType.exit:
-        this.#done = true;
+        this.#finish();
         this.#exit.resolve(JSON.parse(payload.toString('utf8')) as ExitPayload);
         return;
       case FrameType.error:
-        this.#options.onError?.(JSON.parse(payload.toString('utf8')) as ErrorPayload);
+        this.#failed(JSON.parse(payload.toString('utf8')) as ErrorPayload);
         return;
       default:
         throw new ApiError('ERR_ARCBOX_STREAM_PROTOCOL', `a daemon does not send frames of type ${type}`);
     }
+  }
+
+  #failed(error: ErrorPayload): void {
+    if (error.final === true) this.#fail(new RemoteError(error.code, error.message, 125));
+    else this.#options.onError?.(error);
   }
 
   #output(channel: 1 | 2, payload: Buffer): void {
@@ -229,6 +235,8 @@ export class ContainerStream {
   }
 
   #inputTaken(acknowledged: number, accepted: number): void {
+    this.#inputAccepted = accepted;
+    this.#wakeInput();
     for (let first = this.#unacked[0]; first !== undefined; first = this.#unacked[0]) {
       if (first.offset + first.data.length > acknowledged) break;
       this.#unacked.shift();
@@ -275,8 +283,19 @@ export class ContainerStream {
     }
   }
 
-  #fail(error: unknown): void {
+  /** Nothing more is sent or resumed. */
+  #finish(): void {
     this.#done = true;
+    this.#wakeInput();
+  }
+
+  #wakeInput(): void {
+    this.#room?.resolve();
+    this.#room = undefined;
+  }
+
+  #fail(error: unknown): void {
+    this.#finish();
     this.#exit.reject(error);
     this.#closed.resolve();
     this.#socket?.destroy();

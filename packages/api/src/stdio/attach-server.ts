@@ -11,7 +11,13 @@ import type { Duplex } from 'node:stream';
 import { type ContainerAttachment, EngineError, type LogBatch, type Runtime } from '@arcbox/engine';
 import { publicError } from '../error-mapping.ts';
 import { ApiError } from '../errors.ts';
-import { FAREWELL_TIMEOUT_MS, FRAME_BYTES_MAX, SMALL_RECORD_BYTES } from '../limits.ts';
+import {
+  FAREWELL_TIMEOUT_MS,
+  FRAME_BYTES_MAX,
+  INPUT_FRAME_COST_BYTES,
+  INPUT_QUEUE_BYTES,
+  SMALL_RECORD_BYTES,
+} from '../limits.ts';
 import {
   FRAME_HEADER_BYTES,
   FrameDecoder,
@@ -23,6 +29,8 @@ import {
   writeFrameHeader,
 } from './frames.ts';
 
+/** Runs are stored and sent in 32 bits. */
+const RUN_MAX = 0xffffffff;
 const ATTACH_PATH = /^\/v1\/containers\/([^/]+)\/attach$/;
 
 /** What of a client's bytes follows the request. */
@@ -65,10 +73,10 @@ export async function serveAttach(
       }
       return;
     }
-    const run = url.searchParams.get('run');
+    const run = readRun(url.searchParams.get('run'));
     const attachment = await containers.attach(decodeURIComponent(id), {
       ...(cursor === undefined ? {} : { cursor }),
-      ...(run === null ? {} : { run: Number(run) }),
+      ...(run === undefined ? {} : { run }),
     });
     try {
       await serveAttachment(attachment, socket, head, url.searchParams.get('stdin') === '1');
@@ -100,9 +108,9 @@ async function serveAttachment(
     () => attachment.read(),
     () => attachment.close(),
   );
-  if (socket.destroyed) return;
-  const { exitCode, error } = await attachment.exited;
-  await finish(socket, jsonFrame(FrameType.exit, { exitCode, error }), input.farewell);
+  // A client that leaves now need not hear how it ended.
+  const exit = await Promise.race([attachment.exited, input.gone]);
+  if (exit !== undefined) await finish(socket, jsonFrame(FrameType.exit, exit), input.farewell);
 }
 
 /** Sends batches until there is no more, or the client is gone. */
@@ -166,17 +174,23 @@ function writeBatch(socket: Duplex, batch: LogBatch): Promise<void> {
 class ClientInput {
   /** Settles when the client has said that it has everything, or has closed its side. */
   readonly farewell: Promise<void>;
+  /** Settles when the connection is gone. */
+  readonly gone: Promise<undefined>;
   readonly #socket: Duplex;
   readonly #attachment: ContainerAttachment | undefined;
   readonly #bye = Promise.withResolvers<void>();
   #ended = false;
   #pending: Promise<void> = Promise.resolve();
-  #waiting = 0;
+  #queuedBytes = 0;
 
   constructor(socket: Duplex, head: Buffer, attachment: ContainerAttachment | undefined) {
     this.#socket = socket;
     this.#attachment = attachment;
     this.farewell = this.#bye.promise;
+    const gone = Promise.withResolvers<undefined>();
+    this.gone = gone.promise;
+    if (socket.destroyed) gone.resolve(undefined);
+    socket.once('close', () => gone.resolve(undefined));
     const decoder = new FrameDecoder((type, payload) => this.#frame(type, payload));
     const push = (bytes: Buffer): void => {
       try {
@@ -208,7 +222,7 @@ class ClientInput {
         if (this.#ended) throw new ApiError('ERR_ARCBOX_STREAM_PROTOCOL', 'input after its end');
         this.#ended = type === FrameType.stdinEnd;
         if (attachment !== undefined) {
-          this.#inOrder(async () => {
+          this.#inOrder(payload.length, async () => {
             await attachment.write(payload, type === FrameType.stdinEnd);
             await this.announce();
           });
@@ -216,7 +230,7 @@ class ClientInput {
         return;
       case FrameType.resize: {
         const [rows = 0, columns = 0] = readNumbers(payload, 4, 2);
-        if (attachment !== undefined) this.#inOrder(() => attachment.resize({ rows, columns }));
+        if (attachment !== undefined) this.#inOrder(0, () => attachment.resize({ rows, columns }));
         return;
       }
       case FrameType.signal: {
@@ -234,16 +248,20 @@ class ClientInput {
     }
   }
 
-  /** One after the other; the socket is not read while something waits for room. */
-  #inOrder(work: () => Promise<void>): void {
-    this.#waiting += 1;
-    this.#socket.pause();
+  /**
+   * One after the other. A client that keeps to its window is always read, so that its signals and its leaving are seen
+   * while its input waits for room; one that does not has to wait.
+   */
+  #inOrder(bytes: number, work: () => Promise<void>): void {
+    const cost = bytes + INPUT_FRAME_COST_BYTES;
+    this.#queuedBytes += cost;
+    if (this.#queuedBytes > INPUT_QUEUE_BYTES) this.#socket.pause();
     this.#pending = this.#pending
       .then(work)
       .catch((error: unknown) => this.#failed(error))
       .finally(() => {
-        this.#waiting -= 1;
-        if (this.#waiting === 0) this.#socket.resume();
+        this.#queuedBytes -= cost;
+        if (this.#queuedBytes <= INPUT_QUEUE_BYTES && this.#socket.isPaused()) this.#socket.resume();
       });
   }
 
@@ -280,7 +298,7 @@ function refuse(socket: Duplex, error: unknown): void {
   if (!socket.writable) return;
   const { code, message, exitCode } = publicError(error);
   if (accepted.has(socket)) {
-    socket.write(jsonFrame(FrameType.error, { code, message }));
+    socket.write(jsonFrame(FrameType.error, { code, message, final: true }));
     return;
   }
   const body = JSON.stringify({ code, message, exitCode });
@@ -288,6 +306,13 @@ function refuse(socket: Duplex, error: unknown): void {
   socket.write(
     `HTTP/1.1 ${status}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
   );
+}
+
+function readRun(text: string | null): number | undefined {
+  if (text === null) return undefined;
+  const run = Number(text);
+  if (/^\d+$/.test(text) && run >= 1 && run <= RUN_MAX) return run;
+  throw new EngineError('ERR_ARCBOX_INVALID_ARGUMENT', `${JSON.stringify(text)} is not the number of a run`);
 }
 
 function readCursor(text: string | null): number | 'start' | 'end' | undefined {

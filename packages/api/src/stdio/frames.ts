@@ -9,7 +9,7 @@
  *   3  resize: u32 rows, u32 columns         19 cursor: u64, a position in the log
  *   4  signal: u32                           20 input: u64 acknowledged, u64 accepted
  *   5  farewell: the client has everything   21 exit: JSON {"exitCode", "error"}
- *                                            22 error: JSON {"code", "message"}; the stream ends
+ *                                            22 error: JSON {"code", "message"}; "final": true when the stream ends
  *
  * Resuming. A cursor frame says that what came before it is what the log has before that position. A client that loses
  * the connection connects again with the last cursor it got, and skips as many bytes of output as it had received since:
@@ -47,6 +47,8 @@ export interface ExitPayload {
 export interface ErrorPayload {
   readonly code: string;
   readonly message: string;
+  /** The stream ends with it, and there is no use in coming back. */
+  readonly final?: true;
 }
 
 export function frameHeader(type: number, lengthBytes: number): Buffer {
