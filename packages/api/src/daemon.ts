@@ -52,7 +52,13 @@ export class Daemon implements AsyncDisposable {
       writeFileSync(`${layout.pidFile}.new`, `${process.pid}\n`, { mode: 0o600 });
       renameSync(`${layout.pidFile}.new`, layout.pidFile);
       const daemon = new Daemon(options, result.lock);
-      await daemon.#server.listen(layout.socket);
+      try {
+        await daemon.#server.listen(layout.socket);
+      } catch (error) {
+        // A machine that was taken over goes on, for a daemon that can be reached.
+        await daemon.#runtime.close({ disown: true });
+        throw error;
+      }
       logger.info('daemon.ready', { pid: process.pid, home: layout.home, ms: Math.round(performance.now()) });
       return daemon;
     } catch (error) {
@@ -89,7 +95,7 @@ export class Daemon implements AsyncDisposable {
     });
     this.#server = new ApiServer({
       services: [
-        registration(SystemService, systemService({ runtime, doctor, shutdown: () => void this.stop() })),
+        registration(SystemService, systemService({ runtime, doctor, shutdown: () => this.stopOnRequest() })),
         registration(ContainerService, containerService(runtime)),
         registration(MachineService, machineService(runtime)),
         registration(ImageService, imageService(runtime)),
@@ -110,6 +116,13 @@ export class Daemon implements AsyncDisposable {
   stop(options: { disown?: boolean } = {}): Promise<void> {
     this.#stopping ??= this.#stop(options.disown ?? false);
     return this.#stopping;
+  }
+
+  /** `stop` for those who cannot wait for it: what goes wrong is in the log, and the daemon ends all the same. */
+  stopOnRequest(): void {
+    this.stop().catch((error: unknown) => {
+      this.#logger.error('daemon.stop_failed', { reason: String(error) });
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync } from 'node:fs';
 import { connect } from 'node:net';
 import { test } from 'node:test';
 import { Code, ConnectError, createClient } from '@connectrpc/connect';
@@ -94,6 +94,47 @@ test('our own client gets answers and errors with their codes', async () => {
   });
   const wrong = { id: 7 } as unknown as { id: string };
   await assert.rejects(control.call('ContainerService/Inspect', wrong), /the request is no arcbox.v1/);
+});
+
+test('a call that goes on for long survives the end of its daemon', async (t) => {
+  await using host = await fakeDaemon();
+  const daemon = await host.start();
+  const { container } = await host.control.call('ContainerService/Create', {
+    image: 'busybox',
+    command: ['sleep'],
+  });
+  const id = container?.id ?? '';
+  await host.control.call('ContainerService/Start', { id });
+  t.mock.timers.enable({ apis: ['Date'], now: Date.now() });
+  const waiting = host.control.callIdempotent('ContainerService/Wait', { id });
+  // A second call is answered after the first has arrived.
+  await host.control.call('SystemService/Ping', {});
+  t.mock.timers.tick(3_600_000);
+  await daemon.stop({ disown: true });
+  await host.start();
+  await host.control.call('ContainerService/Kill', { id });
+  assert.equal((await waiting).exitCode, 137);
+});
+
+test('a daemon that cannot listen gives back what it has taken', async () => {
+  await using host = await fakeDaemon();
+  const { layout } = host.fake;
+  const open = (): string[] =>
+    readdirSync('/proc/self/fd')
+      .map((fd) => {
+        try {
+          return readlinkSync(`/proc/self/fd/${fd}`);
+        } catch {
+          return '';
+        }
+      })
+      .filter((path) => path.startsWith(layout.home));
+  mkdirSync(layout.socket);
+  await assert.rejects(host.start());
+  assert.deepEqual(open(), []);
+  assert.equal(existsSync(layout.pidFile), false);
+  rmdirSync(layout.socket);
+  await (await host.start()).stop();
 });
 
 test('nobody listening, and a daemon that cannot start, are told apart', async () => {

@@ -1,13 +1,15 @@
 /**
- * The daemon's process. How its start went is said on descriptor 3 when that is a pipe (see DaemonControl), so that
- * whoever started it can wait for that one line.
+ * The daemon's process. How its start went is said on descriptor 3 when `ARCBOX_READY_FD` says so (see DaemonControl),
+ * so that whoever started it can wait for that one line.
  */
-import { closeSync, fstatSync, writeSync } from 'node:fs';
+import { closeSync, writeSync } from 'node:fs';
 import { ApiError, Daemon, JsonLogger, type Probe, probeQemu } from '@arcbox/api';
 import { bootAssetsFromEnvironment, HostLayout, loadConfig } from '@arcbox/engine';
 import { probeCgroups, QemuDriver, sweepRunRoot } from '@arcbox/vm';
 
 const READY_FD = 3;
+const readyFd = process.env.ARCBOX_READY_FD;
+delete process.env.ARCBOX_READY_FD;
 /**
  * Emulated CPUs are slowed down by each other: a container's start takes half as much time again with two as with one,
  * and moving bytes out of it more than twice as much.
@@ -16,12 +18,12 @@ const TCG_CPUS = 1;
 
 /** Says one line to whoever started us, once. */
 function report(line: string): void {
+  if (readyFd !== String(READY_FD)) return;
   try {
-    if (!fstatSync(READY_FD).isFIFO() && !fstatSync(READY_FD).isSocket()) return;
     writeSync(READY_FD, `${line}\n`);
     closeSync(READY_FD);
   } catch {
-    // Started by hand, without that descriptor; or whoever started us has gone.
+    // Whoever started us has gone.
   }
 }
 
@@ -71,7 +73,7 @@ async function main(): Promise<void> {
       if (swept.length > 0) logger.warn('run.swept', { directories: swept.length });
     },
   });
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void daemon.stop());
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => daemon.stopOnRequest());
   process.on('SIGHUP', () => {
     // The terminal that we were started from is gone; that is not our end.
   });

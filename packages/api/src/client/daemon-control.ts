@@ -34,6 +34,8 @@ export interface DaemonControlOptions {
 
 /** The descriptor on which a daemon says how its start went. */
 export const READY_FD = 3;
+/** Set for a daemon that has it: in one that was started by hand the number may be anything's. */
+export const READY_FD_VARIABLE = 'ARCBOX_READY_FD';
 
 export class DaemonControl {
   readonly socketPath: string;
@@ -63,13 +65,19 @@ export class DaemonControl {
     method: Method,
     message: Methods[Method][0],
   ): Promise<Methods[Method][1]> {
-    const deadline = Date.now() + DAEMON_START_TIMEOUT_MS;
-    for (;;) {
+    let failingSinceMs: number | undefined;
+    for (let delayMs = CONNECT_RETRY_MS_MIN; ; delayMs = Math.min(delayMs * 2, CONNECT_RETRY_MS_MAX)) {
+      const calledMs = Date.now();
       try {
         return await this.call(method, message);
       } catch (error) {
-        if (!isUnreachable(error) || Date.now() > deadline) throw error;
+        if (!isUnreachable(error)) throw error;
+        const now = Date.now();
+        // A call that went on for long had a daemon that worked: its end is the first failure.
+        if (failingSinceMs === undefined || now - calledMs > DAEMON_START_TIMEOUT_MS) failingSinceMs = now;
+        if (now - failingSinceMs > DAEMON_START_TIMEOUT_MS) throw error;
       }
+      await sleep(delayMs);
     }
   }
 
@@ -149,6 +157,7 @@ export class DaemonControl {
       cwd: '/',
       // A session of its own: neither our terminal's Ctrl-C nor its hang-up is the daemon's.
       detached: true,
+      env: { ...process.env, [READY_FD_VARIABLE]: String(READY_FD) },
       stdio: ['ignore', logFd, logFd, 'pipe'],
     });
     closeSync(logFd);
