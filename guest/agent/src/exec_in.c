@@ -140,6 +140,8 @@ void exec_in_enter(const struct launch *launch) {
   if (exec_in->cgroup_fd >= 0 && write(exec_in->cgroup_fd, "0", 1) < 0) launch_failed(launch, errno, "join the cgroup");
   syscall(SYS_setgroups, 0, NULL); /* while it is allowed; see launch_set_ids() */
   if (flags && setns(exec_in->pidfd, flags)) launch_failed(launch, errno, "enter the namespaces of process %d", exec_in->target_pid);
+  close(exec_in->pidfd);
+  if (exec_in->cgroup_fd >= 0) close(exec_in->cgroup_fd);
   if (!(flags & CLONE_NEWPID)) {
     report.value = getpid();
     report_send(launch->report_fd, &report, -1);

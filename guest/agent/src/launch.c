@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -118,9 +119,40 @@ void launch_set_ids(const struct launch *launch) {
     launch_failed(launch, errno, "set user id %u", launch->uid);
 }
 
+/* Of what is open from 3 on, only these stay. Changes their order. */
+static void close_others(int *kept, size_t count) {
+  unsigned from = 3;
+  for (size_t i = 0; i < count; i++) {
+    size_t least = i;
+    for (size_t j = i + 1; j < count; j++)
+      if (kept[j] < kept[least]) least = j;
+    int fd = kept[least];
+    kept[least] = kept[i];
+    if (fd < (int)from) continue; /* there is none, it is one of 0 to 2, or it was named before */
+    if (fd > (int)from) close_range(from, (unsigned)fd - 1, 0);
+    from = (unsigned)fd + 1;
+  }
+  close_range(from, ~0u, 0);
+}
+
+/*
+ * Until exec this process is a copy of the agent, and with ExecIn the processes of a container see it:
+ * with the same user id, and capabilities no more than theirs at its end, they could trace it, read its memory
+ * and take its descriptors. So it cannot be traced, which exec undoes, and it has no descriptor that it does
+ * not need, which also leaves nothing for a path below /proc/self/fd to lead to.
+ */
+static void stop_being_the_agent(const struct launch *launch) {
+  const struct exec_in *exec_in = launch->exec_in;
+  int kept[] = {launch->report_fd, launch->stdio[0], launch->stdio[1], launch->stdio[2], exec_in ? exec_in->pidfd : -1,
+                exec_in ? exec_in->cgroup_fd : -1};
+  if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)) launch_failed(launch, errno, "become untraceable");
+  close_others(kept, ARRAY_SIZE(kept));
+}
+
 void launch_child(const struct launch *launch) {
   const char *cwd = msg_is_set(launch->cwd) ? launch->cwd : "/";
   child_reset_signals();
+  stop_being_the_agent(launch);
   if (launch->exec_in) exec_in_enter(launch);
   setsid();
   set_stdio(launch);

@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { type AgentClient, AgentOpError, type OpInput } from '@arcbox/protocol';
+import { eventually } from './support/eventually.ts';
 import { HostAgent } from './support/host-agent.ts';
 import { freshId, Gathered, resultOf, run, shell } from './support/run.ts';
 import { test } from './support/test.ts';
@@ -163,6 +166,59 @@ test('a terminal inside', async () => {
   });
   const { output, code } = await run(client, operation);
   assert.deepEqual([code, output], [0, '12 34\r\nterminal\r\n']);
+});
+
+test('until it is its program, it can be traced by nobody and holds nothing of the agent', {
+  skip: !existsSync('/dev/fuse'),
+}, async () => {
+  await using agent = await HostAgent.start();
+  await using client = await agent.connect();
+  // A namespace whose processes would see it, in the agent's own mounts; and a program that nobody serves.
+  const holder = freshId();
+  const [launched] = await client.batch([shell('exec unshare --pid --fork sleep 1000', { id: holder })]);
+  const launcher = resultOf([launched ?? assert.fail()], 0, 'process').pid;
+  const children = `/proc/${launcher}/task/${launcher}/children`;
+  const pid = await eventually(() => {
+    const [child] = readFileSync(children, 'utf8').split(' ').filter(Boolean);
+    return Number(child ?? assert.fail('it has not forked yet'));
+  });
+  const stall = freshId();
+  const target = agent.path('stall');
+  await client.batch([{ case: 'fuseRelay', value: { id: stall, target, mkdirTarget: true } }]);
+  const known = new Set(agent.children());
+  const start = client.batch([
+    inside(pid, '', { keepAllCapabilities: false, spawn: { argv: [`${target}/program`] } }),
+  ]);
+  start.catch(() => {});
+  const caught = await eventually(() => {
+    for (const child of agent.children()) {
+      if (known.has(child)) continue;
+      // The last thing before exec is that it gives up what it may do.
+      if (/^CapPrm:\t0+$/m.test(readFileSync(`/proc/${child}/status`, 'utf8'))) return child;
+    }
+    return assert.fail('it has not come that far yet');
+  });
+  const powerless = ['--bounding-set', '-all', '--inh-caps', '-all', '--ambient-caps', '-all'];
+  for (const file of ['fd/0', 'exe', 'cwd']) {
+    const seen = spawnSync('setpriv', [...powerless, 'readlink', `/proc/${caught}/${file}`]);
+    assert.equal(seen.stdout.toString(), '', `${file} can be reached`);
+  }
+  const descriptors = readdirSync(`/proc/${caught}/fd`)
+    .map((fd) => readlinkSync(`/proc/${caught}/fd/${fd}`).replace(/:.*/, ''))
+    .sort();
+  assert.deepEqual(
+    [...new Set(descriptors)],
+    ['/dev/null', 'pipe', 'socket'],
+    'those of its program only, ...',
+  );
+  assert.equal(
+    descriptors.filter((kind) => kind === 'socket').length,
+    1,
+    '... and one to tell that it failed',
+  );
+  await client.batch([{ case: 'release', value: { id: stall } }]);
+  await assert.rejects(start, AgentOpError);
+  await client.batch([{ case: 'release', value: { id: holder } }]);
 });
 
 test('what cannot be entered or started says why', async () => {
