@@ -55,7 +55,8 @@ static _Noreturn void archive_child(const struct tar_task *task, const int stdio
   child_reset_signals();
   int fds[4];
   for (int i = 0; i < 4; i++) fds[i] = fcntl(i < 3 ? stdio[i] : report, F_DUPFD_CLOEXEC, 10);
-  for (int i = 0; i < 4; i++) dup2(fds[i], i);
+  for (int i = 0; i < 4; i++)
+    if (fds[i] < 0 || dup2(fds[i], i) < 0) _exit(1);
   close_range(4, ~0u, 0);
   tar_run(task, 3);
 }
@@ -106,7 +107,7 @@ enum op_state op_archive(struct op_context *context, const Archive *op, OpResult
   for (int i = 0; i < 3; i++) close_fd(&theirs[i]);
   if (!error) {
     job->object.pid = pid;
-    child_watch(&job->child, pid, archive_exited);
+    child_watch_new(&job->child, pid, archive_exited);
     for (uint8_t i = 0; i < 3; i++) {
       bool made = ours[i] < 0 || (i ? channel_output(&job->object, i, ours[i]) : channel_input(&job->object, ours[i], END_CLOSE));
       ours[i] = -1;

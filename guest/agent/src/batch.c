@@ -17,6 +17,7 @@ struct batch {
   bool over;      /* an operation failed: answer */
   struct op_wait *wait;
   uint8_t *payload;
+  size_t payload_size;
   pb_istream_t stream; /* over the rest of the payload */
   struct buf response;
   struct arena arena;
@@ -24,12 +25,15 @@ struct batch {
   struct task task; /* goes on after a pending operation */
 };
 
+static size_t pending_total; /* payloads of all batches */
+
 static void batch_free(struct batch *batch) {
   if (batch->wait) batch->wait->batch = NULL;
   task_cancel(&batch->task);
   arena_reset(&batch->arena);
   buf_free(&batch->response);
   free(batch->payload);
+  pending_total -= batch->payload_size;
   free(batch);
 }
 
@@ -203,6 +207,10 @@ void batch_request(uint32_t stream_id, int64_t timeout_ns, const uint8_t *payloa
     link_fail(stream_id, text);
     return;
   }
+  if (pending_total + size > BATCH_PENDING_MAX) {
+    send_response(stream_id, STATUS_RESOURCE_EXHAUSTED, "the requests of pending batches exceed 64 MiB", NULL, 0);
+    return;
+  }
   struct batch *batch = xcalloc(1, sizeof *batch);
   batch->call.drop = drop_batch;
   task_init(&batch->task, run_task);
@@ -211,6 +219,8 @@ void batch_request(uint32_t stream_id, int64_t timeout_ns, const uint8_t *payloa
     return;
   }
   batch->payload = xmalloc(size);
+  batch->payload_size = size;
+  pending_total += size;
   if (size) memcpy(batch->payload, payload, size);
   batch->stream = pb_istream_from_buffer(batch->payload, size);
   run(batch);

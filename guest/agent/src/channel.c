@@ -83,7 +83,8 @@ static void fill_from_descriptor(struct channel *channel) {
     if (size > 0) {
       bool filled = (size_t)size == room;
       channel->end += (size_t)size;
-      budget -= (size_t)size;
+      /* Byte by byte, a writer must not get more of our time than one of large pieces. */
+      budget -= MIN(budget, MAX((size_t)size, FILL_COST_MIN));
       if (filled) make_room(channel, (size_t)channel->capacity * 2);
     } else if (size < 0 && errno == EINTR) {
       continue;
@@ -108,7 +109,7 @@ void channel_end_output(struct channel *channel) {
   object_channel_ended(channel->object, channel);
 }
 
-size_t channel_room(struct channel *channel) { return make_room(channel, OUTPUT_RETAIN_MAX); }
+bool channel_has_room(struct channel *channel, size_t size) { return make_room(channel, size) >= size; }
 
 bool channel_push(struct channel *channel, const void *data, size_t size) {
   if (channel->eof || make_room(channel, size) < size) return false;
@@ -120,7 +121,8 @@ bool channel_push(struct channel *channel, const void *data, size_t size) {
 void channel_ack(struct channel *channel, uint64_t acked) {
   channel->acked = acked;
   if (channel->sent < acked) channel->sent = acked;
-  if (!used(channel) && channel->eof) drop_ring(channel);
+  /* A ring stays as large as it grew, unless others want for room. */
+  if (!used(channel) && (channel->eof || retained_total >= RETAIN_TOTAL_MAX)) drop_ring(channel);
   if (channel->ready) task_queue(&channel->task);
 }
 

@@ -65,7 +65,8 @@ uint64_t channel_acked(const struct channel *channel); /* 0 for NULL */
 
 /* Output: all or nothing, false when there is no room for it. */
 bool channel_push(struct channel *channel, const void *data, size_t size);
-size_t channel_room(struct channel *channel);
+/* Output: whether there is room for `size` bytes, after growing when that is allowed. */
+bool channel_has_room(struct channel *channel, size_t size);
 /* Output: nothing more comes. */
 void channel_end_output(struct channel *channel);
 /* Output: the host has everything before `acked`. */

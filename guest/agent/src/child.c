@@ -50,15 +50,19 @@ void child_init(struct child *child) {
   child->pid = 0;
 }
 
-void child_watch(struct child *child, pid_t pid, void (*exited)(struct child *, int)) {
+void child_watch_new(struct child *child, pid_t pid, void (*exited)(struct child *, int)) {
   int status;
-  child->exited = exited;
-  if (take_orphan(pid, &status)) {
-    exited(child, status);
-    return;
+  while (take_orphan(pid, &status)) { /* of another process, which had this pid before */
   }
+  child->exited = exited;
   child->pid = pid;
   list_add(&children, &child->link);
+}
+
+void child_watch(struct child *child, pid_t pid, void (*exited)(struct child *, int)) {
+  int status;
+  if (take_orphan(pid, &status)) exited(child, status);
+  else child_watch_new(child, pid, exited);
 }
 
 void child_forget(struct child *child) {

@@ -19,7 +19,9 @@ struct child {
 void children_init(void (*on_signal)(int signal));
 void children_close(void);
 void child_init(struct child *child);
-/* `exited` may be called before this returns, when the process has ended already. */
+/* One that was forked just now. */
+void child_watch_new(struct child *child, pid_t pid, void (*exited)(struct child *, int));
+/* Any other. `exited` may be called before this returns, when the process has ended already. */
 void child_watch(struct child *child, pid_t pid, void (*exited)(struct child *, int));
 void child_forget(struct child *child);
 void statuses_hold(void);

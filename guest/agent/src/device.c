@@ -142,7 +142,17 @@ static int listen_for_uevents(void) {
   return error;
 }
 
+/* Those of epochs that are over would otherwise stay until their time has passed. */
+static void drop_abandoned(void) {
+  for (struct list *at = waits.next, *next; at != &waits; at = next) {
+    struct device_wait *wait = container_of(at, struct device_wait, link);
+    next = at->next;
+    if (!wait->wait.batch) finish(wait);
+  }
+}
+
 enum op_state op_wait_device(struct op_context *context, const WaitDevice *op, OpResult *result) {
+  drop_abandoned();
   struct device_wait *wait = xcalloc(1, sizeof *wait);
   uint32_t timeout_ms = op->timeout_ms ? op->timeout_ms : DEVICE_TIMEOUT_MS_DEFAULT;
   wait->by_lun = op->which_match == WaitDevice_scsi_lun_tag;

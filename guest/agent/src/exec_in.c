@@ -76,8 +76,8 @@ static const struct seccomp_filter *load_filter(const char *path) {
 
 static int open_cgroup(const char *cgroup) {
   char path[PATH_SIZE_MAX];
-  if (strncmp(cgroup, "/sys/fs/cgroup", 14) || strstr(cgroup, "/../")) return -EINVAL;
-  if (snprintf(path, sizeof path, "%s/cgroup.procs", cgroup) >= (int)sizeof path) return -ENAMETOOLONG;
+  int error = cgroup_file(cgroup, "cgroup.procs", path);
+  if (error) return -error;
   int fd = open(path, O_WRONLY | O_CLOEXEC);
   return fd < 0 ? -errno : fd;
 }

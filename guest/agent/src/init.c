@@ -102,9 +102,11 @@ static void loopback_up(void) {
 
 /* --- The end of everything ----------------------------------------------------------------- */
 
-static void crashed(int number) {
+static void crashed(int number, siginfo_t *info, void *context) {
   static const char text[] = "agent: fatal: the agent crashed\n";
-  (void)number;
+  (void)number, (void)context;
+  /* Sent by another process: init takes none of those, and having a handler must not change that. */
+  if (info->si_code <= 0 && info->si_pid != getpid()) return;
   (void)!write(STDERR_FILENO, text, sizeof text - 1);
   power_off();
   _exit(1);
@@ -112,13 +114,16 @@ static void crashed(int number) {
 
 static void catch_crashes(void) {
   static const int numbers[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS};
-  struct sigaction action = {.sa_handler = crashed};
+  struct sigaction action = {.sa_sigaction = crashed, .sa_flags = SA_SIGINFO};
   for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) sigaction(numbers[i], &action, NULL);
 }
 
-/* The kernel gives init no descriptors when /dev/console is missing in the initramfs. */
+/*
+ * The kernel gives init no descriptors when /dev/console is missing in the initramfs. A container may
+ * open the console too and stop its output (TCOOFF): a line of ours is then lost, and we go on.
+ */
 static void open_console(void) {
-  int fd = open("/dev/console", O_RDWR | O_NOCTTY);
+  int fd = open("/dev/console", O_RDWR | O_NOCTTY | O_NONBLOCK);
   if (fd < 0) fd = open("/dev/null", O_RDWR);
   for (int i = 0; fd >= 0 && i < 3; i++)
     if (fd != i) dup2(fd, i);

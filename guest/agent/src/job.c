@@ -107,7 +107,7 @@ static int job_fork(struct job *job) {
     job->fd = fds[0];
     job->op = NULL;
     running++;
-    child_watch(&job->child, pid, job_exited);
+    child_watch_new(&job->child, pid, job_exited);
     /* Only epoll's own limits can fail this; the result is lost then, not the process. */
     if (source_add(&job->source, fds[0], EPOLLIN, job_ready)) job->complete = true;
     return 0;
@@ -127,7 +127,19 @@ static void start_queued(void) {
   }
 }
 
+/* Those that nobody asks for any more. Each epoch could leave some behind jobs that hang. */
+static void drop_abandoned(void) {
+  for (struct list *at = queued.next, *next; at != &queued; at = next) {
+    struct job *job = container_of(at, struct job, link);
+    next = at->next;
+    if (job->wait.batch) continue;
+    list_remove(&job->link);
+    free(job);
+  }
+}
+
 enum op_state job_start(struct op_context *context, const Op *op, job_run run) {
+  drop_abandoned();
   struct job *job = xcalloc(1, sizeof *job);
   list_init(&job->link);
   child_init(&job->child);

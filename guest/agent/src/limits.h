@@ -9,6 +9,7 @@
 #define SECRET_SIZE 16u
 #define PENDING_CALLS_MAX 1024u
 #define BATCH_OPS_MAX 256u
+#define BATCH_PENDING_MAX (64u << 20) /* requests of all batches that are under way */
 #define BATCH_RESPONSE_MAX (FRAME_DATA_MAX - 64u * 1024u) /* leaves room for the envelope */
 #define ARENA_MAX (8u << 20) /* decoded strings of one message */
 #define STRINGS_MAX 32768u   /* elements of one repeated string field */
@@ -24,6 +25,7 @@
 
 /* --- Objects and channels ------------------------------------------------------------------- */
 #define OBJECTS_MAX 4096u
+#define OBJECTS_OF_HOST_MIN 1024u /* of these: connections that arrive leave so many to the host */
 #define OBJECT_ID_MAX 64u
 #define OBJECT_ID_SIZE (OBJECT_ID_MAX + 1u + 20u + 1u) /* an accepted connection's, with its end */
 #define OUTPUT_RETAIN_MIN (4u << 10)
@@ -33,7 +35,8 @@
 #define INPUT_WINDOW (256u << 10) /* a power of two */
 #define CHUNK_DATA_MAX (64u << 10)
 #define PIPE_SIZE (256u << 10) /* asked of the kernel for output pipes */
-#define FILL_BUDGET (256u << 10)
+#define FILL_BUDGET (256u << 10) /* moved before others get their turn */
+#define FILL_COST_MIN (4u << 10) /* what one read counts at least */
 
 /* --- Operations ----------------------------------------------------------------------------- */
 #define PATH_SIZE_MAX 4096u /* with its end, as PATH_MAX */

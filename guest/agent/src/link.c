@@ -26,7 +26,6 @@ static struct {
   bool hung_up;    /* a port whose host was seen to be gone since the last Hello */
   bool rx_stalled; /* frames wait for room in tx */
   uint64_t epoch;
-  bool has_secret;
   uint8_t secret[SECRET_SIZE];
   uint8_t nonce[NONCE_SIZE]; /* of the epoch's Hello */
   struct buf rx, tx;
@@ -149,7 +148,6 @@ static void begin_epoch(const struct hello *hello) {
   host.hung_up = false;
   host.writable = true; /* or EAGAIN tells */
   host.epoch++;
-  host.has_secret = true;
   memcpy(host.secret, hello->secret, SECRET_SIZE);
   memcpy(host.nonce, hello->nonce, NONCE_SIZE);
   answer_hello(hello);

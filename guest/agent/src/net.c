@@ -74,6 +74,7 @@ static void name_address(const union address *address, char *text, size_t size) 
     case AF_UNIX: snprintf(text, size, "unix %s", address->un.sun_path); break;
     default: snprintf(text, size, "unknown");
   }
+  utf8_sanitize(text); /* a peer's path can be any bytes */
 }
 
 /* --- Connections ----------------------------------------------------------------------------- */
@@ -257,7 +258,7 @@ static void announce(struct listener *listener, int fd, const union address *pee
 
 static void accept_all(struct channel *channel) {
   struct listener *listener = container_of(channel->object, struct listener, object);
-  while (channel->ready && !objects_full() && channel_room(channel) >= ANNOUNCE_ROOM) {
+  while (channel->ready && objects_may_be_accepted() && channel_has_room(channel, ANNOUNCE_ROOM)) {
     union address peer = {0};
     socklen_t size = sizeof peer;
     int fd = accept4(channel->fd, &peer.any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);

@@ -36,13 +36,13 @@ struct object *object_find(const char *id) {
   return NULL;
 }
 
-bool objects_full(void) { return count >= OBJECTS_MAX; }
+bool objects_may_be_accepted(void) { return count < OBJECTS_MAX - OBJECTS_OF_HOST_MIN; }
 
 int object_check_id(const char *id) {
   size_t size = strlen(id);
   if (!size || size > OBJECT_ID_MAX) return EINVAL;
   if (object_find(id)) return EEXIST;
-  return objects_full() ? ENFILE : 0;
+  return count >= OBJECTS_MAX ? ENFILE : 0;
 }
 
 void object_init(struct object *object, const struct object_type *type, const char *id) {

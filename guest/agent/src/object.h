@@ -42,7 +42,8 @@ int object_check_id(const char *id);
 /* Enters it in the table; the name was checked. */
 void object_init(struct object *object, const struct object_type *type, const char *id);
 struct object *object_find(const char *id);
-bool objects_full(void);
+/* Whether there is room for an object that the host did not ask for. */
+bool objects_may_be_accepted(void);
 /* Answers those who wait, now and later. */
 void object_end(struct object *object, const struct outcome *outcome);
 void object_channel_ended(struct object *object, struct channel *channel);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "batch.h"
+#include "limits.h"
 
 /* Fair to block for the time of a few system calls, no longer. */
 enum op_state op_run(struct op_context *context, const Op *op, OpResult *result);
@@ -37,6 +38,9 @@ bool unmount_may_block(const Unmount *op);
 
 /* device.c */
 enum op_state op_wait_device(struct op_context *context, const WaitDevice *op, OpResult *result);
+
+/* cgroup.c: the path of a file of a cgroup, which has to be below /sys/fs/cgroup. 0, EINVAL or ENAMETOOLONG. */
+int cgroup_file(const char *cgroup, const char *file, char path[PATH_SIZE_MAX]);
 
 /* process.c, spawn.c, exec_in.c */
 enum op_state op_spawn(struct op_context *context, const Spawn *op, OpResult *result);

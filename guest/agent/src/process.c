@@ -173,15 +173,14 @@ static void launcher_exited(struct child *child, int status) {
 
 /* --- The start ------------------------------------------------------------------------------- */
 
-static void watch_exit(struct process *process, pid_t pid) {
+static void set_pid(struct process *process, pid_t pid) {
   process->object.pid = pid;
   process->pidfd = (int)syscall(SYS_pidfd_open, pid, 0); /* -1 when it was reaped already */
-  child_watch(&process->child, pid, process->adopt_pid_file ? launcher_exited : process_exited);
 }
 
 static void take_terminal(struct process *process, int master, bool doomed) {
-  if (doomed) close(master);
-  else if (process->terminal >= 0 || process_open_terminal(process, master, process->object.channels[0] != NULL))
+  if (doomed || process->terminal >= 0) close(master);
+  else if (process_open_terminal(process, master, process->object.channels[0] != NULL))
     warn("terminal of %s cannot be watched", process->object.id);
 }
 
@@ -209,7 +208,8 @@ static void report_ready(struct source *source, uint32_t events) {
     if (size == (ssize_t)sizeof report && report.kind == REPORT_PID) {
       child_forget(&process->child); /* the one that entered the namespaces; its exit says nothing */
       close_fd(&process->pidfd);
-      watch_exit(process, report.value);
+      set_pid(process, report.value);
+      child_watch(&process->child, report.value, process_exited);
       continue;
     }
     int fd = source->fd;
@@ -239,7 +239,9 @@ int process_watch_launch(struct process *process, int report, pid_t pid) {
   }
   statuses_hold();
   process->holds_statuses = true;
-  if (pid) watch_exit(process, pid);
+  if (!pid) return 0;
+  set_pid(process, pid);
+  child_watch_new(&process->child, pid, process->adopt_pid_file ? launcher_exited : process_exited);
   return 0;
 }
 
@@ -260,9 +262,8 @@ static struct process *find(const char *id) {
 
 static int kill_cgroup(const char *cgroup) {
   char path[PATH_SIZE_MAX];
-  if (strncmp(cgroup, "/sys/fs/cgroup/", 15) || strstr(cgroup, "/../")) return EINVAL;
-  if (snprintf(path, sizeof path, "%s/cgroup.kill", cgroup) >= (int)sizeof path) return ENAMETOOLONG;
-  return -write_file(path, "1");
+  int error = cgroup_file(cgroup, "cgroup.kill", path);
+  return error ? error : -write_file(path, "1");
 }
 
 enum op_state op_signal(struct op_context *context, const Signal *op, OpResult *result) {

@@ -23,8 +23,8 @@ int process_open_terminal(struct process *process, int master, bool input) {
     ioctl(master, TIOCSWINSZ, &size);
   }
   int error = output < 0 ? -EMFILE : channel_open(channels[1], output);
-  if (!error && input) error = input_fd < 0 ? -EMFILE : channel_open(channels[0], input_fd);
-  return error;
+  int other = !input ? 0 : input_fd < 0 ? -EMFILE : channel_open(channels[0], input_fd);
+  return error ? error : other;
 }
 
 /* Opens what the child gets as 0 to 2 and gives our ends to the channels. -errno or 0. */

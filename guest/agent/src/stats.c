@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "limits.h"
@@ -59,8 +58,7 @@ static void machine(StatsResult *stats, char *text) {
 static bool read_cgroup(const char *cgroup, const char *file, char *text) {
   char path[PATH_SIZE_MAX];
   *text = 0;
-  if (snprintf(path, sizeof path, "%s/%s", cgroup, file) >= (int)sizeof path) return false;
-  return read_file(path, text, FILE_SIZE) > 0;
+  return !cgroup_file(cgroup, file, path) && read_file(path, text, FILE_SIZE) > 0;
 }
 
 static uint64_t number(const char *cgroup, const char *file, char *text) {
@@ -86,10 +84,10 @@ static void group(CgroupStats *stats, const char *cgroup, char *text) {
 
 enum op_state op_stats(struct op_context *context, const Stats *op, OpResult *result) {
   const char *cgroup = msg_string(op->cgroup);
-  struct stat status;
-  if (*cgroup && (strncmp(cgroup, "/sys/fs/cgroup", 14) || strstr(cgroup, "/../")))
-    return op_fail(context, result, EINVAL, "stats of %.300s, which is not below /sys/fs/cgroup", cgroup);
-  if (*cgroup && stat(cgroup, &status)) return op_fail(context, result, errno, "stats of %.300s", cgroup);
+  char path[PATH_SIZE_MAX];
+  int error = *cgroup ? cgroup_file(cgroup, "cgroup.procs", path) : 0;
+  if (error) return op_fail(context, result, error, "stats of %.300s, which is not below /sys/fs/cgroup", cgroup);
+  if (*cgroup && access(path, F_OK)) return op_fail(context, result, errno, "stats of %.300s", cgroup);
   char *text = xmalloc(FILE_SIZE);
   result->which_result = OpResult_stats_tag;
   machine(&result->result.stats, text);

@@ -83,19 +83,21 @@ static void split_path(const char *path, char *parent, char *name) {
 
 /* "NAME/x" becomes "BASE/x"; without a base it stays, but for "./x", which becomes "x". */
 static void rename_entry(struct archive_entry *entry, const char *name, const char *base) {
-  char path[2 * PATH_SIZE_MAX];
   const char *own = archive_entry_pathname(entry);
   size_t size = strlen(name);
   if (!own || strncmp(own, name, size) || (own[size] && own[size] != '/')) return;
   const char *rest = own + size;
-  if (!*base && !strcmp(name, ".")) {
-    snprintf(path, sizeof path, "%s", *rest ? rest + 1 : "./");
-  } else if (*base) {
-    snprintf(path, sizeof path, "%s%s", base, rest);
+  char *path = NULL; /* a tree can be deeper than any path may be long */
+  if (*base) {
+    if (asprintf(&path, "%s%s", base, rest) < 0) fail(ENOMEM, "archive", strerror(ENOMEM));
+  } else if (!strcmp(name, ".")) {
+    path = strdup(*rest ? rest + 1 : "./");
+    if (!path) fail(ENOMEM, "archive", strerror(ENOMEM));
   } else {
     return;
   }
   archive_entry_copy_pathname(entry, path);
+  free(path);
 }
 
 static void copy_data(struct archive *from, struct archive *to, const char *name) {
@@ -186,21 +188,12 @@ static void clear_the_way(const struct tar_task *task, const char *name, mode_t 
   if (error) fail(error, path, strerror(error));
 }
 
-static bool has_dotdot(const char *path) {
-  while (*path) {
-    size_t size = strcspn(path, "/");
-    if (size == 2 && path[0] == '.' && path[1] == '.') return true;
-    path += size + (path[size] == '/');
-  }
-  return false;
-}
-
 static void unpack_entry(const struct tar_task *task, struct archive *tar, struct archive *disk, struct archive_entry *entry) {
   const char *given = archive_entry_pathname(entry), *link = archive_entry_hardlink(entry);
   if (!given) fail(EINVAL, "archive", "an entry without a name");
   char *name = strdup(relative(given));
   if (!name) fail(ENOMEM, "archive", strerror(ENOMEM));
-  if (has_dotdot(name) || (link && has_dotdot(link))) fail(EINVAL, given, "the name leads outside");
+  if (path_has_dotdot(name) || (link && path_has_dotdot(link))) fail(EINVAL, given, "the name leads outside");
   if (link) {
     char *target = strdup(relative(link));
     /* A link to itself must not remove its target first. */

@@ -172,6 +172,15 @@ void close_fd(int *fd) {
   *fd = -1;
 }
 
+bool path_has_dotdot(const char *path) {
+  while (*path) {
+    size_t size = strcspn(path, "/");
+    if (size == 2 && path[0] == '.' && path[1] == '.') return true;
+    path += size + (path[size] == '/');
+  }
+  return false;
+}
+
 /* The length of the well-formed UTF-8 sequence at `text` (Unicode 15, table 3-7), or 0. */
 static size_t utf8_sequence(const unsigned char *text) {
   unsigned char first = text[0], low = 0x80, high = 0xbf;

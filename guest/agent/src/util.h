@@ -57,5 +57,8 @@ int write_file(const char *path, const char *text);
 ssize_t read_file(const char *path, char *text, size_t size);
 void close_fd(int *fd); /* and sets it to -1 */
 
+/* Whether a component of the path is "..". */
+bool path_has_dotdot(const char *path);
+
 /* Replaces what is not UTF-8 in place with '?': a strict decoder refuses a whole message for it. */
 void utf8_sanitize(char *text);

@@ -29,7 +29,7 @@ static bool push_event(struct channel *channel, struct inotify_event *event) {
 
 static void fill(struct channel *channel) {
   _Alignas(struct inotify_event) char events[EVENTS_SIZE];
-  while (channel->ready && channel_room(channel) >= ENCODED_ROOM) {
+  while (channel->ready && channel_has_room(channel, ENCODED_ROOM)) {
     ssize_t size = read(channel->fd, events, sizeof events);
     if (size < 0 && errno == EINTR) continue;
     if (size <= 0) {
