@@ -1,2 +1,4 @@
+export * from './dhcp/index.ts';
 export { NetError, type NetErrorCode } from './errors.ts';
 export * from './ipam/index.ts';
+export * from './pcapng/index.ts';

@@ -1,0 +1,69 @@
+/** The DHCP server against busybox's udhcpc, over a cable between two namespaces. */
+import assert from 'node:assert/strict';
+import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { test } from 'node:test';
+import { connect, Namespace, Program } from './support/namespace.ts';
+
+test('udhcpc gets an address and every option it asks for, renews it, and gives it back', async () => {
+  await using host = await Namespace.create();
+  await using guest = await Namespace.create();
+  await connect(host, 'h0', guest, 'eth0');
+  await host.ip('addr add 10.77.0.1/24 dev h0');
+  await host.ip('route add 255.255.255.255/32 dev h0');
+  const directory = await mkdtemp(path.join(os.tmpdir(), 'arcbox-dhcp-'));
+  try {
+    const script = path.join(directory, 'script');
+    const lines = [
+      '#!/bin/sh',
+      `env >${directory}/$1`,
+      'case $1 in',
+      '  deconfig) ip addr flush dev "$interface" ;;',
+      '  bound) ip addr add "$ip/$mask" dev "$interface" ;;',
+      'esac',
+      'echo "$1 is done"',
+    ];
+    await writeFile(script, lines.join('\n'));
+    await chmod(script, 0o755);
+    await using server = await host.program(path.join(import.meta.dirname, 'support', 'dhcp-program.ts'));
+    const options = ['mtu', 'search', 'staticroutes', 'broadcast', 'lease'].flatMap((name) => ['-O', name]);
+    const words = ['busybox', 'udhcpc', '-f', '-n', '-R', '-T', '1', '-i', 'eth0', '-s', script, ...options];
+    {
+      await using client = new Program(guest.spawn(...words), 'signal');
+      await client.until('bound is done');
+      client.signal('SIGUSR1');
+      await client.until('renew is done');
+      await client[Symbol.asyncDispose]();
+    }
+    await server.until('releases 1\n');
+    const bound = await readFile(path.join(directory, 'bound'), 'utf8');
+    for (const line of [
+      'ip=10.77.0.2',
+      'subnet=255.255.255.0',
+      'mask=24',
+      'router=10.77.0.1',
+      'dns=10.77.0.1',
+      'mtu=1400',
+      'lease=3600',
+      'broadcast=10.77.0.255',
+      'domain=arcbox.local',
+      'search=arcbox.local example.test',
+      'staticroutes=0.0.0.0/0 10.77.0.1 10.96.0.0/12 10.77.0.254',
+    ]) {
+      assert.ok(bound.split('\n').includes(line), `${line} is not in:\n${bound}`);
+    }
+    await server[Symbol.asyncDispose]();
+    const { counters, bindings } = JSON.parse(server.output.split('\n').at(-2) ?? '') as {
+      counters: Record<string, number>;
+      bindings: unknown[];
+    };
+    assert.deepEqual(bindings, []);
+    assert.equal(counters.releases, 1);
+    assert.equal(counters.acks, 2);
+    assert.equal(counters.malformed, 0);
+    assert.equal(counters.naks, 0);
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+});
