@@ -1,5 +1,4 @@
 /** A capture that is being written: packets go to a stream for as long as it keeps up, and are counted when not. */
-import { once } from 'node:events';
 import type { Writable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import {
@@ -105,8 +104,6 @@ export class Capture implements AsyncDisposable {
     const done = finished(this.#out, { readable: false });
     this.#out.end();
     await done;
-    // A file is closed a moment after its last byte was written.
-    if (!this.#out.closed) await once(this.#out, 'close');
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

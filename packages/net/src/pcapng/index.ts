@@ -8,4 +8,10 @@ export {
   packet,
   sectionHeader,
 } from './blocks.ts';
-export { CAPTURE_QUEUE_BYTES_MAX, Capture, type CaptureOptions, SNAP_BYTES_DEFAULT, wallClockNs } from './capture.ts';
+export {
+  CAPTURE_QUEUE_BYTES_MAX,
+  Capture,
+  type CaptureOptions,
+  SNAP_BYTES_DEFAULT,
+  wallClockNs,
+} from './capture.ts';
