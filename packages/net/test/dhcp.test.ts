@@ -10,7 +10,8 @@ import {
   MessageType,
   OptionCode,
 } from '../src/dhcp/index.ts';
-import { AddressPool, ipv4ToNumber, NetError, numberToIpv4 } from '../src/index.ts';
+import { AddressPool, NetError } from '../src/index.ts';
+import { formatIpv4, parseIpv4 } from '../src/wire/index.ts';
 
 interface ClientFields {
   readonly mac?: number;
@@ -25,8 +26,8 @@ function request(fields: ClientFields): Uint8Array {
   const packet = Buffer.alloc(576);
   packet.set([1, 1, 6, 0, 0xde, 0xad, 0xbe, 0xef]);
   if (fields.broadcast === true) packet.writeUInt16BE(0x8000, 10);
-  if (fields.clientAddress !== undefined) packet.writeUInt32BE(ipv4ToNumber(fields.clientAddress), 12);
-  if (fields.relay !== undefined) packet.writeUInt32BE(ipv4ToNumber(fields.relay), 24);
+  if (fields.clientAddress !== undefined) packet.writeUInt32BE(parseIpv4(fields.clientAddress), 12);
+  if (fields.relay !== undefined) packet.writeUInt32BE(parseIpv4(fields.relay), 24);
   packet.set([2, 0, 0, 0, 0, fields.mac ?? 1], 28);
   packet.writeUInt32BE(0x63825363, 236);
   let at = 240;
@@ -51,7 +52,7 @@ function parsed(reply: DhcpReply | undefined) {
   const message = decodeMessage(reply.payload);
   assert.ok(message);
   const type = message.options.get(OptionCode.messageType)?.[0];
-  return { ...reply, message, type, address: reply.address, yours: numberToIpv4(message.yourAddress) };
+  return { ...reply, message, type, address: reply.address, yours: formatIpv4(message.yourAddress) };
 }
 
 function obtain(server: DhcpServer, mac: number, nowMs: number): string | undefined {

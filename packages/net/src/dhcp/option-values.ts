@@ -1,7 +1,8 @@
 /** Values of DHCP options, encoded. */
 
 import { NetError } from '../errors.ts';
-import { type Cidr, ipv4ToNumber, requireCidr, requireIp } from '../ipam/index.ts';
+import { type Cidr, requireCidr, requireIp } from '../ipam/index.ts';
+import { parseIpv4 } from '../wire/index.ts';
 
 /** Longest name in the DNS's wire format. */
 const NAME_BYTES_MAX = 255;
@@ -21,7 +22,7 @@ export function addresses(list: readonly string[]): Uint8Array {
       if (requireIp(text).family !== 4) {
         throw new NetError('ERR_ARCBOX_NET_ADDRESS', `DHCP cannot carry ${text}; give an IPv4 address`);
       }
-      return uint32(ipv4ToNumber(text));
+      return uint32(parseIpv4(text));
     }),
   );
 }

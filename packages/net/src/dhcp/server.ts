@@ -12,7 +12,7 @@
 
 import { NetError } from '../errors.ts';
 import type { AddressPool } from '../ipam/index.ts';
-import { ipv4ToNumber, numberToIpv4 } from '../ipam/index.ts';
+import { formatIpv4, formatMac, parseIpv4 } from '../wire/index.ts';
 import {
   type DhcpMessage,
   decodeMessage,
@@ -147,7 +147,7 @@ export class DhcpServer {
     }
     this.#pool = pool;
     this.#leaseS = leaseS;
-    this.#serverAddress = ipv4ToNumber(options.serverAddress ?? pool.gateway);
+    this.#serverAddress = parseIpv4(options.serverAddress ?? pool.gateway);
     this.#reservation = options.reservation ?? (() => undefined);
     this.#settled = settledOptions(options);
   }
@@ -249,7 +249,7 @@ export class DhcpServer {
     }
     const wanted = message.clientAddress !== 0 ? message.clientAddress : requested;
     if (wanted === undefined) return this.#ignore();
-    const text = numberToIpv4(wanted);
+    const text = formatIpv4(wanted);
     const address = this.#addressOf(message, client) ?? this.#grant(client, wanted, nowMs);
     if (address !== text) return this.#nak(message, client, `${text} is not yours here`);
     return this.#ack(message, client, address, nowMs);
@@ -258,7 +258,7 @@ export class DhcpServer {
   #decline(message: DhcpMessage, client: string, nowMs: number): undefined {
     const declined = addressOption(message, OptionCode.requestedAddress);
     const binding = this.#bindings.get(client);
-    if (declined === undefined || binding === undefined || binding.address !== numberToIpv4(declined)) {
+    if (declined === undefined || binding === undefined || binding.address !== formatIpv4(declined)) {
       return this.#ignore();
     }
     this.counters.declines++;
@@ -278,8 +278,7 @@ export class DhcpServer {
 
   #release(message: DhcpMessage, client: string): undefined {
     const binding = this.#bindings.get(client);
-    if (binding === undefined || ipv4ToNumber(binding.address) !== message.clientAddress)
-      return this.#ignore();
+    if (binding === undefined || parseIpv4(binding.address) !== message.clientAddress) return this.#ignore();
     this.counters.releases++;
     this.#forget(client);
     return undefined;
@@ -302,7 +301,7 @@ export class DhcpServer {
   #grant(client: string, wanted: number | undefined, nowMs: number): string | undefined {
     this.#expireOffers(nowMs);
     if (wanted === undefined) return undefined;
-    const text = numberToIpv4(wanted);
+    const text = formatIpv4(wanted);
     if (!this.#pool.contains(text) || !this.#pool.isFree(text)) return undefined;
     return this.#pool.lease(ownerName(client), text);
   }
@@ -400,7 +399,7 @@ export class DhcpServer {
         bytesMax: bytesMaxOf(message),
       }),
       // A client whose address is wrong cannot be reached at it (§4.3.2).
-      address: numberToIpv4(relayed ? message.relayAddress : BROADCAST),
+      address: formatIpv4(relayed ? message.relayAddress : BROADCAST),
       port: relayed ? DHCP_SERVER_PORT : DHCP_CLIENT_PORT,
       hardwareAddress: undefined,
     };
@@ -440,7 +439,7 @@ export class DhcpServer {
     for (const option of offered) {
       if (wanted === undefined || wanted.includes(option[0])) options.push([...option]);
     }
-    const yours = address === undefined ? 0 : ipv4ToNumber(address);
+    const yours = address === undefined ? 0 : parseIpv4(address);
     const payload = encodeReply({
       transactionId: message.transactionId,
       broadcast: message.broadcast,
@@ -457,18 +456,18 @@ export class DhcpServer {
     if (message.relayAddress !== 0) {
       return {
         payload,
-        address: numberToIpv4(message.relayAddress),
+        address: formatIpv4(message.relayAddress),
         port: DHCP_SERVER_PORT,
         hardwareAddress: undefined,
       };
     }
     const to = { payload, port: DHCP_CLIENT_PORT };
     if (message.clientAddress !== 0)
-      return { ...to, address: numberToIpv4(message.clientAddress), hardwareAddress };
+      return { ...to, address: formatIpv4(message.clientAddress), hardwareAddress };
     if (message.broadcast || client === undefined) {
-      return { ...to, address: numberToIpv4(BROADCAST), hardwareAddress: undefined };
+      return { ...to, address: formatIpv4(BROADCAST), hardwareAddress: undefined };
     }
-    return { ...to, address: numberToIpv4(yours), hardwareAddress };
+    return { ...to, address: formatIpv4(yours), hardwareAddress };
   }
 }
 
@@ -538,9 +537,4 @@ function hostNameOf(message: DhcpMessage): string | undefined {
   return name.length <= HOST_NAME_LENGTH_MAX && /^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/.test(name)
     ? name
     : undefined;
-}
-
-/** `02:00:00:00:00:01` */
-export function formatMac(bytes: Uint8Array): string {
-  return Array.from(bytes.subarray(0, 6), (byte) => byte.toString(16).padStart(2, '0')).join(':');
 }

@@ -6,7 +6,8 @@
  * address that was just given back, and may still be in somebody's caches, is used again as late as possible.
  */
 import { NetError } from '../errors.ts';
-import { cidrContains, cidrSize, numberToIpv4, requireCidr, requireIp } from './cidr.ts';
+import { formatIpv4 } from '../wire/index.ts';
+import { cidrContains, cidrSize, requireCidr, requireIp } from './cidr.ts';
 
 /** Largest subnet; its bitmap takes 2 MiB. */
 export const PREFIX_MIN = 8;
@@ -67,8 +68,8 @@ export class AddressPool {
     this.#size = Number(cidrSize(cidr));
     this.prefix = cidr.prefix;
     this.subnet = options.subnet;
-    this.broadcast = numberToIpv4(this.#base + this.#size - 1);
-    this.gateway = options.gateway ?? numberToIpv4(this.#base + 1);
+    this.broadcast = formatIpv4(this.#base + this.#size - 1);
+    this.gateway = options.gateway ?? formatIpv4(this.#base + 1);
     this.#used = new Uint32Array(Math.ceil(this.#size / 32));
     const range = requireCidr(options.range ?? options.subnet, 'range');
     if (range.prefix < cidr.prefix || !cidrContains(cidr, { family: range.family, value: range.base })) {
@@ -258,6 +259,6 @@ export class AddressPool {
   }
 
   #format(offset: number): string {
-    return numberToIpv4(this.#base + offset);
+    return formatIpv4(this.#base + offset);
   }
 }

@@ -2,8 +2,8 @@
  * Addresses and subnets as values. An address is a family and a number, so that comparing, masking and counting
  * are arithmetic; text is parsed once, strictly, at the edge.
  */
-import { isIPv4, isIPv6 } from 'node:net';
 import { NetError } from '../errors.ts';
+import { formatIpv4, formatIpv6, tryParseIpv4, tryParseIpv6 } from '../wire/index.ts';
 
 export interface IpAddress {
   readonly family: 4 | 6;
@@ -23,21 +23,11 @@ const MAPPED_PREFIX = 0xffffn << 32n;
 
 /** Parses an address; `undefined` when it is none. Zone indices (`%eth0`) are refused. */
 export function parseIp(text: string): IpAddress | undefined {
-  if (isIPv4(text)) return { family: 4, value: BigInt(ipv4ToNumber(text)) };
-  if (!isIPv6(text) || text.includes('%')) return undefined;
-  let groups = text;
-  const lastColon = groups.lastIndexOf(':');
-  if (groups.includes('.')) {
-    const low = ipv4ToNumber(groups.slice(lastColon + 1));
-    groups = `${groups.slice(0, lastColon + 1)}${(low >>> 16).toString(16)}:${(low & 0xffff).toString(16)}`;
-  }
-  const [head = '', tail] = groups.split('::');
-  const before = head === '' ? [] : head.split(':');
-  const after = tail === undefined || tail === '' ? [] : tail.split(':');
-  const zeros = new Array<string>(8 - before.length - after.length).fill('0');
-  let value = 0n;
-  for (const group of [...before, ...zeros, ...after]) value = (value << 16n) | BigInt(`0x${group}`);
-  return { family: 6, value };
+  const v4 = tryParseIpv4(text);
+  if (v4 !== undefined) return { family: 4, value: BigInt(v4) };
+  const v6 = tryParseIpv6(text);
+  if (v6 === undefined) return undefined;
+  return { family: 6, value: BigInt(`0x${Buffer.from(v6).toString('hex')}`) };
 }
 
 /** Parses an address. @throws {NetError} `ERR_ARCBOX_NET_ADDRESS` */
@@ -54,23 +44,8 @@ export function requireIp(text: string, what = 'address'): IpAddress {
 
 /** The text of an address; IPv6 in the canonical form (RFC 5952). */
 export function formatIp(ip: IpAddress): string {
-  if (ip.family === 4) return numberToIpv4(Number(ip.value));
-  const groups: number[] = [];
-  for (let shift = 112n; shift >= 0n; shift -= 16n) groups.push(Number((ip.value >> shift) & 0xffffn));
-  let best = -1;
-  let bestLength = 1; // one zero group alone is not shortened
-  for (let at = 0; at < 8; at++) {
-    let length = 0;
-    while (groups[at + length] === 0) length++;
-    if (length > bestLength) {
-      best = at;
-      bestLength = length;
-    }
-    at += length;
-  }
-  const hex = groups.map((group) => group.toString(16));
-  if (best < 0) return hex.join(':');
-  return `${hex.slice(0, best).join(':')}::${hex.slice(best + bestLength).join(':')}`;
+  if (ip.family === 4) return formatIpv4(Number(ip.value));
+  return formatIpv6(Buffer.from(ip.value.toString(16).padStart(32, '0'), 'hex'));
 }
 
 /** An IPv4 address in IPv6 clothes (`::ffff:a.b.c.d`) as the IPv4 address it is; anything else unchanged. */
@@ -79,17 +54,6 @@ export function unmapped(ip: IpAddress): IpAddress {
     return { family: 4, value: ip.value & 0xffffffffn };
   }
   return ip;
-}
-
-/** An IPv4 address that is known to be well-formed, as an unsigned number of 32 bits. */
-export function ipv4ToNumber(text: string): number {
-  let value = 0;
-  for (const part of text.split('.')) value = value * 256 + Number(part);
-  return value;
-}
-
-export function numberToIpv4(value: number): string {
-  return `${value >>> 24}.${(value >>> 16) & 0xff}.${(value >>> 8) & 0xff}.${value & 0xff}`;
 }
 
 /** Parses `10.0.0.0/8`; a bare address is a block of one. Bits after the prefix must be zero. */

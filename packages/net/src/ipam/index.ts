@@ -14,8 +14,6 @@ export {
   formatCidr,
   formatIp,
   type IpAddress,
-  ipv4ToNumber,
-  numberToIpv4,
   parseCidr,
   parseIp,
   requireCidr,
