@@ -21,7 +21,13 @@ import { AgentCallError, ProtocolError, Status, violation } from './errors.ts';
 import { FrameFlag, FrameType } from './frame.ts';
 import type { FrameWriter } from './frame-writer.ts';
 import type { Response } from './gen/ttrpc/ttrpc_pb.ts';
-import { CHUNK_DATA_BYTES_MAX, CREDIT_DELAY_MS, CREDIT_SHARE, STREAM_WINDOW_BYTES } from './limits.ts';
+import {
+  CHUNK_DATA_BYTES_MAX,
+  CREDIT_DELAY_MS,
+  CREDIT_SHARE,
+  INPUT_UNACKED_BYTES_MAX,
+  STREAM_WINDOW_BYTES,
+} from './limits.ts';
 import type { StreamHandler } from './stream-handler.ts';
 
 export type OutputChannel = 1 | 2;
@@ -343,7 +349,9 @@ export class AttachmentStream implements Attachment, StreamHandler {
     let at = 0;
     while (at < data.length || eof) {
       if (this.#endReason !== undefined) throw this.#endReason;
-      const room = this.#inputLimit - this.#inputNext;
+      // A hostile agent gives any credit and never acknowledges: what we hold for it has a limit of our own.
+      const limit = Math.min(this.#inputLimit, this.#inputAcked + INPUT_UNACKED_BYTES_MAX);
+      const room = limit - this.#inputNext;
       if (at < data.length && room <= 0) {
         this.#credit ??= Promise.withResolvers<void>();
         await this.#credit.promise;

@@ -1,5 +1,6 @@
 import { errnoName } from './errno.ts';
 import type { OpResult } from './gen/arcbox/agent/v1/agent_pb.ts';
+import { DETAIL_LENGTH_MAX } from './limits.ts';
 
 /** Stable codes of what this package throws. */
 export type ProtocolErrorCode =
@@ -60,10 +61,11 @@ export class AgentCallError extends ProtocolError {
 
   constructor(method: string, status: number, detail: string) {
     const name = Object.entries(Status).find(([, code]) => code === status)?.[0] ?? String(status);
-    super('ERR_ARCBOX_AGENT_CALL', `The agent refused ${method} (${name}): ${detail || 'no reason given'}`);
+    const said = clip(detail);
+    super('ERR_ARCBOX_AGENT_CALL', `The agent refused ${method} (${name}): ${said || 'no reason given'}`);
     this.method = method;
     this.status = status;
-    this.detail = detail;
+    this.detail = said;
   }
 }
 
@@ -85,17 +87,23 @@ export class AgentOpError extends ProtocolError {
 
   constructor(index: number, op: string, errno: number, detail: string, results: readonly OpResult[]) {
     const name = errnoName(errno);
+    const said = clip(detail);
     super(
       'ERR_ARCBOX_AGENT_OP',
-      `Operation ${index} (${op}) failed with ${name}: ${detail || 'no reason given'}`,
+      `Operation ${index} (${op}) failed with ${name}: ${said || 'no reason given'}`,
     );
     this.index = index;
     this.op = op;
     this.errno = errno;
     this.errnoName = name;
-    this.detail = detail;
+    this.detail = said;
     this.results = results;
   }
+}
+
+/** A hostile agent's megabytes get into neither logs nor the state. */
+function clip(detail: string): string {
+  return detail.length <= DETAIL_LENGTH_MAX ? detail : `${detail.slice(0, DETAIL_LENGTH_MAX)}…`;
 }
 
 /** What a peer that broke the protocol is answered with, locally. */

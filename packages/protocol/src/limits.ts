@@ -14,6 +14,12 @@ export const BATCH_OPS_MAX = 256;
 /** How far the agent may run ahead of what the host has written, for each output channel. */
 export const STREAM_WINDOW_BYTES = 1024 * 1024;
 
+/** Input that is held for an object that has not acknowledged it, whatever credit its agent gives. */
+export const INPUT_UNACKED_BYTES_MAX = 4 * 1024 * 1024;
+
+/** Of what the agent says about a failure, so much is kept. */
+export const DETAIL_LENGTH_MAX = 4096;
+
 /** Calls and streams in flight on one connection. */
 export const CALLS_MAX = 1024;
 

@@ -5,9 +5,13 @@ import { test } from 'node:test';
 import { create, toBinary } from '@bufbuild/protobuf';
 import fc from 'fast-check';
 import { encodeChunkHead, encodeCredit, encodeOpen } from '../src/attach-codec.ts';
+import { AttachmentStream } from '../src/attachment.ts';
+import { AgentCallError, AgentOpError } from '../src/errors.ts';
 import { encodeFrame } from '../src/frame.ts';
+import type { FrameWriter } from '../src/frame-writer.ts';
 import { RequestSchema } from '../src/gen/ttrpc/ttrpc_pb.ts';
 import { AgentClient, ProtocolError, ServedObject, serveAgent } from '../src/index.ts';
+import { INPUT_UNACKED_BYTES_MAX } from '../src/limits.ts';
 import { objectsOnly, SECRET } from './support.ts';
 
 /** A client whose agent, once it is open, can be made to send anything. */
@@ -78,6 +82,37 @@ for (const [what, bytes, message] of CASES) {
     assert.ok(host.destroyed);
   });
 }
+
+test('the agent gives endless credit and acknowledges nothing: what we hold for it is bounded', async () => {
+  let sentBytes = 0;
+  const writer = {
+    ready: () => undefined,
+    send(_stream: number, _type: number, _flags: number, _head: Uint8Array, data?: Uint8Array) {
+      sentBytes += data?.length ?? 0;
+    },
+  };
+  const stream = new AttachmentStream(
+    'o',
+    3,
+    { onChunk() {} },
+    { writer: writer as unknown as FrameWriter, abandon() {} },
+  );
+  stream.onData(0, encodeCredit(0, 0, 2 ** 52));
+  const write = stream.write(Buffer.alloc(2 * INPUT_UNACKED_BYTES_MAX));
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(sentBytes, INPUT_UNACKED_BYTES_MAX);
+  stream.onData(0, encodeCredit(0, INPUT_UNACKED_BYTES_MAX, 2 ** 52));
+  await write;
+  assert.equal(sentBytes, 2 * INPUT_UNACKED_BYTES_MAX);
+  stream.detach();
+});
+
+test('a failure says no more than it may', () => {
+  const text = 'x'.repeat(4 * 1024 * 1024);
+  for (const error of [new AgentOpError(0, 'read', 5, text, []), new AgentCallError('Wait', 13, text)]) {
+    assert.ok(error.message.length < 5000 && error.detail.length < 5000);
+  }
+});
 
 const openO = toBinary(
   RequestSchema,
