@@ -1,9 +1,19 @@
 """Writes the fuzzer's seed corpus: good conversations, one a file."""
-import os, sys
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from client import SECRET, frame, pb, ttrpc
+import importlib, os, struct, subprocess, sys, tempfile
 
+PROTO = os.path.join(os.path.dirname(os.path.abspath(__file__)), '../../../packages/protocol/proto')
+SECRET = b'0123456789abcdef'
 out = sys.argv[1]
+
+with tempfile.TemporaryDirectory(prefix='agent-pb-') as generated:
+    subprocess.check_call(['protoc', '-I', PROTO, '--python_out', generated, 'arcbox/agent/v1/agent.proto', 'ttrpc/ttrpc.proto'])
+    sys.path.insert(0, generated)
+    pb = importlib.import_module('arcbox.agent.v1.agent_pb2')
+    ttrpc = importlib.import_module('ttrpc.ttrpc_pb2')
+
+
+def frame(stream, kind, flags, data):
+    return struct.pack('>IIBB', len(data), stream, kind, flags) + data
 
 
 def request(stream, method, message, flags=0):
