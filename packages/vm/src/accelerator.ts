@@ -71,11 +71,11 @@ export async function probeKvm(kvmProbe: string, cachePath?: string): Promise<Kv
   const key = cacheKey(kvmProbe);
   const cached = cachePath === undefined ? undefined : readCache(cachePath, key);
   if (cached !== undefined) return cached;
+  let stdout: string;
+  let probe: KvmProbe;
   try {
-    const { stdout } = await promisify(execFile)(kvmProbe, [], { timeout: PROBE_TIMEOUT_MS });
-    const probe = parseProbe(stdout);
-    if (cachePath !== undefined) fs.writeFileSync(cachePath, JSON.stringify({ key, line: stdout }));
-    return probe;
+    ({ stdout } = await promisify(execFile)(kvmProbe, [], { timeout: PROBE_TIMEOUT_MS }));
+    probe = parseProbe(stdout);
   } catch (error) {
     return {
       ok: false,
@@ -85,6 +85,14 @@ export async function probeKvm(kvmProbe: string, cachePath?: string): Promise<Kv
       tscKhz: 0,
     };
   }
+  if (cachePath !== undefined) {
+    try {
+      fs.writeFileSync(cachePath, JSON.stringify({ key, line: stdout }));
+    } catch {
+      // The answer is right without being kept: the next start asks again.
+    }
+  }
+  return probe;
 }
 
 /** @throws {Error} when it is not what the probe prints. */

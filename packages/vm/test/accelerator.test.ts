@@ -74,5 +74,7 @@ describe('the accelerator', () => {
     fs.writeFileSync(cachePath, 'nonsense');
     await probeKvm(kvmProbe, cachePath);
     assert.equal(fs.readFileSync(runs, 'utf8'), 'run\n'.repeat(3));
+    const nowhere = path.join(directory, 'none', 'cache.json');
+    assert.equal((await probeKvm(kvmProbe, nowhere)).ok, true, 'an answer that cannot be kept is an answer');
   });
 });
