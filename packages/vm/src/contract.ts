@@ -125,7 +125,10 @@ export interface VmDriver {
   create(config: VmConfig): Promise<PreparedVm>;
   /** A clone of a snapshot, running, its agent answered. */
   restore(snapshot: Snapshot, options: RestoreOptions): Promise<RunningVm>;
-  /** Takes over a machine that outlived its owner. Throws VmError `gone` when there is none. */
+  /**
+   * Takes over a machine that outlived its owner. Throws VmError `gone` when there is none. When it fails for another
+   * reason the machine is ended: it has no owner, and it may hold disks that the next one needs.
+   */
   adopt(handle: VmHandle): Promise<RunningVm>;
 }
 

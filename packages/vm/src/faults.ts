@@ -13,6 +13,7 @@ export const FAULT_POINTS = [
   'attach:node',
   'attach:device',
   'stop:asked',
+  'adopt:monitor',
 ] as const;
 
 export type FaultPoint = (typeof FAULT_POINTS)[number];

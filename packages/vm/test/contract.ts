@@ -296,6 +296,19 @@ export function vmContract(name: string, makeHarness: () => Promise<ContractHarn
     );
 
     it(
+      'ends a machine that cannot be taken over',
+      clean(async () => {
+        const vm = await boot({ lifetime: { kind: 'adoptable', orphanGraceMs: TIMEOUT_MS } });
+        await vm.disown();
+        const broken = harness.driver((point) => {
+          if (point === 'adopt:monitor') throw new Error('as the test wanted');
+        });
+        await assert.rejects(broken.adopt(vm.handle), /as the test wanted/);
+        await assert.rejects(driver.adopt(vm.handle), code('ERR_ARCBOX_VM_GONE'));
+      }),
+    );
+
+    it(
       'ends a machine that nobody adopts in its grace time',
       clean(async () => {
         const before = harness.leftovers();

@@ -186,7 +186,15 @@ export class Machine {
     const handle = store.machineHandle(this.name);
     if (handle === undefined) return undefined;
     try {
-      return await driver.adopt(handle);
+      const vm = await driver.adopt(handle);
+      // The daemon before us ended while it held the machine still.
+      if (vm.state === 'paused') {
+        await vm.resume().catch(async (error: unknown) => {
+          await vm.kill();
+          throw error;
+        });
+      }
+      return vm;
     } catch (error) {
       logger.warn('machine.gone', { machine: this.name, pid: handle.pid, reason: messageOf(error) });
       store.setMachineHandle(this.name, undefined);

@@ -14,6 +14,7 @@ import type {
 } from '../contract.ts';
 import { VmError } from '../errors.ts';
 import type { FaultHook } from '../faults.ts';
+import { gone } from '../refusals.ts';
 import { validateConfig, validateName } from '../validate.ts';
 import { FakeGuest, type FakeMemory } from './fake-guest.ts';
 import { FakeHost, FakeMachine } from './fake-host.ts';
@@ -86,10 +87,14 @@ export class FakeDriver implements VmDriver {
 
   async adopt(handle: VmHandle): Promise<RunningVm> {
     const machine = this.host.machines.get(handle.pid);
-    if (machine === undefined) {
-      throw new VmError('ERR_ARCBOX_VM_GONE', `The machine ${handle.config.name} does not run any more`);
-    }
+    if (machine === undefined) throw gone(handle.config.name);
     machine.adopted();
+    try {
+      await this.#fault('adopt:monitor');
+    } catch (error) {
+      machine.kill('it could not be taken over');
+      throw error;
+    }
     return new FakeVm(machine, this.#fault);
   }
 

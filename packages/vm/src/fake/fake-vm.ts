@@ -17,6 +17,14 @@ import type {
 import { reasonOf, VmError } from '../errors.ts';
 import type { FaultHook } from '../faults.ts';
 import { STOP_TIMEOUT_MS } from '../limits.ts';
+import {
+  mustBe,
+  mustBeAdoptable,
+  mustBeNewDisk,
+  mustHaveHotDisk,
+  mustHaveNic,
+  mustLive,
+} from '../refusals.ts';
 import { validateDisk } from '../validate.ts';
 import type { FakeMachine } from './fake-host.ts';
 
@@ -54,7 +62,7 @@ export class FakeVm implements RunningVm {
 
   async openAgent(): Promise<AgentClient> {
     if (this.#agent !== undefined) return this.#agent;
-    this.#mustBe('running');
+    mustBe(this.name, this.state, 'running');
     const [host, guest] = duplexPair();
     this.#session = serveAgent(guest, this.#machine.handlers);
     const secret = Buffer.from(this.handle.agentSecret, 'hex');
@@ -68,10 +76,8 @@ export class FakeVm implements RunningVm {
   }
 
   async openNic(index: number): Promise<Duplex> {
-    this.#mustLive();
-    if (this.config.nics[index] === undefined) {
-      throw new VmError('ERR_ARCBOX_VM_CONFIG', `The machine ${this.name} has no network card ${index}`);
-    }
+    mustLive(this.name, this.state);
+    mustHaveNic(this.config, index);
     const [host, guest] = duplexPair();
     this.#machine.nics[index]?.destroy();
     this.#machine.nics[index] = guest;
@@ -79,17 +85,17 @@ export class FakeVm implements RunningVm {
   }
 
   async pause(): Promise<void> {
-    this.#mustBe('running');
+    mustBe(this.name, this.state, 'running');
     this.#machine.pause();
   }
 
   async resume(): Promise<void> {
-    this.#mustBe('paused');
+    mustBe(this.name, this.state, 'paused');
     this.#machine.resume();
   }
 
   async snapshot(directory: string): Promise<Snapshot> {
-    this.#mustLive();
+    mustLive(this.name, this.state);
     const { config, driver, agentSecret } = this.handle;
     const isTemplate = config.memory.kind === 'template' && this.handle.privateMemoryPath === undefined;
     const statePath = path.join(directory, 'state');
@@ -117,11 +123,9 @@ export class FakeVm implements RunningVm {
   }
 
   async attachDisk(disk: DiskConfig): Promise<HotDisk> {
-    this.#mustLive();
+    mustLive(this.name, this.state);
     validateDisk(disk);
-    if ([...this.config.disks, ...this.hotDisks].some(({ id }) => id === disk.id)) {
-      throw new VmError('ERR_ARCBOX_VM_DISK', `The machine ${this.name} has a disk ${disk.id} already`);
-    }
+    mustBeNewDisk(this.config, this.hotDisks, disk);
     try {
       await this.#fault('attach:open');
       await this.#fault('attach:node');
@@ -142,15 +146,13 @@ export class FakeVm implements RunningVm {
   }
 
   async detachDisk(id: string): Promise<void> {
-    this.#mustLive();
-    if (!this.hotDisks.some((disk) => disk.id === id)) {
-      throw new VmError('ERR_ARCBOX_VM_DISK', `The machine ${this.name} has no hot-plugged disk ${id}`);
-    }
-    this.#machine.guest.disks = this.hotDisks.filter((disk) => disk.id !== id);
+    mustLive(this.name, this.state);
+    const disk = mustHaveHotDisk(this.config, this.hotDisks, id);
+    this.#machine.guest.disks = this.hotDisks.filter((hotDisk) => hotDisk !== disk);
   }
 
   async inspect(): Promise<VmInspect> {
-    this.#mustLive();
+    mustLive(this.name, this.state);
     const { pid, accelerator, cgroups } = this.handle;
     return { pid, accelerator, vmmVersion: 'fake', pssBytes: 0, guestRamPssBytes: 0, cgroups };
   }
@@ -180,13 +182,8 @@ export class FakeVm implements RunningVm {
   }
 
   async disown(): Promise<void> {
-    if (this.config.lifetime.kind !== 'adoptable') {
-      throw new VmError(
-        'ERR_ARCBOX_VM_STATE',
-        `The machine ${this.name} is ephemeral; it cannot go on without its owner`,
-      );
-    }
-    this.#mustLive();
+    mustBeAdoptable(this.config);
+    mustLive(this.name, this.state);
     this.#disowned = true;
     await this.#closeAgent();
     this.#machine.orphan();
@@ -201,18 +198,5 @@ export class FakeVm implements RunningVm {
     this.#agent = undefined;
     await client?.close();
     await this.#session?.close();
-  }
-
-  #mustLive(): void {
-    if (this.state === 'stopped') {
-      throw new VmError('ERR_ARCBOX_VM_GONE', `The machine ${this.name} does not run any more`);
-    }
-  }
-
-  #mustBe(state: VmState): void {
-    this.#mustLive();
-    if (this.state !== state) {
-      throw new VmError('ERR_ARCBOX_VM_STATE', `The machine ${this.name} is ${this.state}, not ${state}`);
-    }
   }
 }

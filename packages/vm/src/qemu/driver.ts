@@ -18,12 +18,14 @@ import type {
 import { VmError } from '../errors.ts';
 import type { FaultHook } from '../faults.ts';
 import { KERNEL_COMMAND_LINE_BYTES_MAX, TCG_CACHE_MIB } from '../limits.ts';
+import type { QmpClient } from '../qmp.ts';
+import { gone } from '../refusals.ts';
 import { validateConfig, validateName } from '../validate.ts';
 import { type CgroupSupport, machineCgroups, probeCgroups } from './cgroups.ts';
 import { buildLaunch, kernelCommandLine, type Launch, type Memory, type Start } from './command-line.ts';
 import { OpenFiles } from './files.ts';
 import { findHotDisks } from './hot-disks.ts';
-import { launchMachine, openMonitor } from './launch.ts';
+import { endUnowned, launchMachine, openMonitor } from './launch.ts';
 import { Lease } from './lease.ts';
 import { type Accelerator, MACHINE_TYPES, type MachineType, OWN_VIRTIO_DEVICES } from './machine-types.ts';
 import { QemuVm } from './qemu-vm.ts';
@@ -161,15 +163,13 @@ export class QemuDriver implements VmDriver {
 
   async adopt(handle: VmHandle): Promise<RunningVm> {
     const lease = await Lease.connect(path.join(handle.runDir, LEASE_SOCKET));
+    let qmp: QmpClient | undefined;
     try {
       const process = await lease.waitUntilUp();
-      if (process.pid !== handle.pid || process.startTime !== handle.startTime) {
-        throw new VmError(
-          'ERR_ARCBOX_VM_GONE',
-          `In ${handle.runDir} there is another machine than ${handle.config.name}`,
-        );
-      }
-      const qmp = await openMonitor(handle);
+      if (process.pid !== handle.pid || process.startTime !== handle.startTime)
+        throw gone(handle.config.name);
+      qmp = await openMonitor(handle);
+      await this.#fault('adopt:monitor');
       const { running } = await qmp.execute('query-status');
       const machineType = MACHINE_TYPES[handle.config.architecture];
       return new QemuVm(
@@ -183,7 +183,9 @@ export class QemuDriver implements VmDriver {
         { lease, process, qmp, agent: undefined },
       );
     } catch (error) {
-      lease.close();
+      qmp?.close();
+      if (error instanceof VmError && error.code === 'ERR_ARCBOX_VM_GONE') lease.close();
+      else await endUnowned(lease, handle);
       throw error;
     }
   }

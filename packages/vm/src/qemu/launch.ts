@@ -1,8 +1,10 @@
 /** From a launch plan to a machine whose agent answered, or to nothing at all. */
 import path from 'node:path';
 import { AgentClient } from '@arcbox/protocol';
+import type { VmHandle } from '../contract.ts';
 import { reasonOf, VmError } from '../errors.ts';
 import type { FaultHook } from '../faults.ts';
+import { GUARDIAN_TIMEOUT_MS } from '../limits.ts';
 import { QmpClient } from '../qmp.ts';
 import type { Launch } from './command-line.ts';
 import { connectUnix } from './connect-unix.ts';
@@ -81,6 +83,14 @@ export async function launchMachine(launch: Launch, context: LaunchContext): Pro
   } finally {
     signal?.removeEventListener('abort', abort);
   }
+}
+
+/** Ends a machine that was found and cannot be used; by force when its guardian does not do it. */
+export async function endUnowned(lease: Lease, handle: VmHandle): Promise<void> {
+  lease.kill();
+  await orTimeout(lease.ended, GUARDIAN_TIMEOUT_MS);
+  lease.close();
+  await releaseLost(handle.runDir, handle.cgroups, handle);
 }
 
 /** A VMM that hung up is ending by itself, and how it ended is the reason to report: it gets a moment to do so. */

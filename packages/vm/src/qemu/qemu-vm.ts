@@ -13,10 +13,18 @@ import type {
   VmInspect,
   VmState,
 } from '../contract.ts';
-import { VmError } from '../errors.ts';
 import type { FaultHook } from '../faults.ts';
 import { STOP_TIMEOUT_MS } from '../limits.ts';
 import type { QmpClient } from '../qmp.ts';
+import {
+  gone,
+  mustBe,
+  mustBeAdoptable,
+  mustBeNewDisk,
+  mustHaveHotDisk,
+  mustHaveNic,
+  mustLive,
+} from '../refusals.ts';
 import { connectUnix } from './connect-unix.ts';
 import { attachHotDisk, detachHotDisk } from './hot-disks.ts';
 import { inspectMachine } from './inspect.ts';
@@ -83,27 +91,25 @@ export class QemuVm implements RunningVm {
 
   async openAgent(): Promise<AgentClient> {
     if (this.#agent === undefined) {
-      this.#mustBe('running');
+      mustBe(this.name, this.#state, 'running');
       const { agentSecret, runDir } = this.handle;
       const secret = Buffer.from(agentSecret, 'hex');
       this.#keepAgent(greetAgent({ runDir, secret }, this.config.bootTimeoutMs));
     }
     const agent = this.#agent;
-    if (agent === undefined) throw this.#gone();
+    if (agent === undefined) throw gone(this.name);
     return agent;
   }
 
   async openNic(index: number): Promise<Duplex> {
-    this.#mustLive();
-    if (this.config.nics[index] === undefined) {
-      throw new VmError('ERR_ARCBOX_VM_CONFIG', `The machine ${this.name} has no network card ${index}`);
-    }
+    mustLive(this.name, this.#state);
+    mustHaveNic(this.config, index);
     return connectUnix(path.join(this.handle.runDir, nicSocket(index)));
   }
 
   pause(): Promise<void> {
     return this.#exclusive(async () => {
-      this.#mustBe('running');
+      mustBe(this.name, this.#state, 'running');
       await this.#qmp.execute('stop');
       this.#state = 'paused';
     });
@@ -111,7 +117,7 @@ export class QemuVm implements RunningVm {
 
   resume(): Promise<void> {
     return this.#exclusive(async () => {
-      this.#mustBe('paused');
+      mustBe(this.name, this.#state, 'paused');
       await this.#qmp.execute('cont');
       this.#state = 'running';
     });
@@ -119,7 +125,7 @@ export class QemuVm implements RunningVm {
 
   snapshot(directory: string): Promise<Snapshot> {
     return this.#exclusive(async () => {
-      this.#mustLive();
+      mustLive(this.name, this.#state);
       return writeSnapshot({
         qmp: this.#qmp,
         handle: this.handle,
@@ -133,11 +139,8 @@ export class QemuVm implements RunningVm {
 
   attachDisk(disk: DiskConfig): Promise<HotDisk> {
     return this.#exclusive(async () => {
-      this.#mustLive();
-      const taken = [...this.config.disks, ...this.#hotDisks];
-      if (taken.some(({ id }) => id === disk.id)) {
-        throw new VmError('ERR_ARCBOX_VM_DISK', `The machine ${this.name} has a disk ${disk.id} already`);
-      }
+      mustLive(this.name, this.#state);
+      mustBeNewDisk(this.config, this.#hotDisks, disk);
       const hotDisk = await attachHotDisk(this.#qmp, disk, this.#hotDisks, this.#init.fault);
       this.#hotDisks = [...this.#hotDisks, hotDisk];
       return hotDisk;
@@ -146,18 +149,15 @@ export class QemuVm implements RunningVm {
 
   detachDisk(id: string): Promise<void> {
     return this.#exclusive(async () => {
-      this.#mustLive();
-      const disk = this.#hotDisks.find((hotDisk) => hotDisk.id === id);
-      if (disk === undefined) {
-        throw new VmError('ERR_ARCBOX_VM_DISK', `The machine ${this.name} has no hot-plugged disk ${id}`);
-      }
+      mustLive(this.name, this.#state);
+      const disk = mustHaveHotDisk(this.config, this.#hotDisks, id);
       await detachHotDisk(this.#qmp, disk);
       this.#hotDisks = this.#hotDisks.filter((hotDisk) => hotDisk !== disk);
     });
   }
 
   async inspect(): Promise<VmInspect> {
-    this.#mustLive();
+    mustLive(this.name, this.#state);
     return inspectMachine(this.handle, this.#qmp.version);
   }
 
@@ -182,13 +182,8 @@ export class QemuVm implements RunningVm {
   }
 
   async disown(): Promise<void> {
-    if (this.config.lifetime.kind !== 'adoptable') {
-      throw new VmError(
-        'ERR_ARCBOX_VM_STATE',
-        `The machine ${this.name} is ephemeral; it cannot go on without its owner`,
-      );
-    }
-    this.#mustLive();
+    mustBeAdoptable(this.config);
+    mustLive(this.name, this.#state);
     this.#disowned = true;
     this.#state = 'stopped';
     await this.#closeAgent();
@@ -248,20 +243,5 @@ export class QemuVm implements RunningVm {
     const result = this.#turn.then(work);
     this.#turn = result.catch(() => undefined);
     return result;
-  }
-
-  #mustLive(): void {
-    if (this.#state === 'stopped') throw this.#gone();
-  }
-
-  #mustBe(state: VmState): void {
-    this.#mustLive();
-    if (this.#state !== state) {
-      throw new VmError('ERR_ARCBOX_VM_STATE', `The machine ${this.name} is ${this.#state}, not ${state}`);
-    }
-  }
-
-  #gone(): VmError {
-    return new VmError('ERR_ARCBOX_VM_GONE', `The machine ${this.name} does not run any more`);
   }
 }
