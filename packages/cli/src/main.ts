@@ -1,10 +1,11 @@
 /** The command line: what there is, and what to load for it. A command's code is imported when it is called. */
 import './prelude.ts';
 
-const [{ Command, Option }, { createContext }, { complain }] = await Promise.all([
+const [{ Command, Option }, { createContext }, { complain, put }, { VERSION }] = await Promise.all([
   import('commander'),
   import('./context.ts'),
   import('./output.ts'),
+  import('@arcbox/api/client'),
 ]);
 
 /** What an engine error exits with, as docker's. */
@@ -15,10 +16,15 @@ let usageExitCode = 1;
 
 const program = new Command('arcbox')
   .description('Containers inside real virtual machines.')
+  .version(`arcbox ${VERSION}`, '-v, --version', 'print the version')
   .enablePositionalOptions()
   .showHelpAfterError('(arcbox --help says more)')
   .exitOverride()
-  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'arcbox: ')) });
+  .configureOutput({
+    writeOut: (text) => put(process.stdout, text),
+    writeErr: (text) => put(process.stderr, text),
+    outputError: (text, write) => write(text.replace(/^error: /, 'arcbox: ')),
+  });
 
 const collect = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value];
 const format = (): InstanceType<typeof Option> =>

@@ -2,6 +2,7 @@
 import { write } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { CliError } from './errors.ts';
 
 const writeFd = promisify(write);
 /** Past this much, whoever writes has to wait. */
@@ -14,24 +15,29 @@ export class Output {
   #queue: Buffer[] = [];
   #queuedBytes = 0;
   #writing: Promise<void> | undefined;
+  /** Why nothing can be written any more; what still comes is dropped. */
+  #failure: { readonly error: unknown } | undefined;
 
   constructor(fd: number) {
     this.#fd = fd;
   }
 
-  /** Takes the bytes; a promise says that there is too much already, and when there is room again. */
+  /** Takes the bytes; a promise says that there is too much already, or that they cannot be written. */
   write(data: Buffer): Promise<void> | undefined {
+    if (this.#failure !== undefined) return this.flushed();
     this.#queue.push(data);
     this.#queuedBytes += data.length;
     this.#writing ??= this.#drain();
-    return this.#queuedBytes > QUEUE_BYTES ? this.#writing : undefined;
+    return this.#queuedBytes > QUEUE_BYTES ? this.flushed() : undefined;
   }
 
-  /** Resolves when everything was written. */
+  /** Resolves when everything was written. Throws `CliError` when it could not be. */
   async flushed(): Promise<void> {
     await this.#writing;
+    if (this.#failure !== undefined) throw outputError(this.#fd, this.#failure.error);
   }
 
+  /** Never rejects: whoever writes next, or waits for the end, is told. */
   async #drain(): Promise<void> {
     try {
       while (this.#queue.length > 0) {
@@ -40,6 +46,9 @@ export class Output {
         for (const part of batch) await this.#writeAll(part);
         this.#queuedBytes = this.#queue.reduce((sum, part) => sum + part.length, 0);
       }
+    } catch (error) {
+      this.#failure = { error };
+      this.#queue = [];
     } finally {
       this.#writing = undefined;
     }
@@ -66,12 +75,31 @@ export class Output {
   }
 }
 
+function outputError(fd: number, cause: unknown): CliError {
+  const name = fd === 1 ? 'standard output' : 'standard error';
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new CliError(`${name} cannot be written: ${reason}`, 1);
+}
+
+const guarded = new WeakSet<NodeJS.WriteStream>();
+
+/** Text on one of our own streams; when its reader has gone we end as a program in C would. */
+export function put(stream: NodeJS.WriteStream, text: string): void {
+  if (!guarded.has(stream)) {
+    guarded.add(stream);
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      process.exit(error.code === 'EPIPE' ? 128 + SIGPIPE : 1);
+    });
+  }
+  stream.write(text);
+}
+
 /** A line on standard output. */
 export function print(line: string): void {
-  process.stdout.write(`${line}\n`);
+  put(process.stdout, `${line}\n`);
 }
 
 /** One sentence on standard error, in our name. */
 export function complain(message: string): void {
-  process.stderr.write(`arcbox: ${message}\n`);
+  put(process.stderr, `arcbox: ${message}\n`);
 }

@@ -2,18 +2,28 @@
 import { execFileSync } from 'node:child_process';
 import { constants } from 'node:os';
 
+/** Sent to us (the keys go to the container), these end us: the terminal is given back first. */
+const DEADLY = ['SIGINT', 'SIGTERM', 'SIGQUIT', 'SIGHUP'] as const;
+
 /**
- * Makes our terminal raw until `restore` is called; also when the process exits by itself. Through `stty`, since Node's
- * own raw mode goes on turning the container's line ends into line ends once more.
+ * Makes our terminal raw until `restore` is called; also when the process exits by itself, or is asked to end. Through
+ * `stty`, since Node's own raw mode goes on turning the container's line ends into line ends once more.
  */
 export function rawMode(): { restore(): void } {
   const before = stty('-g').trim();
-  stty('raw', '-echo');
+  const leave = (name: NodeJS.Signals): void => process.exit(128 + constants.signals[name]);
   const restore = (): void => {
     process.off('exit', restore);
-    stty(before);
+    for (const name of DEADLY) process.off(name, leave);
+    try {
+      stty(before);
+    } catch {
+      // The terminal itself has gone.
+    }
   };
   process.on('exit', restore);
+  for (const name of DEADLY) process.on(name, leave);
+  stty('raw', '-echo');
   return { restore };
 }
 
