@@ -3,10 +3,11 @@
  * so that whoever started it can wait for that one line.
  */
 import { closeSync, writeSync } from 'node:fs';
-import { ApiError, Daemon, JsonLogger, type Probe, probeQemu } from '@arcbox/api';
+import { ApiError, Daemon, isOpenAs, JsonLogger, type Probe, probeQemu } from '@arcbox/api';
 import { bootAssetsFromEnvironment, HostLayout, loadConfig } from '@arcbox/engine';
 import { probeCgroups, QemuDriver, sweepRunRoot } from '@arcbox/vm';
 
+const STDERR = 2;
 const READY_FD = 3;
 const readyFd = process.env.ARCBOX_READY_FD;
 delete process.env.ARCBOX_READY_FD;
@@ -28,8 +29,9 @@ function report(line: string): void {
 }
 
 async function main(): Promise<void> {
-  const logger = new JsonLogger();
   const layout = HostLayout.fromEnvironment(process.env);
+  const { daemonLog } = layout;
+  const logger = new JsonLogger(STDERR, isOpenAs(STDERR, daemonLog) ? daemonLog : undefined);
   await layout.prepare();
   const assets = await bootAssetsFromEnvironment(process.env);
   const driver = await QemuDriver.detect({ runRoot: layout.run, bootDirectory: assets.directory });

@@ -138,7 +138,8 @@ async function readToml(file: string): Promise<Record<string, unknown>> {
 function flatten(table: Record<string, unknown>, prefix = ''): Map<string, unknown> {
   const flat = new Map<string, unknown>();
   for (const [key, value] of Object.entries(table)) {
-    if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+    // TOML's dates are objects, too, and no tables.
+    if (typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Date)) {
       for (const [inner, leaf] of flatten(value as Record<string, unknown>, `${prefix}${key}.`)) {
         flat.set(inner, leaf);
       }

@@ -1,9 +1,12 @@
 /** The only module that knows where things lie under `ARCBOX_HOME`. */
-import { chmod, mkdir } from 'node:fs/promises';
+import { chmod, mkdir, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { EngineError } from './errors.ts';
 import { SOCKET_PATH_BYTES_MAX } from './limits.ts';
+
+const OTHERS = 0o077;
+const STICKY = 0o1000;
 
 export class HostLayout {
   readonly home: string;
@@ -66,12 +69,31 @@ export class HostLayout {
     return join(this.container(id), 'log');
   }
 
-  /** Makes the directories that everything else takes for granted. Nobody but the owner may look inside. */
+  /**
+   * Makes the directories that everything else takes for granted. Nobody but the owner may look inside.
+   *
+   * Throws `ERR_ARCBOX_CONFIG` when the directory is another user's, or one that others use, too.
+   */
   async prepare(): Promise<void> {
     await mkdir(this.home, { recursive: true, mode: 0o700 });
-    await chmod(this.home, 0o700);
+    await this.#claim();
     for (const directory of [this.run, this.logs, this.containers]) {
       await mkdir(directory, { recursive: true, mode: 0o700 });
     }
+  }
+
+  /** Whoever owns the directory decides what our sockets are; and a shared one must not be shut to the others. */
+  async #claim(): Promise<void> {
+    const { uid, mode } = await stat(this.home);
+    const refuse = (why: string): never => {
+      throw new EngineError(
+        'ERR_ARCBOX_CONFIG',
+        `the data directory ${this.home} ${why}; set ARCBOX_HOME to a directory of your own`,
+      );
+    };
+    if (uid !== process.getuid?.()) refuse(`belongs to user ${uid}`);
+    if ((mode & OTHERS) === 0) return;
+    if ((mode & STICKY) !== 0 || [homedir(), '/'].includes(this.home)) refuse('is used by others, too');
+    await chmod(this.home, 0o700);
   }
 }
