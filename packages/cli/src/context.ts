@@ -18,6 +18,7 @@ export function createContext(environment: NodeJS.ProcessEnv): Context {
   const daemon = new DaemonControl({
     paths: { socket: layout.socket, daemonLog: layout.daemonLog },
     command: [process.execPath, ...DAEMON_NODE_OPTIONS, DAEMON_MAIN],
+    prepare: () => layout.prepare(),
   });
   return { layout, daemon };
 }

@@ -30,6 +30,8 @@ export interface DaemonControlOptions {
   readonly paths: DaemonPaths;
   /** Program and arguments of the daemon, which reports on descriptor 3. */
   readonly command: readonly [string, ...string[]];
+  /** Makes the data directory, or refuses it, before anything is written there. */
+  readonly prepare?: () => Promise<void>;
 }
 
 /** The descriptor on which a daemon says how its start went. */
@@ -149,6 +151,7 @@ export class DaemonControl {
   /** `died`: without a word; it was killed on its way, or could not even load. */
   async #spawn(deadline: number): Promise<'ready' | 'busy' | 'died'> {
     const { daemonLog } = this.#options.paths;
+    await this.#options.prepare?.();
     mkdirSync(dirname(daemonLog), { recursive: true, mode: 0o700 });
     rotateDaemonLog(daemonLog);
     const logFd = openSync(daemonLog, 'a', 0o600);
