@@ -25,7 +25,8 @@ const container: Benchmark = {
       command.push((await arcbox.run('run', '--rm', 'busybox', 'true')).elapsedMs);
       startUp.push((await arcbox.run('--help')).elapsedMs);
     }
-    const note = 'tcg, warm machine, image mounted';
+    const { machine } = await daemon.call('MachineService/Inspect', { name: 'default' });
+    const note = `${machine?.accelerator ?? 'unknown accelerator'}, warm machine, image mounted`;
     report.add({
       bench: 'container',
       metric: 'create_to_exit_seen',

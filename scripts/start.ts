@@ -24,7 +24,12 @@ const layout = new HostLayout(home);
 const daemon = new DaemonControl({
   paths: { socket: layout.socket, daemonLog: layout.daemonLog },
   command: [process.execPath, '--disable-warning=ExperimentalWarning', DAEMON_MAIN],
+  prepare: async () => {
+    if (cleaning !== undefined) throw new Error('interrupted');
+  },
 });
+let running: Promise<unknown> = Promise.resolve();
+let cleaning: Promise<void> | undefined;
 
 async function step<T>(
   name: string,
@@ -32,7 +37,10 @@ async function step<T>(
   detail: (value: T) => string = () => '',
 ): Promise<T> {
   const began = performance.now();
-  const value = await act();
+  const acting = act();
+  running = acting;
+  const value = await acting;
+  if (cleaning !== undefined) throw new Error('interrupted');
   print(name, performance.now() - began, detail(value));
   return value;
 }
@@ -68,6 +76,28 @@ async function runContainer(command: string[]): Promise<string> {
   return Buffer.concat(output).toString();
 }
 
+/** Whatever way we end: nothing goes on in a directory that nobody knows. A step under way ends first. */
+function cleanUp(): Promise<void> {
+  cleaning ??= (async () => {
+    await running.catch(() => undefined);
+    await daemon.stop();
+    await rm(home, { recursive: true, force: true });
+  })();
+  return cleaning;
+}
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    process.stdout.write('\n  stopping what was started\n');
+    cleanUp().then(
+      () => process.exit(128 + os.constants.signals[signal]),
+      (error: unknown) => {
+        process.stderr.write(`arcbox: ${String(error)}\n`);
+        process.exit(1);
+      },
+    );
+  });
+}
+
 process.stdout.write('\nArcBox: a container in a microVM, step by step\n\n');
 print('set-up', Number(process.argv[2] ?? 0), 'packages, Node.js, boot assets');
 try {
@@ -87,7 +117,6 @@ try {
   process.stdout.write(`\n  the first container said:\n\n${said.replaceAll(/^/gm, '    ').trimEnd()}\n\n`);
   await step('microVM stopped', () => daemon.call('MachineService/Stop', { name: 'default' }));
 } finally {
-  await daemon.stop();
-  await rm(home, { recursive: true, force: true });
+  await cleanUp();
 }
 process.stdout.write('\n  Try: ./arcbox run --rm -it busybox sh\n\n');
