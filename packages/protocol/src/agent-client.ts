@@ -232,6 +232,8 @@ export class AgentClient implements AsyncDisposable {
       },
       onEnd: reject,
     });
+    // Sending may have ended the connection, before it knew of this call.
+    if (this.#connection.ended !== undefined) reject(this.#connection.ended);
     const giveUp = (reason: unknown): void => {
       this.#abandon(streamId);
       reject(reason);
