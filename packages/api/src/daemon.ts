@@ -133,11 +133,15 @@ export class Daemon implements AsyncDisposable {
     this.#logger.info('daemon.stopping');
     try {
       await this.#server.stopListening();
-      if (!disown) {
-        await this.#runtime.stopContainers();
-        await this.#server.streamsEnded(FAREWELL_TIMEOUT_MS);
+      try {
+        if (!disown) {
+          await this.#runtime.stopContainers();
+          await this.#server.streamsEnded(FAREWELL_TIMEOUT_MS);
+        }
+      } finally {
+        // Also when a container could not be stopped: without the lock nothing of ours may go on.
+        await this.#runtime.close({ disown });
       }
-      await this.#runtime.close({ disown });
     } finally {
       await this.#server.close();
       await rm(this.#layout.pidFile, { force: true });

@@ -116,6 +116,21 @@ test('a call that goes on for long survives the end of its daemon', async (t) =>
   assert.equal((await waiting).exitCode, 137);
 });
 
+test('a container that cannot be stopped does not keep the daemon and its machine from ending', async () => {
+  await using host = await fakeDaemon();
+  const daemon = await host.start();
+  const { container } = await host.control.call('ContainerService/Create', {
+    image: 'busybox',
+    command: ['sleep'],
+  });
+  const id = container?.id ?? '';
+  await host.control.call('ContainerService/Start', { id });
+  host.fake.guest.failNext = { op: 'signal', errno: 5 };
+  await assert.rejects(daemon.stop(), /as the test wanted/);
+  assert.equal(host.fake.host.machines.size, 0);
+  await (await host.start()).stop();
+});
+
 test('a daemon that cannot listen gives back what it has taken', async () => {
   await using host = await fakeDaemon();
   const { layout } = host.fake;
