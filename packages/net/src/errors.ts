@@ -28,3 +28,8 @@ export class NetError extends Error {
     this.code = code;
   }
 }
+
+/** What an unknown thrown value says, for a message around it. */
+export function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

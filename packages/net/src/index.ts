@@ -1,4 +1,5 @@
 export * from './dhcp/index.ts';
+export * from './dns/index.ts';
 export { NetError, type NetErrorCode } from './errors.ts';
 export * from './ipam/index.ts';
 export * from './pcapng/index.ts';
