@@ -112,8 +112,10 @@ export function cleanFileMappings(smaps: string): Mapping[] {
   for (const [, start, end, fields] of smaps.matchAll(entry)) {
     const kilobytes = (field: string): number =>
       Number(new RegExp(`^${field}: +([0-9]+) kB$`, 'm').exec(fields ?? '')?.[1] ?? Number.NaN);
-    // A page of our own (relocated, or written by a debugger) would be lost.
-    if (kilobytes('Anonymous') !== 0 || kilobytes('Private_Dirty') !== 0 || !(kilobytes('Rss') > 0)) continue;
+    // A page of our own (relocated, or written by a debugger) would be lost, also one that is swapped out: then it is
+    // in no other field.
+    const own = ['Anonymous', 'Private_Dirty', 'Swap'].some((field) => kilobytes(field) !== 0);
+    if (own || !(kilobytes('Rss') > 0)) continue;
     mappings.push({
       start: BigInt(`0x${start}`),
       end: BigInt(`0x${end}`),
