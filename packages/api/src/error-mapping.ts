@@ -25,6 +25,8 @@ const CODES: Readonly<Record<string, RpcCode>> = {
   ERR_ARCBOX_COMMAND_NOT_FOUND: 'failed_precondition',
   ERR_ARCBOX_COMMAND_NOT_EXECUTABLE: 'failed_precondition',
   ERR_ARCBOX_LIMIT: 'resource_exhausted',
+  ERR_ARCBOX_NO_SPACE: 'resource_exhausted',
+  ERR_ARCBOX_MACHINE_STATE: 'failed_precondition',
   ERR_ARCBOX_LOG_TRUNCATED: 'out_of_range',
   ERR_ARCBOX_MACHINE_LOST: 'unavailable',
   ERR_ARCBOX_SHUTTING_DOWN: 'unavailable',

@@ -131,6 +131,14 @@ machine
   .description('Bring them up')
   .action(action(async (names: string[]) => (await system()).machineStart(context, names)));
 machine
+  .command('inspect <name...>')
+  .description('Print everything about machines, as JSON')
+  .action(action(async (names: string[]) => (await system()).machineInspect(context, names)));
+machine
+  .command('idle <name...>')
+  .description('Save them and free their memory until they are needed again')
+  .action(action(async (names: string[]) => (await system()).machineIdle(context, names)));
+machine
   .command('stop <name...>')
   .description('Stop their containers and power them off')
   .action(action(async (names: string[]) => (await system()).machineStop(context, names)));

@@ -13,6 +13,8 @@ export interface Config {
     readonly cpus: number;
     /** RAM of the default machine. */
     readonly memoryMib: number;
+    /** How long no container must have run until it idles down, in seconds; `Infinity`: never. */
+    readonly idleS: number;
   };
   /** How long a machine goes on without a daemon, in seconds; `Infinity`: for ever. */
   readonly orphanGraceS: number;
@@ -32,6 +34,9 @@ const MEMORY_MIB_MIN = 128;
 const MEMORY_MIB_MAX = 1024 * 1024;
 const MEMORY_MIB_DEFAULT_MAX = 2048;
 const ORPHAN_GRACE_S_DEFAULT = 600;
+/** Coming back costs a third of a second, so there is no reason to wait for long. */
+const IDLE_S_DEFAULT = 60;
+const IDLE_S_MAX = 7 * 86_400;
 
 const SETTINGS: readonly Setting[] = [
   {
@@ -50,6 +55,13 @@ const SETTINGS: readonly Setting[] = [
         : inRange(Math.floor(bytes / 1024 ** 2), MEMORY_MIB_MIN, MEMORY_MIB_MAX);
     },
     expected: `a size such as "2g", at least ${MEMORY_MIB_MIN}m`,
+  },
+  {
+    key: 'machine.idle_s',
+    variable: 'ARCBOX_MACHINE_IDLE_S',
+    parse: (value) =>
+      value === 'never' || value === Infinity ? Infinity : inRange(toNumber(value), 1, IDLE_S_MAX),
+    expected: `a whole number of seconds from 1 to ${IDLE_S_MAX}, or "never"`,
   },
   {
     key: 'orphan_grace_s',
@@ -113,6 +125,7 @@ export async function loadConfig(sources: ConfigSources): Promise<Config> {
         'machine.memory',
         Math.max(MEMORY_MIB_MIN, Math.min(Math.floor(hostMib / 4), MEMORY_MIB_DEFAULT_MAX)),
       ),
+      idleS: value('machine.idle_s', IDLE_S_DEFAULT),
     },
     orphanGraceS: value('orphan_grace_s', ORPHAN_GRACE_S_DEFAULT),
   };

@@ -1,4 +1,5 @@
 /** The only module that knows where things lie under `ARCBOX_HOME`. */
+import { createHash } from 'node:crypto';
 import { chmod, mkdir, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -7,6 +8,7 @@ import { SOCKET_PATH_BYTES_MAX } from './limits.ts';
 
 const OTHERS = 0o077;
 const STICKY = 0o1000;
+const TMPFS = '/dev/shm';
 
 export class HostLayout {
   readonly home: string;
@@ -58,6 +60,11 @@ export class HostLayout {
   }
   machineDisk(name: string): string {
     return join(this.machine(name), 'disk.raw');
+  }
+  /** Where the memory of an idle machine is: on tmpfs, in a directory that only this data directory has. */
+  machineMemory(name: string): string {
+    const home = createHash('sha256').update(this.home).digest('hex').slice(0, 16);
+    return join(TMPFS, `arcbox-${home}`, name);
   }
   get containers(): string {
     return join(this.home, 'containers');

@@ -49,6 +49,12 @@ export const RECONNECT_MS_MAX = 500;
 export const EPOCH_SHORT_MS = 1000;
 /** How long a machine has to power off before it is killed. */
 export const MACHINE_STOP_TIMEOUT_MS = 5000;
+/** An idle machine gives pages back before it is saved; the guest reports them two seconds after they were freed. */
+export const IDLE_GIVE_BACK_MS = 2500;
+/** What must be left on tmpfs beside the memory of an idle machine. */
+export const IDLE_SPARE_BYTES = 64 * 1024 * 1024;
+/** When an attempt to idle down failed: how long until the next. */
+export const IDLE_RETRY_MS = 60_000;
 /** Size of a machine's disk; it is sparse. */
 export const MACHINE_DISK_BYTES = 64 * 1024 ** 3;
 /** How long a container has between the stop signal and SIGKILL, unless the caller says otherwise. */

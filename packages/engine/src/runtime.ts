@@ -54,6 +54,7 @@ export class Runtime implements AsyncDisposable {
       assets,
       logger,
       reconcile: (up) => this.#containers.reconcile(up),
+      inUse: (machine) => this.#containers.inUse(machine),
       lost: (machine, why) => this.#containers.machineLost(machine, why),
     };
     this.#machine = new Machine(DEFAULT_MACHINE, environment);
@@ -88,6 +89,14 @@ export class Runtime implements AsyncDisposable {
   machine(name: string): Machine {
     if (name === this.#machine.name) return this.#machine;
     throw new EngineError('ERR_ARCBOX_MACHINE_NOT_FOUND', `no such machine: ${name}`);
+  }
+
+  /** Idles the machine down now; see `Machine.idleDown`. */
+  async idleMachine(name: string): Promise<void> {
+    const machine = this.machine(name);
+    await this.#adopted;
+    if (!(await machine.idleDown()))
+      throw new EngineError('ERR_ARCBOX_MACHINE_STATE', `the machine ${name} was needed while it idled down`);
   }
 
   /** Stops the machine with its containers. */

@@ -99,6 +99,11 @@ export class AgentClient implements AsyncDisposable {
     );
   }
 
+  /** Whether a call is in flight or a stream is open. */
+  get busy(): boolean {
+    return this.#streams.values().some((stream) => stream !== ABANDONED);
+  }
+
   /**
    * Runs operations in order, up to the first that fails. Answers with one result for each.
    *

@@ -1,4 +1,5 @@
 export { SysError } from './errors.ts';
+export { faultPoint } from './fault-point.ts';
 export { closeFd, FDS_PER_MESSAGE_MAX, type Received, receiveFds, sendFds, socketFd } from './fd-passing.ts';
 export { FileLock, type LockHolder, type LockResult } from './file-lock.ts';
 export {

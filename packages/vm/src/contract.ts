@@ -87,6 +87,8 @@ export interface Snapshot {
   readonly hotDisks: readonly HotDisk[];
   /** 32 hex digits. The agent in the memory knows its machine's secret, so every clone has it too. */
   readonly agentSecret: string;
+  /** What ran the guest's code; another one may not have the same CPU, so it cannot go on there. */
+  readonly accelerator: string;
 }
 
 export interface HotDisk extends DiskConfig {
@@ -110,6 +112,8 @@ export interface VmHandle {
   readonly cgroups: readonly string[];
   /** Of a clone: the snapshot's memory, which it maps. */
   readonly privateMemoryPath?: string;
+  /** Of a machine that took a snapshot's memory over: the name that the memory's file had. */
+  readonly takenMemoryPath?: string;
 }
 
 export interface VmExit {
@@ -142,6 +146,11 @@ export interface RestoreOptions {
    * the path that the snapshot has.
    */
   readonly diskPaths?: Readonly<Record<string, string>>;
+  /**
+   * The machine takes the snapshot's memory over instead of mapping it privately: no page is there twice. The memory
+   * file is removed as soon as it is open, so the snapshot can be used once, whether or not this call succeeds.
+   */
+  readonly takeMemory?: boolean;
 }
 
 export interface PreparedVm extends AsyncDisposable {

@@ -8,6 +8,7 @@ import {
   type FaultHook,
   type FaultPoint,
   type RunningVm,
+  type Snapshot,
   type VmConfig,
   type VmDriver,
   VmError,
@@ -256,6 +257,30 @@ export function vmContract(name: string, makeHarness: () => Promise<ContractHarn
         assert.equal(await read(clone, '/run/who'), 'in the clone, later');
         await Promise.all([vm.kill(), clone.kill(), grandchild.kill()]);
         fs.rmSync(directory, { recursive: true });
+      }),
+    );
+
+    it(
+      'goes on in the memory of its snapshot, again and again',
+      clean(async () => {
+        const directory = harness.makeDirectory();
+        let vm = await boot();
+        for (const round of ['one', 'two']) {
+          await write(vm, '/run/who', round);
+          const snapshot: Snapshot = JSON.parse(JSON.stringify(await vm.snapshot(directory)));
+          await write(vm, '/run/who', 'after the snapshot');
+          await vm.kill();
+          const options = { name: 'again', lifetime: ephemeral, timeoutMs: TIMEOUT_MS, takeMemory: true };
+          vm = await driver.restore(snapshot, options);
+          assert.equal(await read(vm, '/run/who'), round);
+          assert.equal(fs.existsSync(snapshot.memoryPath), false, 'nobody else can use it');
+          await assert.rejects(driver.restore(snapshot, options));
+          fs.rmSync(snapshot.statePath);
+          const { pssBytes, guestRamPssBytes } = await vm.inspect();
+          assert.ok(pssBytes === 0 || guestRamPssBytes > 0, 'its memory is known again');
+        }
+        await vm.kill();
+        fs.rmdirSync(directory);
       }),
     );
 

@@ -28,6 +28,8 @@ import type {
 } from '../gen/arcbox/v1/container_pb.ts';
 import type { ListImagesRequestJson, ListImagesResponseJson } from '../gen/arcbox/v1/image_pb.ts';
 import type {
+  IdleMachineRequestJson,
+  IdleMachineResponseJson,
   InspectMachineRequestJson,
   InspectMachineResponseJson,
   ListMachinesRequestJson,
@@ -66,6 +68,7 @@ export interface Methods {
   'MachineService/List': [ListMachinesRequestJson, ListMachinesResponseJson];
   'MachineService/Inspect': [InspectMachineRequestJson, InspectMachineResponseJson];
   'MachineService/Start': [StartMachineRequestJson, StartMachineResponseJson];
+  'MachineService/Idle': [IdleMachineRequestJson, IdleMachineResponseJson];
   'MachineService/Stop': [StopMachineRequestJson, StopMachineResponseJson];
   'SystemService/Ping': [PingRequestJson, PingResponseJson];
   'SystemService/Version': [VersionRequestJson, VersionResponseJson];

@@ -17,6 +17,10 @@ export function machineService(runtime: Runtime): ServiceImpl<typeof MachineServ
       await machine.ensure();
       return { machine: await toMessage(runtime, machine) };
     },
+    async idle({ name }) {
+      await runtime.idleMachine(name);
+      return { machine: await toMessage(runtime, runtime.machine(name)) };
+    },
     async stop({ name }) {
       await runtime.stopMachine(name);
       return {};
@@ -33,6 +37,9 @@ async function toMessage(
     state: machine.state,
     cpus: runtime.config.machine.cpus,
     memoryBytes: BigInt(runtime.config.machine.memoryMib) * 1024n ** 2n,
+    ...(machine.saved === undefined
+      ? {}
+      : { savedBytes: BigInt(machine.saved.memoryBytes), savedMs: BigInt(machine.saved.savedMs) }),
   };
   const up = machine.state === 'running' ? await machine.current() : undefined;
   if (up === undefined) return base;

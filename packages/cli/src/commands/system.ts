@@ -32,7 +32,10 @@ export async function machineList(context: Context, options: ListingOptions): Pr
     MEMORY: (machine) => formatSize(Number(machine.memoryBytes)),
     PID: (machine) => (machine.pid === undefined ? '-' : String(machine.pid)),
     ACCELERATOR: (machine) => machine.accelerator ?? '-',
-    PSS: (machine) => (machine.pssBytes === undefined ? '-' : formatSize(Number(machine.pssBytes))),
+    'HOST MEMORY': (machine) => {
+      const bytes = machine.pssBytes ?? machine.savedBytes;
+      return bytes === undefined ? '-' : formatSize(Number(bytes));
+    },
   });
   return 0;
 }
@@ -42,6 +45,28 @@ export async function machineStart(context: Context, names: readonly string[]): 
     await context.daemon.call('MachineService/Start', { name });
     print(name);
   }
+  return 0;
+}
+
+export async function machineIdle(context: Context, names: readonly string[]): Promise<number> {
+  for (const name of names) {
+    await context.daemon.call('MachineService/Idle', { name });
+    print(name);
+  }
+  return 0;
+}
+
+export async function machineInspect(context: Context, names: readonly string[]): Promise<number> {
+  const answers = await Promise.all(
+    names.map((name) => context.daemon.call('MachineService/Inspect', { name })),
+  );
+  print(
+    JSON.stringify(
+      answers.map(({ machine }) => machine),
+      undefined,
+      2,
+    ),
+  );
   return 0;
 }
 

@@ -337,6 +337,15 @@ export class ContainerManager {
     this.#removeExited();
   }
 
+  /** Whether a container of the machine runs, or one is in the middle of a transition. */
+  inUse(machine: string): boolean {
+    return this.#containers
+      .values()
+      .some(
+        (container) => container.record.machine === machine && (container.live || container.transitions.busy),
+      );
+  }
+
   /** From now on the ends of processes are not recorded: the machine is left to the next daemon. */
   disown(): void {
     this.#disowned = true;

@@ -35,6 +35,7 @@ export class AgentSession {
   #connectedMs = performance.now();
   /** How long the next attempt waits. */
   #delayMs = 0;
+  #usedMs = performance.now();
 
   private constructor(vm: RunningVm, logger: Logger) {
     this.#vm = vm;
@@ -52,14 +53,26 @@ export class AgentSession {
   }
 
   /** The current epoch's client, or the next one's when we are between two. Throws `ERR_ARCBOX_MACHINE_LOST`. */
-  client(): Promise<AgentClient> {
+  async client(): Promise<AgentClient> {
+    this.#usedMs = performance.now();
+    this.ended.throwIfAborted();
     return this.#client;
+  }
+
+  /** When it was last used, on the clock of `performance.now()`; now, while a call is in flight or a stream is open. */
+  async usedMs(): Promise<number> {
+    const { busy } = await this.#client;
+    return busy ? performance.now() : this.#usedMs;
   }
 
   /** See `AgentClient.batch`. */
   async batch(ops: readonly OpInput[], options: CallOptions = {}): Promise<OpResult[]> {
     const client = await this.client();
-    return client.batch(ops, { timeoutMs: BATCH_TIMEOUT_MS, ...options });
+    try {
+      return await client.batch(ops, { timeoutMs: BATCH_TIMEOUT_MS, ...options });
+    } finally {
+      this.#usedMs = performance.now();
+    }
   }
 
   /** See `AgentClient.wait`; goes on over the ends of epochs. */
@@ -79,7 +92,7 @@ export class AgentSession {
     }
   }
 
-  /** No further epoch is waited for. The connection is the machine's and ends with it. */
+  /** Nothing more is sent, and no further epoch is waited for. The connection is the machine's and ends with it. */
   close(): void {
     this.#end(`the connection to the machine ${this.#vm.name} was given up`);
   }

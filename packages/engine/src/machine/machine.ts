@@ -1,42 +1,41 @@
 /**
  * One virtual machine that containers run in: brought up when it is needed, taken over when an earlier daemon left it
- * running, its disk and its layers mounted.
+ * running, its disk and its layers mounted. When nothing has used it for a while it idles down (`saved-machine.ts`) and
+ * goes on from there when it is needed again.
  *
  * What is true of a machine is in the machine: after a crash we ask the VMM for its disks and the guest for its mounts
  * and objects, and release what nobody names. The only thing stored is the handle to find it again.
  */
 import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Layer } from '@arcbox/image';
 import type { OpInput } from '@arcbox/protocol';
+import { faultPoint } from '@arcbox/sys';
 import type { RunningVm, VmConfig, VmDriver } from '@arcbox/vm';
 import type { BootAssets } from '../boot-assets.ts';
 import type { Config } from '../config.ts';
 import { EngineError, messageOf } from '../errors.ts';
 import type { HostLayout } from '../host-layout.ts';
-import { BOOT_TIMEOUT_MS, MACHINE_STOP_TIMEOUT_MS } from '../limits.ts';
+import { BOOT_TIMEOUT_MS, IDLE_GIVE_BACK_MS, IDLE_RETRY_MS, MACHINE_STOP_TIMEOUT_MS } from '../limits.ts';
 import type { Logger } from '../logger.ts';
 import type { Store } from '../state/store.ts';
 import { AgentSession } from './agent-session.ts';
-import {
-  BUNDLES,
-  CGROUP_PARENT,
-  CGROUP_ROOT,
-  DISK_ID,
-  DISK_MOUNT,
-  layerDiskId,
-  layerMount,
-  layerNumberOfDisk,
-  UPPERS,
-} from './guest-layout.ts';
+import { DISK_ID, DISK_MOUNT, layerDiskId, layerMount, layerNumberOfDisk } from './guest-layout.ts';
 import { ensureMachineDisk } from './machine-disk.ts';
+import { DROP_PAGE_CACHE, mountHotLayer, mountPoints, setUpOps } from './machine-set-up.ts';
+import { checkSaved, discardSaved, type SavedMachine, saveMachine } from './saved-machine.ts';
 
-const MS_RDONLY = 1n;
-const MS_NODEV = 4n;
-const MS_NOATIME = 1024n;
 const ENTROPY_BYTES = 64;
-const CONTROLLERS = ['cpu', 'memory', 'pids', 'io'];
 
-export type MachineState = 'stopped' | 'starting' | 'running' | 'stopping';
+/**
+ *   stopped, idle ── ensure ─▶ starting ─▶ running ── stop ─▶ stopping ─▶ stopped
+ *   running ── idleDown ─▶ idling ─▶ idle        (or back to running, when it was needed or could not be saved)
+ *   idle ── stop ─▶ stopped                      any of them ── the process ends ─▶ stopped
+ */
+export type MachineState = 'stopped' | 'starting' | 'running' | 'stopping' | 'idling' | 'idle';
+
+/** How a machine came up. */
+type Origin = 'booted' | 'restored' | 'adopted';
 
 export interface MachineEnvironment {
   readonly driver: VmDriver;
@@ -47,6 +46,8 @@ export interface MachineEnvironment {
   readonly logger: Logger;
   /** Called before a machine counts as running: brings containers and guest together. */
   reconcile(machine: UpMachine): Promise<void>;
+  /** Whether a container runs there, or is being started or removed. */
+  inUse(machine: string): boolean;
   /** Called when the machine has gone, with the reason: nothing of it runs any more. */
   lost(machine: string, why: string): void;
 }
@@ -70,10 +71,23 @@ export class Machine {
   /** Settles when a machine that was up is gone and everybody knows. */
   #gone: Promise<void> = Promise.resolve();
   #disowned = false;
+  /** The flight that idles it down; never rejects. */
+  #idling: Promise<void> | undefined;
+  /** Somebody needs the machine that is about to idle down. */
+  #needed = new AbortController();
+  #idleTimer: NodeJS.Timeout | undefined;
+  #saved: SavedMachine | undefined;
 
   constructor(name: string, environment: MachineEnvironment) {
     this.name = name;
     this.#environment = environment;
+    this.#saved = environment.store.savedMachine(name);
+    if (this.#saved !== undefined) this.#state = 'idle';
+  }
+
+  /** What it takes while it is idle; undefined when it is not. */
+  get saved(): SavedMachine | undefined {
+    return this.#saved;
   }
 
   get state(): MachineState {
@@ -82,7 +96,9 @@ export class Machine {
 
   /** The machine, up; boots it when it is not. Throws `ERR_ARCBOX_MACHINE_BOOT` and what the driver throws. */
   async ensure(): Promise<UpMachine> {
+    this.#needed.abort();
     await this.#stopping;
+    await this.#idling;
     this.#up ??= this.#bringUp(true).then((up) => {
       if (up === undefined)
         throw new EngineError('ERR_ARCBOX_MACHINE_BOOT', `the machine ${this.name} did not come up`);
@@ -121,6 +137,9 @@ export class Machine {
 
   /** Lets go of the machine, which goes on: for a daemon that ends and will be followed by another. */
   async disown(): Promise<void> {
+    clearTimeout(this.#idleTimer);
+    this.#needed.abort();
+    await this.#idling;
     const up = await this.current();
     if (up === undefined) return;
     this.#disowned = true;
@@ -128,9 +147,45 @@ export class Machine {
     await up.vm.disown();
   }
 
-  async #stop(): Promise<void> {
+  /**
+   * Idles it down now: gives its free memory back, saves it and ends its process. Answers with false when it is needed
+   * meanwhile. Throws `ERR_ARCBOX_MACHINE_STATE` when it does not run or is in use, and when it could not be saved what
+   * was in the way; then it goes on.
+   */
+  async idleDown(): Promise<boolean> {
+    if (this.#state === 'idle') return true;
+    if (this.#idling !== undefined) await this.#idling;
     const up = await this.current();
-    if (up === undefined) return;
+    if (up === undefined || this.#state !== 'running' || this.#environment.inUse(this.name)) {
+      const why = this.#state === 'running' ? 'in use' : this.#state;
+      throw new EngineError(
+        'ERR_ARCBOX_MACHINE_STATE',
+        `the machine ${this.name} is ${why} and cannot idle down; only one that runs without containers can`,
+      );
+    }
+    this.#needed = new AbortController();
+    const flight = this.#idleDown(up, this.#needed.signal);
+    this.#idling = flight.then(
+      () => {},
+      () => {},
+    );
+    try {
+      return await flight;
+    } finally {
+      this.#idling = undefined;
+    }
+  }
+
+  async #stop(): Promise<void> {
+    clearTimeout(this.#idleTimer);
+    this.#needed.abort();
+    await this.#idling;
+    await this.#forgetSaved();
+    const up = await this.current();
+    if (up === undefined) {
+      this.#state = 'stopped';
+      return;
+    }
     this.#state = 'stopping';
     // Whatever the connection does from here on is no news.
     up.agent.close();
@@ -146,20 +201,27 @@ export class Machine {
     let vm: RunningVm | undefined;
     try {
       vm = await this.#adoptVm();
-      const how = vm === undefined ? 'booted' : 'adopted';
+      let how: Origin = 'adopted';
       if (vm === undefined) {
         this.#environment.lost(this.name, 'the machine it ran in is gone');
         if (!boot) {
-          this.#state = 'stopped';
+          await this.#checkSaved();
+          this.#state = this.#saved === undefined ? 'stopped' : 'idle';
           this.#up = undefined;
           return undefined;
         }
+        how = 'restored';
+        vm = await this.#restore();
+      }
+      if (vm === undefined) {
+        how = 'booted';
         vm = await this.#boot();
       }
       const up = await this.#prepare(vm, how);
       await this.#environment.reconcile(up);
-      this.#gone = this.#watch(up);
+      this.#gone = this.#watch(up.vm);
       this.#state = 'running';
+      this.#armIdle(this.#idleMs);
       logger.info(`machine.${how}`, {
         machine: this.name,
         pid: vm.handle.pid,
@@ -202,6 +264,71 @@ export class Machine {
     }
   }
 
+  /** From where it idled down; undefined when that is not possible, and nothing is left of it then. */
+  async #restore(): Promise<RunningVm | undefined> {
+    const { driver, config, store, logger } = this.#environment;
+    await this.#checkSaved();
+    const saved = this.#saved;
+    if (saved === undefined) return undefined;
+    // From the moment it runs its memory is ahead of what was saved: a crash from here on means a boot.
+    faultPoint('wake:forget');
+    this.#saved = undefined;
+    store.setSavedMachine(this.name, undefined);
+    try {
+      faultPoint('wake:restore');
+      const vm = await driver.restore(saved.snapshot, {
+        name: this.name,
+        lifetime: { kind: 'adoptable', orphanGraceMs: config.orphanGraceS * 1000 },
+        timeoutMs: BOOT_TIMEOUT_MS,
+        takeMemory: true,
+      });
+      faultPoint('wake:record');
+      store.setMachineHandle(this.name, vm.handle);
+      faultPoint('wake:recorded');
+      return vm;
+    } catch (error) {
+      logger.warn('machine.restore_failed', { machine: this.name, reason: messageOf(error) });
+      return undefined;
+    } finally {
+      await this.#discardFiles();
+    }
+  }
+
+  get #memoryDirectory(): string {
+    return this.#environment.layout.machineMemory(this.name);
+  }
+
+  /** Forgets what was saved unless the machine can go on from it. */
+  async #checkSaved(): Promise<void> {
+    const { assets, config, logger } = this.#environment;
+    if (this.#saved !== undefined) {
+      const wrong = await checkSaved(this.#saved, assets, config);
+      if (wrong === undefined) return;
+      logger.warn('machine.saved_unusable', { machine: this.name, reason: wrong });
+    }
+    // Without a record there may still be files that a crash left.
+    await this.#forgetSaved();
+  }
+
+  async #forgetSaved(): Promise<void> {
+    if (this.#saved !== undefined) {
+      this.#environment.store.setSavedMachine(this.name, undefined);
+      this.#saved = undefined;
+    }
+    await this.#discardFiles();
+  }
+
+  async #discardFiles(): Promise<void> {
+    try {
+      await discardSaved(this.#memoryDirectory);
+    } catch (error) {
+      this.#environment.logger.warn('machine.discard_failed', {
+        machine: this.name,
+        reason: messageOf(error),
+      });
+    }
+  }
+
   async #boot(): Promise<RunningVm> {
     const { driver, layout, store } = this.#environment;
     const disk = layout.machineDisk(this.name);
@@ -236,11 +363,11 @@ export class Machine {
   }
 
   /** Connects to the agent and mounts what is not mounted yet. */
-  async #prepare(vm: RunningVm, how: 'booted' | 'adopted'): Promise<UpMachine> {
+  async #prepare(vm: RunningVm, how: Origin): Promise<UpMachine> {
     const agent = await AgentSession.open(vm, this.#environment.logger);
     try {
       const clock: OpInput[] =
-        how === 'booted'
+        how !== 'adopted'
           ? [
               { case: 'setTime', value: { unixNs: BigInt(Date.now()) * 1_000_000n } },
               { case: 'reseed', value: { entropy: randomBytes(ENTROPY_BYTES) } },
@@ -302,12 +429,13 @@ export class Machine {
     return mounting;
   }
 
-  async #watch(up: UpMachine): Promise<void> {
+  async #watch(vm: RunningVm): Promise<void> {
     const { store, logger } = this.#environment;
-    const exit = await up.vm.exited;
-    if (this.#disowned) return;
+    const exit = await vm.exited;
+    // Ended by `#idleDown`, which goes on from here.
+    if (this.#disowned || this.#saved !== undefined) return;
+    clearTimeout(this.#idleTimer);
     logger.info('machine.exited', { machine: this.name, reason: exit.reason, detail: exit.detail });
-    up.agent.close();
     try {
       store.setMachineHandle(this.name, undefined);
       this.#environment.lost(this.name, `the machine it ran in has ended (${exit.reason})`);
@@ -318,68 +446,90 @@ export class Machine {
     this.#up = undefined;
     this.#state = 'stopped';
   }
-}
 
-/** What a machine gets once per boot. */
-function setUpOps(diskDevice: string): OpInput[] {
-  return [
-    {
-      case: 'mount',
-      value: {
-        source: diskDevice,
-        target: DISK_MOUNT,
-        type: 'ext4',
-        flags: MS_NOATIME,
-        data: 'discard,noinit_itable',
-        mkdirTarget: true,
-      },
-    },
-    { case: 'mkdir', value: { path: UPPERS, mode: 0o700, parents: true } },
-    { case: 'mkdir', value: { path: BUNDLES, mode: 0o700, parents: true } },
-    // Controllers are switched on one by one: a kernel without one of them still runs containers without that limit.
-    { case: 'mkdir', value: { path: CGROUP_ROOT + CGROUP_PARENT, mode: 0o755, parents: true } },
-    ...CONTROLLERS.flatMap((controller): OpInput[] => [
-      {
-        case: 'write',
-        value: { path: `${CGROUP_ROOT}/cgroup.subtree_control`, data: Buffer.from(`+${controller}`) },
-      },
-      {
-        case: 'write',
-        value: {
-          path: `${CGROUP_ROOT}${CGROUP_PARENT}/cgroup.subtree_control`,
-          data: Buffer.from(`+${controller}`),
-        },
-      },
-    ]),
-  ];
-}
-
-async function mountHotLayer(agent: AgentSession, number: number, lun: number): Promise<string> {
-  const [device] = await agent.batch([
-    { case: 'waitDevice', value: { match: { case: 'scsiLun', value: lun } } },
-  ]);
-  if (device?.result.case !== 'device') {
-    throw new EngineError('ERR_ARCBOX_MACHINE_BOOT', `the agent did not name the disk at LUN ${lun}`);
+  get #idleMs(): number {
+    return this.#environment.config.machine.idleS * 1000;
   }
-  const target = layerMount(number);
-  await agent.batch([
-    {
-      case: 'mount',
-      value: {
-        source: device.result.value.path,
-        target,
-        type: 'squashfs',
-        flags: MS_RDONLY | MS_NODEV | MS_NOATIME,
-        mkdirTarget: true,
-      },
-    },
-  ]);
-  return target;
-}
 
-/** The second column of /proc/self/mounts. */
-function mountPoints(result: unknown): Set<string> {
-  const data = (result as { data?: unknown } | undefined)?.data;
-  const text = data instanceof Uint8Array ? Buffer.from(data).toString('utf8') : '';
-  return new Set(text.split('\n').map((line) => line.split(' ')[1] ?? ''));
+  #armIdle(delayMs: number): void {
+    clearTimeout(this.#idleTimer);
+    if (!Number.isFinite(delayMs)) return;
+    this.#idleTimer = setTimeout(() => void this.#idleWhenQuiet(), delayMs).unref();
+  }
+
+  async #idleWhenQuiet(): Promise<void> {
+    const { inUse, logger } = this.#environment;
+    try {
+      const up = await this.current();
+      if (up === undefined || this.#state !== 'running') return;
+      const quietMs = inUse(this.name) ? 0 : performance.now() - (await up.agent.usedMs());
+      if (quietMs < this.#idleMs) this.#armIdle(Math.ceil(this.#idleMs - quietMs));
+      else if (!(await this.idleDown())) this.#armIdle(this.#idleMs);
+    } catch (error) {
+      logger.warn('machine.idle_failed', { machine: this.name, reason: messageOf(error) });
+      if (this.#state === 'running') this.#armIdle(Math.max(this.#idleMs, IDLE_RETRY_MS));
+    }
+  }
+
+  async #idleDown(up: UpMachine, needed: AbortSignal): Promise<boolean> {
+    const { driver, store, logger, assets } = this.#environment;
+    const startedMs = performance.now();
+    await up.agent.batch([{ case: 'sync', value: {} }, DROP_PAGE_CACHE]);
+    if (driver.capabilities.freePageReporting)
+      await sleep(IDLE_GIVE_BACK_MS, undefined, { signal: needed, ref: false }).catch(() => {});
+    if (needed.aborted) return false;
+    await up.agent.batch([{ case: 'sync', value: {} }]);
+    const { busy } = await up.agent.client();
+    if (needed.aborted || busy || this.#environment.inUse(this.name)) return false;
+    // From here on whoever needs the machine waits, and nothing is sent to it any more.
+    this.#state = 'idling';
+    this.#up = undefined;
+    up.agent.close();
+    try {
+      faultPoint('idle:pause');
+      await up.vm.pause();
+      const saved = await saveMachine(up.vm, this.#memoryDirectory, assets);
+      faultPoint('idle:record');
+      store.setSavedMachine(this.name, saved);
+      this.#saved = saved;
+    } catch (error) {
+      await this.#discardFiles();
+      await this.#resume(up.vm);
+      throw error;
+    }
+    faultPoint('idle:kill');
+    await up.vm.kill();
+    this.#state = 'idle';
+    logger.info('machine.idle', {
+      machine: this.name,
+      memory_bytes: this.#saved.memoryBytes,
+      ms: Math.round(performance.now() - startedMs),
+    });
+    return true;
+  }
+
+  /** It could not be saved: it goes on, with a session of its own. */
+  async #resume(vm: RunningVm): Promise<void> {
+    const resuming = (async () => {
+      try {
+        if (vm.state === 'paused') await vm.resume();
+        const up = await this.#prepare(vm, 'adopted');
+        await this.#environment.reconcile(up);
+        this.#state = 'running';
+        return up;
+      } catch (error) {
+        // Its end is told by `#watch`.
+        await vm.kill();
+        throw error;
+      }
+    })();
+    resuming.catch(() => {});
+    this.#up = resuming;
+    await resuming.catch((error: unknown) => {
+      this.#environment.logger.error('machine.resume_failed', {
+        machine: this.name,
+        reason: messageOf(error),
+      });
+    });
+  }
 }

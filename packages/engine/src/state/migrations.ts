@@ -32,4 +32,8 @@ export const MIGRATIONS: readonly string[] = [
     error            TEXT NOT NULL
   ) STRICT;
   `,
+  `
+  -- SavedMachine as JSON while the machine has idled down; NULL otherwise. Never together with a handle.
+  ALTER TABLE machines ADD COLUMN saved TEXT;
+  `,
 ];

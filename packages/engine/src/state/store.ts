@@ -6,6 +6,7 @@ import { DatabaseSync, type SQLOutputValue, type StatementSync } from 'node:sqli
 import type { VmHandle } from '@arcbox/vm';
 import type { ContainerRecord } from '../container/container-record.ts';
 import { EngineError, messageOf } from '../errors.ts';
+import type { SavedMachine } from '../machine/saved-machine.ts';
 import { MIGRATIONS } from './migrations.ts';
 
 type Row = Record<string, SQLOutputValue>;
@@ -43,6 +44,25 @@ export class Store implements Disposable {
       'INSERT INTO machines (name, handle) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET handle = excluded.handle',
       name,
       handle === undefined ? null : JSON.stringify(handle, keepInfinity),
+    );
+  }
+
+  /** What an idle machine goes on from; undefined when it has not idled down. */
+  savedMachine(name: string): SavedMachine | undefined {
+    const row = this.#get('SELECT saved FROM machines WHERE name = ?', name);
+    return typeof row?.saved === 'string'
+      ? (JSON.parse(row.saved, reviveInfinity) as SavedMachine)
+      : undefined;
+  }
+
+  /** The machine has idled down: from now on it is what was saved, and no process. With undefined: it is not any more. */
+  setSavedMachine(name: string, saved: SavedMachine | undefined): void {
+    const json = saved === undefined ? null : JSON.stringify(saved, keepInfinity);
+    const forgetProcess = saved === undefined ? '' : ', handle = NULL';
+    this.#run(
+      `INSERT INTO machines (name, saved) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET saved = excluded.saved${forgetProcess}`,
+      name,
+      json,
     );
   }
 

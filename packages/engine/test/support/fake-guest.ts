@@ -83,9 +83,11 @@ export class FakeContainerGuest {
     this.#programs = { ...PROGRAMS, ...programs };
   }
 
-  /** For `FakeDriverOptions.handlers`. A machine that boots anew has nothing of the one before. */
+  /** For `FakeDriverOptions.handlers`. A machine that boots anew has nothing of the one before; a restored one has it all. */
   handlers(guest: FakeGuest): AgentHandlers {
-    if (this.#guest !== guest) {
+    if (this.#guest !== guest && guest.epoch > 0) {
+      this.#guest = guest;
+    } else if (this.#guest !== guest) {
       const disk = [...this.directories].filter((path) => path.startsWith('/m/'));
       this.#guest = guest;
       this.files.clear();

@@ -1,7 +1,7 @@
 /** A runtime on the fake driver, in a directory of its own, that can be left as a crash leaves it. */
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { FakeDriver, FakeHost } from '@arcbox/vm';
 import {
   type BootAssets,
@@ -54,8 +54,8 @@ export class FakeRuntime implements AsyncDisposable {
     return new FakeDriver({ host: this.host, handlers: (guest) => this.guest.handlers(guest) });
   }
 
-  async open(): Promise<Runtime> {
-    const config = await loadConfig({ environment: {}, file: this.layout.configFile });
+  async open(environment: NodeJS.ProcessEnv = {}): Promise<Runtime> {
+    const config = await loadConfig({ environment, file: this.layout.configFile });
     return new Runtime({
       layout: this.layout,
       config,
@@ -67,6 +67,7 @@ export class FakeRuntime implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const machine of this.host.machines.values()) machine.kill('the test is over');
+    await rm(dirname(this.layout.machineMemory('default')), { recursive: true, force: true });
     await rm(this.home, { recursive: true, force: true });
   }
 }

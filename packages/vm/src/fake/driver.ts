@@ -78,11 +78,13 @@ export class FakeDriver implements VmDriver {
     const guest = new FakeGuest();
     const memory: FakeMemory = JSON.parse(fs.readFileSync(snapshot.memoryPath, 'utf8'));
     guest.load(memory);
+    const taken = options.takeMemory === true;
+    if (taken) fs.rmSync(snapshot.memoryPath);
     const pathOf = (id: string, path: string): string => options.diskPaths?.[id] ?? path;
     guest.disks = snapshot.hotDisks.map((disk) => ({ ...disk, path: pathOf(disk.id, disk.path) }));
     const disks = snapshot.config.disks.map((disk) => ({ ...disk, path: pathOf(disk.id, disk.path) }));
     const config = { ...snapshot.config, name: options.name, lifetime: options.lifetime, disks };
-    return this.#start(config, snapshot.agentSecret, guest, snapshot.memoryPath, undefined);
+    return this.#start(config, snapshot.agentSecret, guest, { path: snapshot.memoryPath, taken }, undefined);
   }
 
   async adopt(handle: VmHandle): Promise<RunningVm> {
@@ -102,7 +104,7 @@ export class FakeDriver implements VmDriver {
     config: VmConfig,
     agentSecret: string,
     guest: FakeGuest,
-    privateMemoryPath: string | undefined,
+    snapshotMemory: { readonly path: string; readonly taken: boolean } | undefined,
     signal: AbortSignal | undefined,
   ): Promise<RunningVm> {
     const pid = this.host.nextPid();
@@ -115,12 +117,15 @@ export class FakeDriver implements VmDriver {
       agentSecret,
       accelerator: 'fake',
       cgroups: [],
-      ...(privateMemoryPath === undefined ? {} : { privateMemoryPath }),
+      ...(snapshotMemory === undefined
+        ? {}
+        : { [snapshotMemory.taken ? 'takenMemoryPath' : 'privateMemoryPath']: snapshotMemory.path }),
     };
     signal?.throwIfAborted();
     await this.#fault('boot:open-files');
     await this.#fault('boot:spawn');
-    if (privateMemoryPath === undefined && config.memory.kind === 'template') {
+    const isTemplate = snapshotMemory === undefined && config.memory.kind === 'template';
+    if (isTemplate && config.memory.kind === 'template') {
       fs.writeFileSync(config.memory.path, '', { flag: 'wx' });
     }
     const machine = new FakeMachine(this.host, handle, guest, this.#handlers(guest, config));
@@ -136,7 +141,7 @@ export class FakeDriver implements VmDriver {
       return vm;
     } catch (error) {
       await vm.kill();
-      if (privateMemoryPath === undefined && config.memory.kind === 'template') fs.rmSync(config.memory.path);
+      if (isTemplate && config.memory.kind === 'template') fs.rmSync(config.memory.path);
       throw error;
     }
   }

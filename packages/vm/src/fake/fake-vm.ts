@@ -96,8 +96,10 @@ export class FakeVm implements RunningVm {
 
   async snapshot(directory: string): Promise<Snapshot> {
     mustLive(this.name, this.state);
-    const { config, driver, agentSecret } = this.handle;
-    const isTemplate = config.memory.kind === 'template' && this.handle.privateMemoryPath === undefined;
+    const { config, driver, agentSecret, accelerator } = this.handle;
+    const { privateMemoryPath, takenMemoryPath } = this.handle;
+    const isTemplate =
+      config.memory.kind === 'template' && (privateMemoryPath ?? takenMemoryPath) === undefined;
     const statePath = path.join(directory, 'state');
     const memoryPath =
       isTemplate && config.memory.kind === 'template' ? config.memory.path : path.join(directory, 'memory');
@@ -119,7 +121,7 @@ export class FakeVm implements RunningVm {
       );
     }
     if (isTemplate && this.state === 'running') this.#machine.pause();
-    return { driver, statePath, memoryPath, config, hotDisks: this.hotDisks, agentSecret };
+    return { driver, statePath, memoryPath, config, hotDisks: this.hotDisks, agentSecret, accelerator };
   }
 
   async attachDisk(disk: DiskConfig): Promise<HotDisk> {

@@ -65,7 +65,8 @@ interface LaunchPlan {
   readonly hotDisks: readonly HotDisk[];
   readonly timeoutMs: number;
   readonly signal: AbortSignal | undefined;
-  readonly privateMemoryPath: string | undefined;
+  /** Of a restore: whose memory it has, and whether it is its alone. */
+  readonly snapshotMemory: { readonly path: string; readonly taken: boolean } | undefined;
   open(files: OpenFiles): Promise<{ readonly memory: Memory; readonly start: Start }>;
 }
 
@@ -131,6 +132,13 @@ export class QemuDriver implements VmDriver {
         `The snapshot is one of the driver ${snapshot.driver}, not ${this.name}`,
       );
     }
+    if (snapshot.accelerator !== this.#options.accelerator) {
+      throw new VmError(
+        'ERR_ARCBOX_VM_SNAPSHOT',
+        `The snapshot was taken under ${snapshot.accelerator} and cannot go on under ${this.#options.accelerator}`,
+      );
+    }
+    const taken = options.takeMemory === true;
     const withPath = <Disk extends DiskConfig>(disk: Disk): Disk => ({
       ...disk,
       path: options.diskPaths?.[disk.id] ?? disk.path,
@@ -150,14 +158,20 @@ export class QemuDriver implements VmDriver {
       hotDisks,
       timeoutMs: options.timeoutMs,
       signal: undefined,
-      privateMemoryPath: snapshot.memoryPath,
-      open: async (files) => ({
-        memory: { kind: 'private', fd: files.open('The memory', snapshot.memoryPath, fs.constants.O_RDONLY) },
-        start: {
-          kind: 'restore',
-          stateFd: files.open('The device state', snapshot.statePath, fs.constants.O_RDONLY),
-        },
-      }),
+      snapshotMemory: { path: snapshot.memoryPath, taken },
+      open: async (files) => {
+        const { O_RDONLY, O_RDWR } = fs.constants;
+        const fd = files.open('The memory', snapshot.memoryPath, taken ? O_RDWR : O_RDONLY);
+        // Once the guest runs in it this is no snapshot any more, and nobody shall find it.
+        if (taken) fs.rmSync(snapshot.memoryPath);
+        return {
+          memory: { kind: taken ? 'shared' : 'private', fd },
+          start: {
+            kind: 'restore',
+            stateFd: files.open('The device state', snapshot.statePath, O_RDONLY),
+          },
+        };
+      },
     });
   }
 
@@ -204,7 +218,7 @@ export class QemuDriver implements VmDriver {
       hotDisks: [],
       timeoutMs: config.bootTimeoutMs,
       signal,
-      privateMemoryPath: undefined,
+      snapshotMemory: undefined,
       open: async (files) => ({
         memory: openMemory(files, config),
         start: {
@@ -217,7 +231,7 @@ export class QemuDriver implements VmDriver {
   }
 
   async #launch(plan: LaunchPlan): Promise<RunningVm> {
-    const { config, machineType, runDir, hotDisks, privateMemoryPath } = plan;
+    const { config, machineType, runDir, hotDisks, snapshotMemory } = plan;
     const { accelerator, tcgCacheMib, tscKhz, qemuDirectory, cpu } = this.#options;
     const fault = this.#fault;
     const cgroups = machineCgroups(this.#cgroups, runDir, config.memoryMib, config.vcpus);
@@ -270,7 +284,9 @@ export class QemuDriver implements VmDriver {
       agentSecret,
       accelerator,
       cgroups: cgroups.directories,
-      ...(privateMemoryPath === undefined ? {} : { privateMemoryPath }),
+      ...(snapshotMemory === undefined
+        ? {}
+        : { [snapshotMemory.taken ? 'takenMemoryPath' : 'privateMemoryPath']: snapshotMemory.path }),
     };
     return new QemuVm({ handle, machineType, hotDisks, state: 'running', fault }, launched);
   }

@@ -12,9 +12,11 @@ export interface MemoryMapping {
 }
 
 /** Whether it is guest memory: by the name that memory-backend-memfd gives, or by the file's path. */
-function isGuestRam({ name }: MemoryMapping, { config, privateMemoryPath }: VmHandle): boolean {
+function isGuestRam({ name }: MemoryMapping, handle: VmHandle): boolean {
+  const { config } = handle;
   const file = name.replace(/ \(deleted\)$/, '');
-  if (privateMemoryPath !== undefined) return file === privateMemoryPath;
+  const snapshotMemory = handle.takenMemoryPath ?? handle.privateMemoryPath;
+  if (snapshotMemory !== undefined) return file === snapshotMemory;
   return config.memory.kind === 'template'
     ? file === config.memory.path
     : file.startsWith('/memfd:memory-backend-memfd');

@@ -35,13 +35,18 @@ export interface SnapshotInput {
 const STATE_FILE = 'state';
 const MEMORY_FILE = 'memory';
 const SAVE_TIMEOUT_MS = 60_000;
+/** By the name that QEMU's memory-backend-memfd gives. */
+const OWN_MEMFD = '/memfd:memory-backend-memfd';
 
 /** @throws {VmError} `ERR_ARCBOX_VM_SNAPSHOT`; then its files are gone and the machine is as it was. */
 export async function writeSnapshot(input: SnapshotInput): Promise<Snapshot> {
   const { qmp, handle, directory, fault } = input;
   const { privateMemoryPath } = handle;
   const statePath = path.join(directory, STATE_FILE);
-  const isTemplate = privateMemoryPath === undefined && handle.config.memory.kind === 'template';
+  const isTemplate =
+    privateMemoryPath === undefined &&
+    handle.takenMemoryPath === undefined &&
+    handle.config.memory.kind === 'template';
   const memoryPath =
     isTemplate && handle.config.memory.kind === 'template'
       ? handle.config.memory.path
@@ -73,7 +78,7 @@ export async function writeSnapshot(input: SnapshotInput): Promise<Snapshot> {
     if (privateMemoryPath !== undefined) {
       await copyPrivatePages(handle.pid, privateMemoryPath, memoryFd);
     } else if (!isTemplate) {
-      await copySparse(openMemfd(files, handle.pid), memoryFd);
+      await copySparse(openOwnMemory(files, handle), memoryFd);
     }
     await fault('snapshot:memory');
     if (!input.paused && !isTemplate) await qmp.execute('cont');
@@ -85,8 +90,8 @@ export async function writeSnapshot(input: SnapshotInput): Promise<Snapshot> {
       { cause },
     );
   }
-  const { driver, config, agentSecret } = handle;
-  return { driver, statePath, memoryPath, config, hotDisks: input.hotDisks, agentSecret };
+  const { driver, config, agentSecret, accelerator } = handle;
+  return { driver, statePath, memoryPath, config, hotDisks: input.hotDisks, agentSecret, accelerator };
 }
 
 async function saveDevices(qmp: QmpClient, stateFd: number): Promise<void> {
@@ -102,12 +107,13 @@ async function saveDevices(qmp: QmpClient, stateFd: number): Promise<void> {
   }
 }
 
-/** The memfd that QEMU made for the guest's memory. */
-function openMemfd(files: OpenFiles, pid: number): number {
+/** The memory that belongs to one machine alone and has no name: the memfd that QEMU made, or what it took over. */
+function openOwnMemory(files: OpenFiles, { pid, takenMemoryPath }: VmHandle): number {
+  const target = takenMemoryPath === undefined ? OWN_MEMFD : `${takenMemoryPath} (deleted)`;
   const dir = `/proc/${pid}/fd`;
   for (const name of fs.readdirSync(dir)) {
     const link = path.join(dir, name);
-    if (fs.readlinkSync(link).startsWith('/memfd:memory-backend-memfd')) {
+    if (fs.readlinkSync(link).startsWith(target)) {
       return files.open("The guest's memory", link, fs.constants.O_RDONLY);
     }
   }

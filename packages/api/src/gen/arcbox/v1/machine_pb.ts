@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file arcbox/v1/machine.proto.
  */
 export const file_arcbox_v1_machine: GenFile = /*@__PURE__*/
-  fileDesc("ChdhcmNib3gvdjEvbWFjaGluZS5wcm90bxIJYXJjYm94LnYxIhUKE0xpc3RNYWNoaW5lc1JlcXVlc3QiPAoUTGlzdE1hY2hpbmVzUmVzcG9uc2USJAoIbWFjaGluZXMYASADKAsyEi5hcmNib3gudjEuTWFjaGluZSIlChVJbnNwZWN0TWFjaGluZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSI9ChZJbnNwZWN0TWFjaGluZVJlc3BvbnNlEiMKB21hY2hpbmUYASABKAsyEi5hcmNib3gudjEuTWFjaGluZSIjChNTdGFydE1hY2hpbmVSZXF1ZXN0EgwKBG5hbWUYASABKAkiOwoUU3RhcnRNYWNoaW5lUmVzcG9uc2USIwoHbWFjaGluZRgBIAEoCzISLmFyY2JveC52MS5NYWNoaW5lIiIKElN0b3BNYWNoaW5lUmVxdWVzdBIMCgRuYW1lGAEgASgJIhUKE1N0b3BNYWNoaW5lUmVzcG9uc2Ui4AEKB01hY2hpbmUSDAoEbmFtZRgBIAEoCRINCgVzdGF0ZRgCIAEoCRIMCgRjcHVzGAMgASgFEhQKDG1lbW9yeV9ieXRlcxgEIAEoAxILCgNwaWQYBSABKAUSEwoLYWNjZWxlcmF0b3IYBiABKAkSEwoLdm1tX3ZlcnNpb24YByABKAkSFgoOa2VybmVsX3JlbGVhc2UYCCABKAkSFQoNYWdlbnRfdmVyc2lvbhgJIAEoCRIRCglwc3NfYnl0ZXMYCiABKAMSGwoTZ3Vlc3RfcmFtX3Bzc19ieXRlcxgLIAEoAzK6AgoOTWFjaGluZVNlcnZpY2USRwoETGlzdBIeLmFyY2JveC52MS5MaXN0TWFjaGluZXNSZXF1ZXN0Gh8uYXJjYm94LnYxLkxpc3RNYWNoaW5lc1Jlc3BvbnNlEk4KB0luc3BlY3QSIC5hcmNib3gudjEuSW5zcGVjdE1hY2hpbmVSZXF1ZXN0GiEuYXJjYm94LnYxLkluc3BlY3RNYWNoaW5lUmVzcG9uc2USSAoFU3RhcnQSHi5hcmNib3gudjEuU3RhcnRNYWNoaW5lUmVxdWVzdBofLmFyY2JveC52MS5TdGFydE1hY2hpbmVSZXNwb25zZRJFCgRTdG9wEh0uYXJjYm94LnYxLlN0b3BNYWNoaW5lUmVxdWVzdBoeLmFyY2JveC52MS5TdG9wTWFjaGluZVJlc3BvbnNlYgZwcm90bzM");
+  fileDesc("ChdhcmNib3gvdjEvbWFjaGluZS5wcm90bxIJYXJjYm94LnYxIhUKE0xpc3RNYWNoaW5lc1JlcXVlc3QiPAoUTGlzdE1hY2hpbmVzUmVzcG9uc2USJAoIbWFjaGluZXMYASADKAsyEi5hcmNib3gudjEuTWFjaGluZSIlChVJbnNwZWN0TWFjaGluZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSI9ChZJbnNwZWN0TWFjaGluZVJlc3BvbnNlEiMKB21hY2hpbmUYASABKAsyEi5hcmNib3gudjEuTWFjaGluZSIjChNTdGFydE1hY2hpbmVSZXF1ZXN0EgwKBG5hbWUYASABKAkiOwoUU3RhcnRNYWNoaW5lUmVzcG9uc2USIwoHbWFjaGluZRgBIAEoCzISLmFyY2JveC52MS5NYWNoaW5lIiIKElN0b3BNYWNoaW5lUmVxdWVzdBIMCgRuYW1lGAEgASgJIhUKE1N0b3BNYWNoaW5lUmVzcG9uc2UiIgoSSWRsZU1hY2hpbmVSZXF1ZXN0EgwKBG5hbWUYASABKAkiOgoTSWRsZU1hY2hpbmVSZXNwb25zZRIjCgdtYWNoaW5lGAEgASgLMhIuYXJjYm94LnYxLk1hY2hpbmUihwIKB01hY2hpbmUSDAoEbmFtZRgBIAEoCRINCgVzdGF0ZRgCIAEoCRIMCgRjcHVzGAMgASgFEhQKDG1lbW9yeV9ieXRlcxgEIAEoAxILCgNwaWQYBSABKAUSEwoLYWNjZWxlcmF0b3IYBiABKAkSEwoLdm1tX3ZlcnNpb24YByABKAkSFgoOa2VybmVsX3JlbGVhc2UYCCABKAkSFQoNYWdlbnRfdmVyc2lvbhgJIAEoCRIRCglwc3NfYnl0ZXMYCiABKAMSGwoTZ3Vlc3RfcmFtX3Bzc19ieXRlcxgLIAEoAxITCgtzYXZlZF9ieXRlcxgMIAEoAxIQCghzYXZlZF9tcxgNIAEoAzKBAwoOTWFjaGluZVNlcnZpY2USRwoETGlzdBIeLmFyY2JveC52MS5MaXN0TWFjaGluZXNSZXF1ZXN0Gh8uYXJjYm94LnYxLkxpc3RNYWNoaW5lc1Jlc3BvbnNlEk4KB0luc3BlY3QSIC5hcmNib3gudjEuSW5zcGVjdE1hY2hpbmVSZXF1ZXN0GiEuYXJjYm94LnYxLkluc3BlY3RNYWNoaW5lUmVzcG9uc2USSAoFU3RhcnQSHi5hcmNib3gudjEuU3RhcnRNYWNoaW5lUmVxdWVzdBofLmFyY2JveC52MS5TdGFydE1hY2hpbmVSZXNwb25zZRJFCgRTdG9wEh0uYXJjYm94LnYxLlN0b3BNYWNoaW5lUmVxdWVzdBoeLmFyY2JveC52MS5TdG9wTWFjaGluZVJlc3BvbnNlEkUKBElkbGUSHS5hcmNib3gudjEuSWRsZU1hY2hpbmVSZXF1ZXN0Gh4uYXJjYm94LnYxLklkbGVNYWNoaW5lUmVzcG9uc2ViBnByb3RvMw");
 
 /**
  * @generated from message arcbox.v1.ListMachinesRequest
@@ -213,6 +213,60 @@ export const StopMachineResponseSchema: GenMessage<StopMachineResponse, {jsonTyp
   messageDesc(file_arcbox_v1_machine, 7);
 
 /**
+ * @generated from message arcbox.v1.IdleMachineRequest
+ */
+export type IdleMachineRequest = Message<"arcbox.v1.IdleMachineRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * @generated from message arcbox.v1.IdleMachineRequest
+ */
+export type IdleMachineRequestJson = {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.IdleMachineRequest.
+ * Use `create(IdleMachineRequestSchema)` to create a new message.
+ */
+export const IdleMachineRequestSchema: GenMessage<IdleMachineRequest, {jsonType: IdleMachineRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_machine, 8);
+
+/**
+ * @generated from message arcbox.v1.IdleMachineResponse
+ */
+export type IdleMachineResponse = Message<"arcbox.v1.IdleMachineResponse"> & {
+  /**
+   * @generated from field: arcbox.v1.Machine machine = 1;
+   */
+  machine?: Machine | undefined;
+};
+
+/**
+ * @generated from message arcbox.v1.IdleMachineResponse
+ */
+export type IdleMachineResponseJson = {
+  /**
+   * @generated from field: arcbox.v1.Machine machine = 1;
+   */
+  machine?: MachineJson;
+};
+
+/**
+ * Describes the message arcbox.v1.IdleMachineResponse.
+ * Use `create(IdleMachineResponseSchema)` to create a new message.
+ */
+export const IdleMachineResponseSchema: GenMessage<IdleMachineResponse, {jsonType: IdleMachineResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_machine, 9);
+
+/**
  * @generated from message arcbox.v1.Machine
  */
 export type Machine = Message<"arcbox.v1.Machine"> & {
@@ -222,7 +276,7 @@ export type Machine = Message<"arcbox.v1.Machine"> & {
   name: string;
 
   /**
-   * stopped, starting, running or stopping.
+   * stopped, starting, running, stopping, idling or idle.
    *
    * @generated from field: string state = 2;
    */
@@ -276,6 +330,18 @@ export type Machine = Message<"arcbox.v1.Machine"> & {
    * @generated from field: int64 guest_ram_pss_bytes = 11;
    */
   guestRamPssBytes: bigint;
+
+  /**
+   * Only while it is idle: what its memory takes on tmpfs, and since when (milliseconds since 1970).
+   *
+   * @generated from field: int64 saved_bytes = 12;
+   */
+  savedBytes: bigint;
+
+  /**
+   * @generated from field: int64 saved_ms = 13;
+   */
+  savedMs: bigint;
 };
 
 /**
@@ -288,7 +354,7 @@ export type MachineJson = {
   name?: string;
 
   /**
-   * stopped, starting, running or stopping.
+   * stopped, starting, running, stopping, idling or idle.
    *
    * @generated from field: string state = 2;
    */
@@ -342,6 +408,18 @@ export type MachineJson = {
    * @generated from field: int64 guest_ram_pss_bytes = 11;
    */
   guestRamPssBytes?: string;
+
+  /**
+   * Only while it is idle: what its memory takes on tmpfs, and since when (milliseconds since 1970).
+   *
+   * @generated from field: int64 saved_bytes = 12;
+   */
+  savedBytes?: string;
+
+  /**
+   * @generated from field: int64 saved_ms = 13;
+   */
+  savedMs?: string;
 };
 
 /**
@@ -349,7 +427,7 @@ export type MachineJson = {
  * Use `create(MachineSchema)` to create a new message.
  */
 export const MachineSchema: GenMessage<Machine, {jsonType: MachineJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_machine, 8);
+  messageDesc(file_arcbox_v1_machine, 10);
 
 /**
  * @generated from service arcbox.v1.MachineService
@@ -390,6 +468,16 @@ export const MachineService: GenService<{
     methodKind: "unary";
     input: typeof StopMachineRequestSchema;
     output: typeof StopMachineResponseSchema;
+  },
+  /**
+   * Idles it down now instead of after `machine.idle_s`; refused while a container runs in it.
+   *
+   * @generated from rpc arcbox.v1.MachineService.Idle
+   */
+  idle: {
+    methodKind: "unary";
+    input: typeof IdleMachineRequestSchema;
+    output: typeof IdleMachineResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_arcbox_v1_machine, 0);

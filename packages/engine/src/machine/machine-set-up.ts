@@ -1,0 +1,81 @@
+/** What a machine gets once per boot, and its layers: operations for its agent. */
+import type { OpInput } from '@arcbox/protocol';
+import { EngineError } from '../errors.ts';
+import type { AgentSession } from './agent-session.ts';
+import { BUNDLES, CGROUP_PARENT, CGROUP_ROOT, DISK_MOUNT, layerMount, UPPERS } from './guest-layout.ts';
+
+const MS_RDONLY = 1n;
+const MS_NODEV = 4n;
+const MS_NOATIME = 1024n;
+const CONTROLLERS = ['cpu', 'memory', 'pids', 'io'];
+
+/** Pages that only cache what is on disks. The list of mounted layers' names and the like stays: it is small. */
+export const DROP_PAGE_CACHE: OpInput = {
+  case: 'write',
+  value: { path: '/proc/sys/vm/drop_caches', data: Buffer.from('1') },
+};
+
+/** What a machine gets once per boot. */
+export function setUpOps(diskDevice: string): OpInput[] {
+  return [
+    {
+      case: 'mount',
+      value: {
+        source: diskDevice,
+        target: DISK_MOUNT,
+        type: 'ext4',
+        flags: MS_NOATIME,
+        data: 'discard,noinit_itable',
+        mkdirTarget: true,
+      },
+    },
+    { case: 'mkdir', value: { path: UPPERS, mode: 0o700, parents: true } },
+    { case: 'mkdir', value: { path: BUNDLES, mode: 0o700, parents: true } },
+    // Controllers are switched on one by one: a kernel without one of them still runs containers without that limit.
+    { case: 'mkdir', value: { path: CGROUP_ROOT + CGROUP_PARENT, mode: 0o755, parents: true } },
+    ...CONTROLLERS.flatMap((controller): OpInput[] => [
+      {
+        case: 'write',
+        value: { path: `${CGROUP_ROOT}/cgroup.subtree_control`, data: Buffer.from(`+${controller}`) },
+      },
+      {
+        case: 'write',
+        value: {
+          path: `${CGROUP_ROOT}${CGROUP_PARENT}/cgroup.subtree_control`,
+          data: Buffer.from(`+${controller}`),
+        },
+      },
+    ]),
+  ];
+}
+
+/** Mounts the layer whose disk is at `lun`, and says where. */
+export async function mountHotLayer(agent: AgentSession, number: number, lun: number): Promise<string> {
+  const [device] = await agent.batch([
+    { case: 'waitDevice', value: { match: { case: 'scsiLun', value: lun } } },
+  ]);
+  if (device?.result.case !== 'device') {
+    throw new EngineError('ERR_ARCBOX_MACHINE_BOOT', `the agent did not name the disk at LUN ${lun}`);
+  }
+  const target = layerMount(number);
+  await agent.batch([
+    {
+      case: 'mount',
+      value: {
+        source: device.result.value.path,
+        target,
+        type: 'squashfs',
+        flags: MS_RDONLY | MS_NODEV | MS_NOATIME,
+        mkdirTarget: true,
+      },
+    },
+  ]);
+  return target;
+}
+
+/** The second column of /proc/self/mounts. */
+export function mountPoints(result: unknown): Set<string> {
+  const data = (result as { data?: unknown } | undefined)?.data;
+  const text = data instanceof Uint8Array ? Buffer.from(data).toString('utf8') : '';
+  return new Set(text.split('\n').map((line) => line.split(' ')[1] ?? ''));
+}

@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync, truncateSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { test } from 'node:test';
+import type { Machine, Runtime } from '../src/index.ts';
+import { collect, FakeRuntime } from './support/fake-runtime.ts';
+
+async function echo(runtime: Runtime, text: string): Promise<string> {
+  const containers = await runtime.containers();
+  const { id } = await containers.create({ image: 'busybox', command: ['echo', text], autoRemove: true });
+  await using attachment = await containers.attach(id);
+  await containers.start(id);
+  return (await collect(attachment)).out;
+}
+
+/** Resolves when the machine's state is the wanted one; the test's own time-out is the limit. */
+async function until(machine: Machine, state: string): Promise<void> {
+  while (machine.state !== state) await new Promise((resolve) => setTimeout(resolve, 5));
+}
+
+test('a machine that nobody uses idles down by itself, and is back for the next container', async () => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open({ ARCBOX_MACHINE_IDLE_S: '1' });
+  const machine = runtime.machine('default');
+  const containers = await runtime.containers();
+  const { id } = await containers.create({ image: 'busybox', command: ['sleep'] });
+  await containers.start(id);
+  await assert.rejects(machine.idleDown(), /in use and cannot idle down/);
+  await containers.kill(id);
+  await until(machine, 'idle');
+  assert.equal(fake.host.machines.size, 0, 'it has no process');
+  assert.ok(existsSync(join(fake.layout.machineMemory('default'), 'memory')));
+  fake.guest.ran.length = 0;
+  assert.equal(await echo(runtime, 'back'), 'back\n');
+  assert.equal(machine.state, 'running');
+  assert.equal(fake.guest.ran.filter((op) => op === 'mount').length, 1, 'only the container was mounted');
+  assert.ok(fake.guest.ran.includes('setTime') && fake.guest.ran.includes('reseed'));
+  assert.equal(existsSync(fake.layout.machineMemory('default')), false, 'its memory is its own again');
+  await containers.remove(id);
+});
+
+test('the next daemon finds an idle machine idle, and its first container starts in it', async () => {
+  await using fake = await FakeRuntime.create();
+  {
+    const runtime = await fake.open();
+    await echo(runtime, 'one');
+    await runtime.idleMachine('default');
+    await runtime.close({ disown: true });
+  }
+  await using runtime = await fake.open();
+  const [machine] = await runtime.machines();
+  assert.equal(machine?.state, 'idle');
+  fake.guest.ran.length = 0;
+  assert.equal(await echo(runtime, 'two'), 'two\n');
+  assert.equal(fake.guest.ran.filter((op) => op === 'mount').length, 1);
+});
+
+test('a saved machine that is not whole, or of another configuration, is not used', async () => {
+  await using fake = await FakeRuntime.create();
+  const directory = fake.layout.machineMemory('default');
+  const spoil: Record<string, () => void> = {
+    'a torn state': () => truncateSync(join(directory, 'state'), 1),
+    'another memory': () => writeFileSync(join(directory, 'memory'), '{"files":{},"epoch":1}'),
+  };
+  for (const [what, act] of Object.entries(spoil)) {
+    await using runtime = await fake.open();
+    await echo(runtime, 'one');
+    await runtime.idleMachine('default');
+    act();
+    fake.guest.ran.length = 0;
+    assert.equal(await echo(runtime, what), `${what}\n`);
+    assert.ok(fake.guest.ran.filter((op) => op === 'mount').length > 1, `${what}: it was booted`);
+  }
+  {
+    const runtime = await fake.open();
+    await echo(runtime, 'one');
+    await runtime.idleMachine('default');
+    await runtime.close({ disown: true });
+  }
+  await using runtime = await fake.open({ ARCBOX_MACHINE_CPUS: '3' });
+  const [machine] = await runtime.machines();
+  assert.equal(machine?.state, 'stopped');
+  assert.equal(existsSync(dirname(directory)), false, 'and gives its memory back');
+});
+
+test('a machine that cannot be saved goes on', async () => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open();
+  await echo(runtime, 'one');
+  const [pid] = fake.host.machines.keys();
+  // Somebody else's directory, as far as its mode tells.
+  const parent = dirname(fake.layout.machineMemory('default'));
+  writeFileSync(parent, '');
+  await assert.rejects(runtime.idleMachine('default'), /not a directory of our own|EEXIST|ENOTDIR/);
+  assert.equal(runtime.machine('default').state, 'running');
+  assert.deepEqual([...fake.host.machines.keys()], [pid]);
+  assert.equal(await echo(runtime, 'on'), 'on\n');
+});
+
+test('a machine that a dead daemon left paused goes on', async () => {
+  await using fake = await FakeRuntime.create();
+  {
+    const runtime = await fake.open();
+    await echo(runtime, 'one');
+    await runtime.close({ disown: true });
+  }
+  for (const machine of fake.host.machines.values()) machine.pause();
+  await using runtime = await fake.open();
+  assert.equal(await echo(runtime, 'two'), 'two\n');
+});
+
+test('stopping an idle machine gives its memory back', async () => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open();
+  await echo(runtime, 'one');
+  await runtime.idleMachine('default');
+  await runtime.stopMachine('default');
+  assert.equal(runtime.machine('default').state, 'stopped');
+  assert.equal(existsSync(dirname(fake.layout.machineMemory('default'))), false);
+  assert.equal(await echo(runtime, 'again'), 'again\n');
+});
+
+test('whoever needs the machine while it idles down gets it', async () => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open();
+  await echo(runtime, 'one');
+  for (let round = 0; round < 20; round += 1) {
+    const idling = runtime.idleMachine('default').catch(() => {});
+    for (let turn = 0; turn < round; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(await echo(runtime, `round ${round}`), `round ${round}\n`);
+    await idling;
+  }
+  assert.deepEqual(readdirSync(fake.layout.containers), []);
+});
