@@ -22,6 +22,8 @@ export const CONNECTIONS_MAX = 1024;
 export const QUIET_MS = 3000;
 /** The largest message that a service takes. */
 export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
+/** When the daemon ends: how long answers that are streams have to reach their clients. */
+export const STREAM_END_TIMEOUT_MS = 500;
 /** After the exit frame, how long a client has to say that it has everything. */
 export const FAREWELL_TIMEOUT_MS = 10_000;
 /** How long a daemon has to become ready. */

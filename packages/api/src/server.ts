@@ -5,12 +5,24 @@
  * hand it to the right one. Half-closed connections stay open: a client that has no more to say still wants to hear.
  */
 import { rm } from 'node:fs/promises';
-import { createServer as createHttpServer, type Server as HttpServer, type IncomingMessage } from 'node:http';
+import {
+  createServer as createHttpServer,
+  type Server as HttpServer,
+  type IncomingMessage,
+  type ServerResponse,
+} from 'node:http';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { CONNECTIONS_MAX, PREFACE_TIMEOUT_MS, QUIET_MS } from './limits.ts';
+import { CONNECTIONS_MAX, PREFACE_TIMEOUT_MS, QUIET_MS, STREAM_END_TIMEOUT_MS } from './limits.ts';
 import type { FullServer } from './rpc/full.ts';
-import { type Registration, type UnaryMethod, unaryMethods } from './rpc/registration.ts';
+import {
+  type Registration,
+  type StreamMethod,
+  streamMethods,
+  type UnaryMethod,
+  unaryMethods,
+} from './rpc/registration.ts';
+import { isStreamJson, serveStreamJson } from './rpc/stream-json.ts';
 import { isUnaryJson, serveUnaryJson } from './rpc/unary-json.ts';
 
 const HTTP2_PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
@@ -27,10 +39,12 @@ export interface ServerOptions {
 export class ApiServer implements AsyncDisposable {
   readonly #options: ServerOptions;
   readonly #methods: ReadonlyMap<string, UnaryMethod>;
+  readonly #streams: ReadonlyMap<string, StreamMethod>;
   readonly #server: Server;
   readonly #http1: HttpServer;
   readonly #sockets = new Set<Socket>();
   readonly #upgrades = new Set<Promise<void>>();
+  readonly #streaming = new Set<Promise<void>>();
   #full: Promise<FullServer> | undefined;
   #path: string | undefined;
   #quiet: NodeJS.Timeout | undefined;
@@ -38,12 +52,15 @@ export class ApiServer implements AsyncDisposable {
   constructor(options: ServerOptions) {
     this.#options = options;
     this.#methods = unaryMethods(options.services);
+    this.#streams = streamMethods(options.services);
     this.#http1 = createHttpServer(
       { keepAliveTimeout: 0, requestTimeout: 0, headersTimeout: PREFACE_TIMEOUT_MS },
       (request, response) => {
         const served = isUnaryJson(request, this.#methods)
           ? serveUnaryJson(request, response, this.#methods)
-          : this.#fullServer().then(({ http1 }) => http1(request, response));
+          : isStreamJson(request, this.#streams)
+            ? this.#serveStream(request, response)
+            : this.#fullServer().then(({ http1 }) => http1(request, response));
         served.catch((error: unknown) => {
           options.onError(error);
           response.destroy();
@@ -87,9 +104,10 @@ export class ApiServer implements AsyncDisposable {
     if (this.#path !== undefined) await rm(this.#path, { force: true });
   }
 
-  /** Ends every connection. */
+  /** Ends every connection; answers that are coming to their end may get there. */
   async close(): Promise<void> {
     await this.stopListening();
+    await settled(this.#streaming, STREAM_END_TIMEOUT_MS);
     for (const socket of this.#sockets) socket.destroy();
     clearTimeout(this.#quiet);
     while (this.#upgrades.size > 0) await Promise.all(this.#upgrades);
@@ -97,10 +115,7 @@ export class ApiServer implements AsyncDisposable {
 
   /** Resolves when the streams that are open now have ended, at the latest after `timeoutMs`. */
   async streamsEnded(timeoutMs: number): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, timeoutMs);
-    await Promise.race([Promise.all(this.#upgrades), promise]);
-    clearTimeout(timer);
+    await settled(this.#upgrades, timeoutMs);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -110,6 +125,14 @@ export class ApiServer implements AsyncDisposable {
   #awaitQuiet(): void {
     clearTimeout(this.#quiet);
     this.#quiet = setTimeout(() => this.#options.onQuiet?.(), QUIET_MS).unref();
+  }
+
+  #serveStream(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const stream = serveStreamJson(request, response, this.#streams).finally(() => {
+      this.#streaming.delete(stream);
+    });
+    this.#streaming.add(stream);
+    return stream;
   }
 
   #fullServer(): Promise<FullServer> {
@@ -160,4 +183,12 @@ export class ApiServer implements AsyncDisposable {
     socket.on('readable', onReadable);
     socket.once('end', onEnd);
   }
+}
+
+/** Resolves when all have settled, at the latest after `timeoutMs`. */
+async function settled(work: Iterable<Promise<void>>, timeoutMs: number): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, timeoutMs);
+  await Promise.race([Promise.allSettled(work), promise]);
+  clearTimeout(timer);
 }

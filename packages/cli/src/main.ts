@@ -144,6 +144,18 @@ machine
   .action(action(async (names: string[]) => (await system()).machineStop(context, names)));
 
 program
+  .command('events')
+  .description('Print what happens to containers, machines, images and volumes, as it happens')
+  .option('--since <time>', 'begin with what happened then: a time, Unix seconds, or how long ago (10m)')
+  .option('--until <time>', 'end then')
+  .option(
+    '-f, --filter <KEY=VALUE>',
+    'only these; keys: type, event, label, container, image, machine, …',
+    collect,
+  )
+  .addOption(new Option('--format <format>', 'text or json').default('text'))
+  .action(action(async (options) => (await import('./commands/events.ts')).events(context, options)));
+program
   .command('doctor')
   .description('Look at everything that has to be right on this host')
   .addOption(format())

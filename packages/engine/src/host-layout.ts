@@ -46,6 +46,9 @@ export class HostLayout {
   get stateDatabase(): string {
     return join(this.home, 'state.db');
   }
+  get eventsDatabase(): string {
+    return join(this.home, 'events.db');
+  }
   get configFile(): string {
     return join(this.home, 'config.toml');
   }

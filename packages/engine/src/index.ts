@@ -8,6 +8,8 @@ export type { CreateOptions } from './container/create.ts';
 export type { TerminalSize } from './container/oci-spec.ts';
 export type { ContainerState } from './container/transitions.ts';
 export * from './errors.ts';
+export type { EngineEvent, EventBatch, EventLog, EventQuery, EventType } from './events/event-log.ts';
+export { checkFilters, type EventFilters } from './events/filters.ts';
 export * from './host-layout.ts';
 export type { LogBatch, LogReader, LogRecord } from './log/log-reader.ts';
 export * from './logger.ts';

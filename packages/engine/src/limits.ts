@@ -11,6 +11,12 @@ export const HOSTNAME_LENGTH_MAX = 64;
 /** Smallest memory limit of a container; crun itself needs some to start. */
 export const MEMORY_LIMIT_BYTES_MIN = 6 * 1024 * 1024;
 
+/** Events that are kept; older ones go, a few at a time. */
+export const EVENTS_MAX = 10_000;
+export const EVENTS_TRIM_EVERY = 256;
+/** Events that a reader gets at once. */
+export const EVENT_BATCH = 256;
+
 /** A log segment is closed when it has grown past this. */
 export const LOG_SEGMENT_BYTES = 64 * 1024 * 1024;
 /** Closed and open segments kept of one container's log. */

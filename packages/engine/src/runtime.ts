@@ -5,6 +5,7 @@ import { type BootAssets, bootDirectory, loadBootAssets } from './boot-assets.ts
 import type { Config } from './config.ts';
 import { ContainerManager } from './container/container-manager.ts';
 import { EngineError, messageOf } from './errors.ts';
+import { EventLog } from './events/event-log.ts';
 import type { HostLayout } from './host-layout.ts';
 import type { Logger } from './logger.ts';
 import { Machine, type MachineEnvironment } from './machine/machine.ts';
@@ -28,6 +29,7 @@ export class Runtime implements AsyncDisposable {
   readonly assets: BootAssets;
   readonly driver: VmDriver;
   readonly images: ImageStore;
+  readonly events: EventLog;
   readonly #store: Store;
   readonly #logger: Logger;
   readonly #machine: Machine;
@@ -46,6 +48,7 @@ export class Runtime implements AsyncDisposable {
     this.#logger = logger;
     this.images = new ImageStore(assets.directory);
     this.#store = new Store(layout.stateDatabase);
+    this.events = new EventLog(layout.eventsDatabase);
     const environment: MachineEnvironment = {
       driver,
       layout,
@@ -53,6 +56,7 @@ export class Runtime implements AsyncDisposable {
       config,
       assets,
       logger,
+      events: this.events,
       reconcile: (up) => this.#containers.reconcile(up),
       inUse: (machine) => this.#containers.inUse(machine),
       lost: (machine, why) => this.#containers.machineLost(machine, why),
@@ -64,6 +68,7 @@ export class Runtime implements AsyncDisposable {
       images: this.images,
       assets,
       logger,
+      events: this.events,
       machine: (name) => this.machine(name),
       defaultMachine: DEFAULT_MACHINE,
     });
@@ -155,6 +160,7 @@ export class Runtime implements AsyncDisposable {
       this.#logger.error('runtime.close_failed', { reason: messageOf(error) });
       throw error;
     } finally {
+      this.events[Symbol.dispose]();
       this.#store[Symbol.dispose]();
     }
   }

@@ -20,6 +20,7 @@ import {
   DAEMON_STOP_TIMEOUT_MS,
 } from '../limits.ts';
 import { call, isUnreachable, type Methods } from './client.ts';
+import { callStream, type StreamMethods } from './stream-call.ts';
 
 export interface DaemonPaths {
   readonly socket: string;
@@ -81,6 +82,15 @@ export class DaemonControl {
       }
       await sleep(delayMs);
     }
+  }
+
+  /** A call that is answered with a stream; starts the daemon when nobody listens. A break in the middle is told. */
+  async *stream<Method extends keyof StreamMethods>(
+    method: Method,
+    message: StreamMethods[Method][0],
+  ): AsyncGenerator<StreamMethods[Method][1]> {
+    await this.call('SystemService/Ping', {});
+    yield* callStream(this.socketPath, method, message);
   }
 
   /** The call, only when a daemon is up; undefined when none is. */

@@ -2,9 +2,10 @@
 
 export { ApiError, type ApiErrorCode, RemoteError } from '../errors.ts';
 export type { ContainerJson } from '../gen/arcbox/v1/container_pb.ts';
-export type { DoctorCheckJson } from '../gen/arcbox/v1/system_pb.ts';
+export type { DoctorCheckJson, EventJson } from '../gen/arcbox/v1/system_pb.ts';
 export type { ExitPayload } from '../stdio/frames.ts';
 export { VERSION } from '../version.ts';
 export * from './client.ts';
 export * from './container-stream.ts';
 export * from './daemon-control.ts';
+export { callStream, type StreamMethods } from './stream-call.ts';

@@ -5,7 +5,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { EngineError, messageOf } from '@arcbox/engine';
-import { create, fromJson, type JsonValue, toBinary, toJson } from '@bufbuild/protobuf';
+import { create, type DescMessage, fromJson, type JsonValue, toBinary, toJson } from '@bufbuild/protobuf';
 import { HTTP_STATUS, publicError } from '../error-mapping.ts';
 import { ErrorDetailSchema } from '../gen/arcbox/v1/error_pb.ts';
 import { MESSAGE_BYTES_MAX } from '../limits.ts';
@@ -34,19 +34,13 @@ export async function serveUnaryJson(
     const method = methods.get(request.url ?? '');
     if (method === undefined)
       throw new EngineError('ERR_ARCBOX_INVALID_ARGUMENT', `no method ${request.url}`);
-    const message = parse(method, await readBody(request));
+    const message = parseRequest(method.input, (await readBody(request)).toString('utf8'));
     const answer = create(method.output, await method.call(message));
     body = JSON.stringify(toJson(method.output, answer));
   } catch (error) {
-    const { code, rpcCode, message, exitCode } = publicError(error);
-    status = HTTP_STATUS[rpcCode];
-    const value = toBinary(ErrorDetailSchema, create(ErrorDetailSchema, { code, exitCode }));
-    const detail = {
-      type: ErrorDetailSchema.typeName,
-      value: Buffer.from(value).toString('base64').replace(/=+$/, ''),
-      debug: { code, exitCode },
-    };
-    body = JSON.stringify({ code: rpcCode, message, details: [detail] });
+    const told = errorBody(error);
+    status = told.status;
+    body = JSON.stringify(told.error);
   }
   if (response.destroyed) return;
   response.writeHead(status, {
@@ -56,13 +50,26 @@ export async function serveUnaryJson(
   response.end(body);
 }
 
-function parse(method: UnaryMethod, body: string): ReturnType<typeof create> {
+/** An error as the Connect protocol writes it, and the HTTP status that goes with it. */
+export function errorBody(error: unknown): { readonly status: number; readonly error: object } {
+  const { code, rpcCode, message, exitCode } = publicError(error);
+  const value = toBinary(ErrorDetailSchema, create(ErrorDetailSchema, { code, exitCode }));
+  const detail = {
+    type: ErrorDetailSchema.typeName,
+    value: Buffer.from(value).toString('base64').replace(/=+$/, ''),
+    debug: { code, exitCode },
+  };
+  return { status: HTTP_STATUS[rpcCode], error: { code: rpcCode, message, details: [detail] } };
+}
+
+/** Throws `ERR_ARCBOX_INVALID_ARGUMENT` when the body is no such message. */
+export function parseRequest(input: DescMessage, body: string): ReturnType<typeof create> {
   try {
-    return fromJson(method.input, JSON.parse(body) as JsonValue);
+    return fromJson(input, JSON.parse(body) as JsonValue);
   } catch (error) {
     throw new EngineError(
       'ERR_ARCBOX_INVALID_ARGUMENT',
-      `the request is no ${method.input.typeName}: ${messageOf(error)}`,
+      `the request is no ${input.typeName}: ${messageOf(error)}`,
       {
         cause: error,
       },
@@ -70,7 +77,8 @@ function parse(method: UnaryMethod, body: string): ReturnType<typeof create> {
   }
 }
 
-async function readBody(request: IncomingMessage): Promise<string> {
+/** Throws `ERR_ARCBOX_LIMIT` past the limit. */
+export async function readBody(request: IncomingMessage): Promise<Buffer> {
   const parts: Buffer[] = [];
   let bytes = 0;
   for await (const part of request as AsyncIterable<Buffer>) {
@@ -80,5 +88,5 @@ async function readBody(request: IncomingMessage): Promise<string> {
     }
     parts.push(part);
   }
-  return Buffer.concat(parts).toString('utf8');
+  return Buffer.concat(parts);
 }

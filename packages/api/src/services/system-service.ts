@@ -1,4 +1,4 @@
-import type { Runtime } from '@arcbox/engine';
+import { checkFilters, type Runtime } from '@arcbox/engine';
 import type { ServiceImpl } from '@connectrpc/connect';
 import type { Doctor } from '../doctor.ts';
 import type { SystemService } from '../gen/arcbox/v1/system_pb.ts';
@@ -43,6 +43,31 @@ export function systemService({
     },
     async doctor() {
       return { checks: await doctor() };
+    },
+    async *events({ afterSeq, sinceMs, untilMs, filters }, { signal }) {
+      const wanted = Object.fromEntries(Object.entries(filters).map(([key, { values }]) => [key, values]));
+      checkFilters(wanted);
+      const batches = runtime.events.read({
+        ...(afterSeq === undefined ? {} : { afterSeq: Number(afterSeq) }),
+        ...(sinceMs === undefined ? {} : { sinceMs: Number(sinceMs) }),
+        ...(untilMs === undefined ? {} : { untilMs: Number(untilMs) }),
+        filters: wanted,
+        signal,
+      });
+      for await (const { events, lost } of batches) {
+        if (events.length === 0) yield { lost: BigInt(lost) };
+        for (const [index, event] of events.entries()) {
+          yield {
+            seq: BigInt(event.seq),
+            timeMs: BigInt(event.timeMs),
+            type: event.type,
+            action: event.action,
+            id: event.id,
+            attributes: { ...event.attributes },
+            lost: index === 0 ? BigInt(lost) : 0n,
+          };
+        }
+      }
     },
     shutdown() {
       shutdown();

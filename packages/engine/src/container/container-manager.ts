@@ -11,6 +11,7 @@ import type { ImageStore } from '@arcbox/image';
 import { AgentOpError, type OpInput } from '@arcbox/protocol';
 import type { BootAssets } from '../boot-assets.ts';
 import { EngineError, messageOf } from '../errors.ts';
+import type { EventLog } from '../events/event-log.ts';
 import type { HostLayout } from '../host-layout.ts';
 import {
   ATTACH_LAG_BYTES,
@@ -56,6 +57,7 @@ export interface ContainerEnvironment {
   readonly images: ImageStore;
   readonly assets: BootAssets;
   readonly logger: Logger;
+  readonly events: EventLog;
   machine(name: string): Machine;
   readonly defaultMachine: string;
 }
@@ -154,7 +156,9 @@ export class ContainerManager {
       error: '',
     };
     store.insertContainer(record, idempotencyKey);
-    this.#containers.set(id, new Container(record, this.#environment));
+    const container = new Container(record, this.#environment);
+    this.#containers.set(id, container);
+    container.emit('create');
     logger.info('container.created', { id, name: record.name, image: options.image });
     return { ...record };
   }
@@ -192,6 +196,7 @@ export class ContainerManager {
     const container = this.find(reference);
     const process = this.#running(container, 'killed');
     await this.#signal(process, signal);
+    container.emit('kill', { signal: String(signal) });
   }
 
   /** Asks it to end, and kills it after `timeoutMs`; answered when it has ended. One that is being started starts first. */
@@ -204,11 +209,18 @@ export class ContainerManager {
     const { exited } = container.waiters(record.run);
     const timeoutMs = options.timeoutMs ?? STOP_TIMEOUT_MS;
     if (timeoutMs > 0) {
-      await this.#signal(process, options.signal ?? record.config.stopSignal);
-      if (await settlesWithin(exited.promise, timeoutMs)) return;
+      const signal = options.signal ?? record.config.stopSignal;
+      await this.#signal(process, signal);
+      container.emit('kill', { signal: String(signal) });
+      if (await settlesWithin(exited.promise, timeoutMs)) {
+        container.emit('stop');
+        return;
+      }
     }
     await this.#signal(process, SIGKILL);
+    container.emit('kill', { signal: String(SIGKILL) });
     await exited.promise;
+    container.emit('stop');
   }
 
   async resize(reference: string, size: { rows: number; columns: number }): Promise<void> {
@@ -542,6 +554,7 @@ export class ContainerManager {
     await rm(layout.container(record.id), { recursive: true, force: true });
     store.deleteContainer(record.id);
     this.#containers.delete(record.id);
+    container.emit('destroy');
     container.settleAll({ exitCode: record.exitCode ?? 0, error: record.error });
     logger.info('container.removed', { id: record.id, name: record.name });
     // Its upper directory needs the machine; when that is not up now, the next `reconcile` finds it.

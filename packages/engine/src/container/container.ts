@@ -1,4 +1,5 @@
 /** One container in memory: its record, its log while somebody needs it, its process while it runs, who is attached. */
+import type { EventLog } from '../events/event-log.ts';
 import type { HostLayout } from '../host-layout.ts';
 import { ContainerLog } from '../log/container-log.ts';
 import type { Logger } from '../logger.ts';
@@ -34,15 +35,20 @@ export class Container {
   readonly #store: Store;
   readonly #layout: HostLayout;
   readonly #logger: Logger;
+  readonly #events: EventLog;
   readonly #runs = new Map<number, RunWaiters>();
   #log: Promise<ContainerLog> | undefined;
   #logUsers = 0;
 
-  constructor(record: ContainerRecord, environment: { store: Store; layout: HostLayout; logger: Logger }) {
+  constructor(
+    record: ContainerRecord,
+    environment: { store: Store; layout: HostLayout; logger: Logger; events: EventLog },
+  ) {
     this.record = record;
     this.#store = environment.store;
     this.#layout = environment.layout;
     this.#logger = environment.logger;
+    this.#events = environment.events;
   }
 
   /** A run goes on, or is about to. */
@@ -60,6 +66,29 @@ export class Container {
       state,
       run: this.record.run,
       transition: event,
+    });
+    if (event === 'started') this.emit('start');
+    else if (event === 'exit') this.#emitDie();
+  }
+
+  /** Writes down that something happened to it, with what docker says of every event of a container. */
+  emit(action: string, attributes: Readonly<Record<string, string>> = {}): void {
+    const { id, name, machine, config } = this.record;
+    this.#events.emit('container', action, id, {
+      ...config.labels,
+      image: config.imageName,
+      machine,
+      name,
+      ...attributes,
+    });
+  }
+
+  #emitDie(): void {
+    const { exitCode, startedMs, finishedMs } = this.record;
+    const ranMs = startedMs === undefined || finishedMs === undefined ? 0 : finishedMs - startedMs;
+    this.emit('die', {
+      exitCode: String(exitCode ?? 0),
+      execDuration: String(Math.max(0, Math.floor(ranMs / 1000))),
     });
   }
 

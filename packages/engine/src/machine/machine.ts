@@ -15,6 +15,7 @@ import type { RunningVm, VmConfig, VmDriver } from '@arcbox/vm';
 import type { BootAssets } from '../boot-assets.ts';
 import type { Config } from '../config.ts';
 import { EngineError, messageOf } from '../errors.ts';
+import type { EventLog } from '../events/event-log.ts';
 import type { HostLayout } from '../host-layout.ts';
 import { BOOT_TIMEOUT_MS, IDLE_GIVE_BACK_MS, IDLE_RETRY_MS, MACHINE_STOP_TIMEOUT_MS } from '../limits.ts';
 import type { Logger } from '../logger.ts';
@@ -44,6 +45,7 @@ export interface MachineEnvironment {
   readonly config: Config;
   readonly assets: BootAssets;
   readonly logger: Logger;
+  readonly events: EventLog;
   /** Called before a machine counts as running: brings containers and guest together. */
   reconcile(machine: UpMachine): Promise<void>;
   /** Whether a container runs there, or is being started or removed. */
@@ -180,13 +182,14 @@ export class Machine {
     clearTimeout(this.#idleTimer);
     this.#needed.abort();
     await this.#idling;
+    const wasIdle = this.#saved !== undefined;
     await this.#forgetSaved();
     const up = await this.current();
     if (up === undefined) {
-      this.#state = 'stopped';
+      this.#become('stopped', wasIdle ? 'stop' : undefined);
       return;
     }
-    this.#state = 'stopping';
+    this.#become('stopping');
     // Whatever the connection does from here on is no news.
     up.agent.close();
     await up.vm.stop({ timeoutMs: MACHINE_STOP_TIMEOUT_MS });
@@ -197,7 +200,7 @@ export class Machine {
   async #bringUp(boot: boolean): Promise<UpMachine | undefined> {
     const { logger } = this.#environment;
     const startedMs = performance.now();
-    this.#state = 'starting';
+    this.#become('starting');
     let vm: RunningVm | undefined;
     try {
       vm = await this.#adoptVm();
@@ -206,7 +209,7 @@ export class Machine {
         this.#environment.lost(this.name, 'the machine it ran in is gone');
         if (!boot) {
           await this.#checkSaved();
-          this.#state = this.#saved === undefined ? 'stopped' : 'idle';
+          this.#become(this.#saved === undefined ? 'stopped' : 'idle');
           this.#up = undefined;
           return undefined;
         }
@@ -220,7 +223,7 @@ export class Machine {
       const up = await this.#prepare(vm, how);
       await this.#environment.reconcile(up);
       this.#gone = this.#watch(up.vm);
-      this.#state = 'running';
+      this.#become('running', how === 'adopted' ? undefined : 'start');
       this.#armIdle(this.#idleMs);
       logger.info(`machine.${how}`, {
         machine: this.name,
@@ -236,7 +239,7 @@ export class Machine {
         if (vm !== undefined) this.#environment.store.setMachineHandle(this.name, undefined);
       } finally {
         // Whatever else failed: the next caller tries again.
-        this.#state = 'stopped';
+        this.#become('stopped');
         this.#up = undefined;
       }
       throw error;
@@ -258,6 +261,7 @@ export class Machine {
       }
       return vm;
     } catch (error) {
+      this.#environment.events.emit('machine', 'die', this.name);
       logger.warn('machine.gone', { machine: this.name, pid: handle.pid, reason: messageOf(error) });
       store.setMachineHandle(this.name, undefined);
       return undefined;
@@ -444,7 +448,13 @@ export class Machine {
       logger.error('machine.exit_not_recorded', { machine: this.name, reason: messageOf(error) });
     }
     this.#up = undefined;
-    this.#state = 'stopped';
+    this.#become('stopped', this.#state === 'stopping' ? 'stop' : 'die');
+  }
+
+  /** The one place where its state changes, and where that is told: with `action`, when it is news. */
+  #become(state: MachineState, action?: 'start' | 'idle' | 'stop' | 'die'): void {
+    this.#state = state;
+    if (action !== undefined) this.#environment.events.emit('machine', action, this.name);
   }
 
   get #idleMs(): number {
@@ -482,7 +492,7 @@ export class Machine {
     const { busy } = await up.agent.client();
     if (needed.aborted || busy || this.#environment.inUse(this.name)) return false;
     // From here on whoever needs the machine waits, and nothing is sent to it any more.
-    this.#state = 'idling';
+    this.#become('idling');
     this.#up = undefined;
     up.agent.close();
     try {
@@ -499,7 +509,7 @@ export class Machine {
     }
     faultPoint('idle:kill');
     await up.vm.kill();
-    this.#state = 'idle';
+    this.#become('idle', 'idle');
     logger.info('machine.idle', {
       machine: this.name,
       memory_bytes: this.#saved.memoryBytes,
@@ -515,7 +525,7 @@ export class Machine {
         if (vm.state === 'paused') await vm.resume();
         const up = await this.#prepare(vm, 'adopted');
         await this.#environment.reconcile(up);
-        this.#state = 'running';
+        this.#become('running');
         return up;
       } catch (error) {
         // Its end is told by `#watch`.

@@ -10,7 +10,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file arcbox/v1/system.proto.
  */
 export const file_arcbox_v1_system: GenFile = /*@__PURE__*/
-  fileDesc("ChZhcmNib3gvdjEvc3lzdGVtLnByb3RvEglhcmNib3gudjEiDQoLUGluZ1JlcXVlc3QiDgoMUGluZ1Jlc3BvbnNlIhAKDlZlcnNpb25SZXF1ZXN0InUKD1ZlcnNpb25SZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEhQKDG5vZGVfdmVyc2lvbhgCIAEoCRIRCglib290X2hhc2gYAyABKAkSFAoMYXJjaGl0ZWN0dXJlGAQgASgJEhIKCmRhZW1vbl9waWQYBSABKAUiDQoLSW5mb1JlcXVlc3Qi4gEKDEluZm9SZXNwb25zZRIMCgRob21lGAEgASgJEg4KBmRyaXZlchgCIAEoCRISCgpjb250YWluZXJzGAMgASgFEhoKEmNvbnRhaW5lcnNfcnVubmluZxgEIAEoBRIOCgZpbWFnZXMYBSABKAUSFAoMbWFjaGluZV9jcHVzGAYgASgFEhwKFG1hY2hpbmVfbWVtb3J5X2J5dGVzGAcgASgDEhsKDm9ycGhhbl9ncmFjZV9zGAggASgBSACIAQESEAoIdXB0aW1lX3MYCSABKAFCEQoPX29ycGhhbl9ncmFjZV9zIg8KDURvY3RvclJlcXVlc3QiOAoORG9jdG9yUmVzcG9uc2USJgoGY2hlY2tzGAEgAygLMhYuYXJjYm94LnYxLkRvY3RvckNoZWNrIsABCgtEb2N0b3JDaGVjaxIMCgRuYW1lGAEgASgJEi0KBnN0YXR1cxgCIAEoDjIdLmFyY2JveC52MS5Eb2N0b3JDaGVjay5TdGF0dXMSDgoGZGV0YWlsGAMgASgJEhEKCW5leHRfc3RlcBgEIAEoCSJRCgZTdGF0dXMSFgoSU1RBVFVTX1VOU1BFQ0lGSUVEEAASDQoJU1RBVFVTX09LEAESDwoLU1RBVFVTX1dBUk4QAhIPCgtTVEFUVVNfRkFJTBADIhEKD1NodXRkb3duUmVxdWVzdCISChBTaHV0ZG93blJlc3BvbnNlMscCCg1TeXN0ZW1TZXJ2aWNlEjcKBFBpbmcSFi5hcmNib3gudjEuUGluZ1JlcXVlc3QaFy5hcmNib3gudjEuUGluZ1Jlc3BvbnNlEkAKB1ZlcnNpb24SGS5hcmNib3gudjEuVmVyc2lvblJlcXVlc3QaGi5hcmNib3gudjEuVmVyc2lvblJlc3BvbnNlEjcKBEluZm8SFi5hcmNib3gudjEuSW5mb1JlcXVlc3QaFy5hcmNib3gudjEuSW5mb1Jlc3BvbnNlEj0KBkRvY3RvchIYLmFyY2JveC52MS5Eb2N0b3JSZXF1ZXN0GhkuYXJjYm94LnYxLkRvY3RvclJlc3BvbnNlEkMKCFNodXRkb3duEhouYXJjYm94LnYxLlNodXRkb3duUmVxdWVzdBobLmFyY2JveC52MS5TaHV0ZG93blJlc3BvbnNlYgZwcm90bzM");
+  fileDesc("ChZhcmNib3gvdjEvc3lzdGVtLnByb3RvEglhcmNib3gudjEiDQoLUGluZ1JlcXVlc3QiDgoMUGluZ1Jlc3BvbnNlIhAKDlZlcnNpb25SZXF1ZXN0InUKD1ZlcnNpb25SZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEhQKDG5vZGVfdmVyc2lvbhgCIAEoCRIRCglib290X2hhc2gYAyABKAkSFAoMYXJjaGl0ZWN0dXJlGAQgASgJEhIKCmRhZW1vbl9waWQYBSABKAUiDQoLSW5mb1JlcXVlc3Qi4gEKDEluZm9SZXNwb25zZRIMCgRob21lGAEgASgJEg4KBmRyaXZlchgCIAEoCRISCgpjb250YWluZXJzGAMgASgFEhoKEmNvbnRhaW5lcnNfcnVubmluZxgEIAEoBRIOCgZpbWFnZXMYBSABKAUSFAoMbWFjaGluZV9jcHVzGAYgASgFEhwKFG1hY2hpbmVfbWVtb3J5X2J5dGVzGAcgASgDEhsKDm9ycGhhbl9ncmFjZV9zGAggASgBSACIAQESEAoIdXB0aW1lX3MYCSABKAFCEQoPX29ycGhhbl9ncmFjZV9zIg8KDURvY3RvclJlcXVlc3QiOAoORG9jdG9yUmVzcG9uc2USJgoGY2hlY2tzGAEgAygLMhYuYXJjYm94LnYxLkRvY3RvckNoZWNrIsABCgtEb2N0b3JDaGVjaxIMCgRuYW1lGAEgASgJEi0KBnN0YXR1cxgCIAEoDjIdLmFyY2JveC52MS5Eb2N0b3JDaGVjay5TdGF0dXMSDgoGZGV0YWlsGAMgASgJEhEKCW5leHRfc3RlcBgEIAEoCSJRCgZTdGF0dXMSFgoSU1RBVFVTX1VOU1BFQ0lGSUVEEAASDQoJU1RBVFVTX09LEAESDwoLU1RBVFVTX1dBUk4QAhIPCgtTVEFUVVNfRkFJTBADIv4BCg1FdmVudHNSZXF1ZXN0EhYKCWFmdGVyX3NlcRgBIAEoBEgAiAEBEhUKCHNpbmNlX21zGAIgASgDSAGIAQESFQoIdW50aWxfbXMYAyABKANIAogBARI2CgdmaWx0ZXJzGAQgAygLMiUuYXJjYm94LnYxLkV2ZW50c1JlcXVlc3QuRmlsdGVyc0VudHJ5GkcKDEZpbHRlcnNFbnRyeRILCgNrZXkYASABKAkSJgoFdmFsdWUYAiABKAsyFy5hcmNib3gudjEuRmlsdGVyVmFsdWVzOgI4AUIMCgpfYWZ0ZXJfc2VxQgsKCV9zaW5jZV9tc0ILCglfdW50aWxfbXMiHgoMRmlsdGVyVmFsdWVzEg4KBnZhbHVlcxgBIAMoCSLGAQoFRXZlbnQSCwoDc2VxGAEgASgEEg8KB3RpbWVfbXMYAiABKAMSDAoEdHlwZRgDIAEoCRIOCgZhY3Rpb24YBCABKAkSCgoCaWQYBSABKAkSNAoKYXR0cmlidXRlcxgGIAMoCzIgLmFyY2JveC52MS5FdmVudC5BdHRyaWJ1dGVzRW50cnkSDAoEbG9zdBgHIAEoBBoxCg9BdHRyaWJ1dGVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIRCg9TaHV0ZG93blJlcXVlc3QiEgoQU2h1dGRvd25SZXNwb25zZTL/AgoNU3lzdGVtU2VydmljZRI3CgRQaW5nEhYuYXJjYm94LnYxLlBpbmdSZXF1ZXN0GhcuYXJjYm94LnYxLlBpbmdSZXNwb25zZRJACgdWZXJzaW9uEhkuYXJjYm94LnYxLlZlcnNpb25SZXF1ZXN0GhouYXJjYm94LnYxLlZlcnNpb25SZXNwb25zZRI3CgRJbmZvEhYuYXJjYm94LnYxLkluZm9SZXF1ZXN0GhcuYXJjYm94LnYxLkluZm9SZXNwb25zZRI9CgZEb2N0b3ISGC5hcmNib3gudjEuRG9jdG9yUmVxdWVzdBoZLmFyY2JveC52MS5Eb2N0b3JSZXNwb25zZRI2CgZFdmVudHMSGC5hcmNib3gudjEuRXZlbnRzUmVxdWVzdBoQLmFyY2JveC52MS5FdmVudDABEkMKCFNodXRkb3duEhouYXJjYm94LnYxLlNodXRkb3duUmVxdWVzdBobLmFyY2JveC52MS5TaHV0ZG93blJlc3BvbnNlYgZwcm90bzM");
 
 /**
  * @generated from message arcbox.v1.PingRequest
@@ -423,6 +423,213 @@ export const DoctorCheck_StatusSchema: GenEnum<DoctorCheck_Status, DoctorCheck_S
   enumDesc(file_arcbox_v1_system, 8, 0);
 
 /**
+ * @generated from message arcbox.v1.EventsRequest
+ */
+export type EventsRequest = Message<"arcbox.v1.EventsRequest"> & {
+  /**
+   * Events after this one (`Event.seq`); 0: from the oldest that is kept. Absent: only those to come, unless since_ms
+   * is given.
+   *
+   * @generated from field: optional uint64 after_seq = 1;
+   */
+  afterSeq?: bigint | undefined;
+
+  /**
+   * Milliseconds since 1970.
+   *
+   * @generated from field: optional int64 since_ms = 2;
+   */
+  sinceMs?: bigint | undefined;
+
+  /**
+   * The stream ends then; absent: never.
+   *
+   * @generated from field: optional int64 until_ms = 3;
+   */
+  untilMs?: bigint | undefined;
+
+  /**
+   * Keys: type, event, label, container, image, machine, network, volume, daemon. All keys have to fit, and of each
+   * key one value.
+   *
+   * @generated from field: map<string, arcbox.v1.FilterValues> filters = 4;
+   */
+  filters: { [key: string]: FilterValues };
+};
+
+/**
+ * @generated from message arcbox.v1.EventsRequest
+ */
+export type EventsRequestJson = {
+  /**
+   * Events after this one (`Event.seq`); 0: from the oldest that is kept. Absent: only those to come, unless since_ms
+   * is given.
+   *
+   * @generated from field: optional uint64 after_seq = 1;
+   */
+  afterSeq?: string;
+
+  /**
+   * Milliseconds since 1970.
+   *
+   * @generated from field: optional int64 since_ms = 2;
+   */
+  sinceMs?: string;
+
+  /**
+   * The stream ends then; absent: never.
+   *
+   * @generated from field: optional int64 until_ms = 3;
+   */
+  untilMs?: string;
+
+  /**
+   * Keys: type, event, label, container, image, machine, network, volume, daemon. All keys have to fit, and of each
+   * key one value.
+   *
+   * @generated from field: map<string, arcbox.v1.FilterValues> filters = 4;
+   */
+  filters?: { [key: string]: FilterValuesJson };
+};
+
+/**
+ * Describes the message arcbox.v1.EventsRequest.
+ * Use `create(EventsRequestSchema)` to create a new message.
+ */
+export const EventsRequestSchema: GenMessage<EventsRequest, {jsonType: EventsRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_system, 9);
+
+/**
+ * @generated from message arcbox.v1.FilterValues
+ */
+export type FilterValues = Message<"arcbox.v1.FilterValues"> & {
+  /**
+   * @generated from field: repeated string values = 1;
+   */
+  values: string[];
+};
+
+/**
+ * @generated from message arcbox.v1.FilterValues
+ */
+export type FilterValuesJson = {
+  /**
+   * @generated from field: repeated string values = 1;
+   */
+  values?: string[];
+};
+
+/**
+ * Describes the message arcbox.v1.FilterValues.
+ * Use `create(FilterValuesSchema)` to create a new message.
+ */
+export const FilterValuesSchema: GenMessage<FilterValues, {jsonType: FilterValuesJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_system, 10);
+
+/**
+ * @generated from message arcbox.v1.Event
+ */
+export type Event = Message<"arcbox.v1.Event"> & {
+  /**
+   * Counts from 1 without gaps. 0: not an event, only news of lost ones.
+   *
+   * @generated from field: uint64 seq = 1;
+   */
+  seq: bigint;
+
+  /**
+   * Milliseconds since 1970.
+   *
+   * @generated from field: int64 time_ms = 2;
+   */
+  timeMs: bigint;
+
+  /**
+   * container, image, machine, network, volume or daemon.
+   *
+   * @generated from field: string type = 3;
+   */
+  type: string;
+
+  /**
+   * @generated from field: string action = 4;
+   */
+  action: string;
+
+  /**
+   * @generated from field: string id = 5;
+   */
+  id: string;
+
+  /**
+   * @generated from field: map<string, string> attributes = 6;
+   */
+  attributes: { [key: string]: string };
+
+  /**
+   * How many events before this one were gone when the reader came to them.
+   *
+   * @generated from field: uint64 lost = 7;
+   */
+  lost: bigint;
+};
+
+/**
+ * @generated from message arcbox.v1.Event
+ */
+export type EventJson = {
+  /**
+   * Counts from 1 without gaps. 0: not an event, only news of lost ones.
+   *
+   * @generated from field: uint64 seq = 1;
+   */
+  seq?: string;
+
+  /**
+   * Milliseconds since 1970.
+   *
+   * @generated from field: int64 time_ms = 2;
+   */
+  timeMs?: string;
+
+  /**
+   * container, image, machine, network, volume or daemon.
+   *
+   * @generated from field: string type = 3;
+   */
+  type?: string;
+
+  /**
+   * @generated from field: string action = 4;
+   */
+  action?: string;
+
+  /**
+   * @generated from field: string id = 5;
+   */
+  id?: string;
+
+  /**
+   * @generated from field: map<string, string> attributes = 6;
+   */
+  attributes?: { [key: string]: string };
+
+  /**
+   * How many events before this one were gone when the reader came to them.
+   *
+   * @generated from field: uint64 lost = 7;
+   */
+  lost?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.Event.
+ * Use `create(EventSchema)` to create a new message.
+ */
+export const EventSchema: GenMessage<Event, {jsonType: EventJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_system, 11);
+
+/**
  * @generated from message arcbox.v1.ShutdownRequest
  */
 export type ShutdownRequest = Message<"arcbox.v1.ShutdownRequest"> & {
@@ -439,7 +646,7 @@ export type ShutdownRequestJson = {
  * Use `create(ShutdownRequestSchema)` to create a new message.
  */
 export const ShutdownRequestSchema: GenMessage<ShutdownRequest, {jsonType: ShutdownRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_system, 9);
+  messageDesc(file_arcbox_v1_system, 12);
 
 /**
  * @generated from message arcbox.v1.ShutdownResponse
@@ -458,7 +665,7 @@ export type ShutdownResponseJson = {
  * Use `create(ShutdownResponseSchema)` to create a new message.
  */
 export const ShutdownResponseSchema: GenMessage<ShutdownResponse, {jsonType: ShutdownResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_system, 10);
+  messageDesc(file_arcbox_v1_system, 13);
 
 /**
  * @generated from service arcbox.v1.SystemService
@@ -497,6 +704,16 @@ export const SystemService: GenService<{
     methodKind: "unary";
     input: typeof DoctorRequestSchema;
     output: typeof DoctorResponseSchema;
+  },
+  /**
+   * What has happened, and goes on happening, in order.
+   *
+   * @generated from rpc arcbox.v1.SystemService.Events
+   */
+  events: {
+    methodKind: "server_streaming";
+    input: typeof EventsRequestSchema;
+    output: typeof EventSchema;
   },
   /**
    * Stops containers and machines, then the daemon. Answered before it begins.
