@@ -1,9 +1,10 @@
 /** The command line: what there is, and what to load for it. A command's code is imported when it is called. */
 import './prelude.ts';
 
-const [{ Command, Option }, { createContext }, { complain, put }, { VERSION }] = await Promise.all([
+const [{ Command, Option }, { createContext }, { addLifeFlags }, { complain, put }, { VERSION }] = await Promise.all([
   import('commander'),
   import('./context.ts'),
+  import('./life-flags.ts'),
   import('./output.ts'),
   import('@arcbox/api/client'),
 ]);
@@ -35,8 +36,7 @@ const action =
     process.exitCode = await act(...args);
   };
 
-program
-  .command('run <image> [command...]')
+addLifeFlags(program.command('run <image> [command...]'))
   .description('Create a container from an image and run a command in it')
   .passThroughOptions()
   .option('--rm', 'remove the container when it has exited')

@@ -5,6 +5,7 @@ export type { ContainerAttachment, InputPosition } from './container/container-a
 export type { AttachOptions, ContainerManager } from './container/container-manager.ts';
 export type { ContainerConfig, ContainerRecord } from './container/container-record.ts';
 export type { CreateOptions } from './container/create.ts';
+export * from './container/life-options.ts';
 export type { TerminalSize } from './container/oci-spec.ts';
 export type { ContainerState } from './container/transitions.ts';
 export * from './errors.ts';

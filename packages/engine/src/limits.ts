@@ -11,6 +11,24 @@ export const HOSTNAME_LENGTH_MAX = 64;
 /** Smallest memory limit of a container; crun itself needs some to start. */
 export const MEMORY_LIMIT_BYTES_MIN = 6 * 1024 * 1024;
 
+/** Rotation: the smallest size of a log's file, and how many files one log may have. */
+export const LOG_SEGMENT_BYTES_MIN = 64 * 1024;
+export const LOG_FILES_MAX = 1000;
+
+/** Back-off of restarts: docker's figures. */
+export const RESTART_MS_MIN = 100;
+export const RESTART_MS_MAX = 60_000;
+/** One that ran for so long begins with the shortest again. */
+export const RESTART_RESET_MS = 10_000;
+
+/** Health checks: docker's defaults, the least that a duration may be, and what is kept of them. */
+export const HEALTH_INTERVAL_MS = 30_000;
+export const HEALTH_TIMEOUT_MS = 30_000;
+export const HEALTH_RETRIES = 3;
+export const HEALTH_MS_MIN = 1;
+export const HEALTH_LOG_ENTRIES = 5;
+export const HEALTH_OUTPUT_BYTES = 4096;
+
 /** Events that are kept; older ones go, a few at a time. */
 export const EVENTS_MAX = 10_000;
 export const EVENTS_TRIM_EVERY = 256;

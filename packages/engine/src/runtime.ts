@@ -72,9 +72,11 @@ export class Runtime implements AsyncDisposable {
       machine: (name) => this.machine(name),
       defaultMachine: DEFAULT_MACHINE,
     });
-    this.#adopted = this.#takeOver(options).catch((error: unknown) => {
-      logger.error('machine.adopt_failed', { machine: DEFAULT_MACHINE, reason: messageOf(error) });
-    });
+    this.#adopted = this.#takeOver(options)
+      .then(() => this.#containers.startWanted())
+      .catch((error: unknown) => {
+        logger.error('machine.adopt_failed', { machine: DEFAULT_MACHINE, reason: messageOf(error) });
+      });
   }
 
   /** The containers, once what an earlier daemon left behind has been looked at, so that what is listed is true. */
@@ -114,6 +116,7 @@ export class Runtime implements AsyncDisposable {
   /** Takes no more work and stops every container. */
   async stopContainers(): Promise<void> {
     this.#refusing = true;
+    this.#containers.end();
     await this.#adopted;
     await this.#containers.stopAll();
   }

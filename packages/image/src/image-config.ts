@@ -17,10 +17,25 @@ export interface ImageConfig {
   /** A signal's name or number; empty: SIGTERM. */
   readonly stopSignal: string;
   readonly labels: Readonly<Record<string, string>>;
+  /** Paths that want a volume of their own. */
+  readonly volumes: readonly string[];
+  /** What is 0 the image does not say. */
+  readonly healthcheck?: ImageHealthcheck;
   /** Digests of the uncompressed layers, lowest first. */
   readonly diffIds: readonly string[];
 }
 
+/** `Healthcheck` of Docker's image format; durations are milliseconds. */
+export interface ImageHealthcheck {
+  readonly test: readonly string[];
+  readonly intervalMs: number;
+  readonly timeoutMs: number;
+  readonly startPeriodMs: number;
+  readonly startIntervalMs: number;
+  readonly retries: number;
+}
+
+const NS_PER_MS = 1e6;
 const EPOCH = '1970-01-01T00:00:00Z';
 
 /** Checks and reduces an image configuration. `source` names it in the error. */
@@ -55,6 +70,14 @@ export function parseImageConfig(json: string, source: string): ImageConfig {
   for (const [key, value] of Object.entries(labels)) {
     if (typeof value !== 'string') fail(`has a label ${JSON.stringify(key)} that is not a string`);
   }
+  const number = (value: unknown, name: string): number => {
+    if (value === undefined || value === null) return 0;
+    return typeof value === 'number' && Number.isFinite(value) && value >= 0
+      ? value
+      : fail(`has a ${name} that is not a number`);
+  };
+  const health = record(config.Healthcheck, 'Healthcheck');
+  const healthMs = (key: string): number => Math.round(number(health[key], `Healthcheck.${key}`) / NS_PER_MS);
   return {
     architecture: text(top.architecture, 'architecture', ''),
     os: text(top.os, 'os', 'linux'),
@@ -66,6 +89,19 @@ export function parseImageConfig(json: string, source: string): ImageConfig {
     user: text(config.User, 'User', ''),
     stopSignal: text(config.StopSignal, 'StopSignal', ''),
     labels: labels as Record<string, string>,
+    volumes: Object.keys(record(config.Volumes, 'Volumes')),
+    ...(config.Healthcheck === undefined || config.Healthcheck === null
+      ? {}
+      : {
+          healthcheck: {
+            test: list(health.Test, 'Healthcheck.Test'),
+            intervalMs: healthMs('Interval'),
+            timeoutMs: healthMs('Timeout'),
+            startPeriodMs: healthMs('StartPeriod'),
+            startIntervalMs: healthMs('StartInterval'),
+            retries: number(health.Retries, 'Healthcheck.Retries'),
+          },
+        }),
     diffIds: list(record(top.rootfs, 'rootfs').diff_ids, 'rootfs.diff_ids'),
   };
 }

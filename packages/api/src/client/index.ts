@@ -1,7 +1,7 @@
 /** For programs that talk to the daemon; loads nothing of the daemon itself. */
 
 export { ApiError, type ApiErrorCode, RemoteError } from '../errors.ts';
-export type { ContainerJson } from '../gen/arcbox/v1/container_pb.ts';
+export type { ContainerJson, LifeOptionsJson } from '../gen/arcbox/v1/container_pb.ts';
 export type { DoctorCheckJson, EventJson } from '../gen/arcbox/v1/system_pb.ts';
 export type { ExitPayload } from '../stdio/frames.ts';
 export { VERSION } from '../version.ts';

@@ -13,6 +13,7 @@ import {
   type CreateContainerRequest,
   LogEntry_Stream,
 } from '../gen/arcbox/v1/container_pb.ts';
+import { lifeMessage, lifeRequest } from './life-messages.ts';
 
 export function containerService(runtime: Runtime): ServiceImpl<typeof ContainerService> {
   return {
@@ -52,7 +53,9 @@ export function containerService(runtime: Runtime): ServiceImpl<typeof Container
     },
     async list({ all }) {
       const containers = await runtime.containers();
-      const records = containers.list().filter(({ state }) => all || state === 'running');
+      const records = containers
+        .list()
+        .filter(({ state }) => all || state === 'running' || state === 'restarting');
       return { containers: records.map(toMessage) };
     },
     async inspect({ id }) {
@@ -106,6 +109,7 @@ function createOptions(request: CreateContainerRequest): CreateOptions {
     hostname: request.hostname,
     stopSignal: request.stopSignal,
     labels: request.labels,
+    life: lifeRequest(request.life),
     ...(request.name === '' ? {} : { name: request.name }),
     ...(request.entrypoint === undefined ? {} : { entrypoint: request.entrypoint.argv }),
     ...(request.user === undefined ? {} : { user: request.user }),
@@ -140,5 +144,7 @@ function toMessage(record: ContainerRecord): MessageInitShape<typeof ContainerSc
     ...(finishedMs === undefined ? {} : { finishedMs: BigInt(finishedMs) }),
     ...(exitCode === undefined ? {} : { exitCode }),
     error: record.error,
+    life: lifeMessage(config.life),
+    restarts: record.restarts,
   };
 }

@@ -115,6 +115,8 @@ function status(container: ContainerJson): string {
       return `Up ${since(container.startedMs)}`;
     case 'exited':
       return `Exited (${container.exitCode ?? 0}) ${since(container.finishedMs)} ago`;
+    case 'restarting':
+      return `Restarting (${container.exitCode ?? 0}) ${since(container.finishedMs)} ago`;
     case 'created':
       return 'Created';
     default:

@@ -3,11 +3,12 @@ import { randomUUID } from 'node:crypto';
 import { ContainerStream } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
 import { CliError } from '../errors.ts';
+import { type LifeFlags, lifeOptions } from '../life-flags.ts';
 import { complain, Output, print } from '../output.ts';
 import { parseSize } from '../size.ts';
 import { proxySignals, rawMode } from '../terminal.ts';
 
-export interface RunOptions {
+export interface RunOptions extends LifeFlags {
   readonly rm?: boolean;
   readonly interactive?: boolean;
   readonly tty?: boolean;
@@ -46,6 +47,7 @@ export async function run(
     hostname: options.hostname ?? '',
     name: options.name ?? '',
     idempotencyKey: randomUUID(),
+    life: lifeOptions(options),
     ...(options.entrypoint === undefined
       ? {}
       : { entrypoint: { argv: options.entrypoint === '' ? [] : [options.entrypoint] } }),

@@ -44,6 +44,7 @@ import {
 } from './launch.ts';
 import { checkName, generateName, newContainerId } from './names.ts';
 import type { TerminalSize } from './oci-spec.ts';
+import { Restarts } from './restarts.ts';
 import { canApply } from './transitions.ts';
 import { type ResolvedUser, resolveUser } from './user.ts';
 
@@ -82,10 +83,15 @@ export class ContainerManager {
   /** Work that goes on after an answer was given; drained before we end. */
   readonly #background = new Set<Promise<void>>();
   readonly #timers = new Set<NodeJS.Timeout>();
+  readonly #restarts: Restarts;
   #disowned = false;
+  #ending = false;
 
   constructor(environment: ContainerEnvironment) {
     this.#environment = environment;
+    this.#restarts = new Restarts((container) =>
+      this.#inBackground('restart', this.#start(container, {}, true)),
+    );
     for (const record of environment.store.containers())
       this.#containers.set(record.id, new Container(record, environment));
   }
@@ -154,6 +160,8 @@ export class ContainerManager {
       finishedMs: undefined,
       exitCode: undefined,
       error: '',
+      restarts: 0,
+      stoppedByUser: false,
     };
     store.insertContainer(record, idempotencyKey);
     const container = new Container(record, this.#environment);
@@ -170,10 +178,16 @@ export class ContainerManager {
    * bringing up its machine throws; then nothing of it is left in the machine.
    */
   async start(reference: string, options: StartOptions = {}): Promise<void> {
-    const container = this.find(reference);
+    await this.#start(this.find(reference), options, false);
+  }
+
+  /** With `again` it is its restart policy that starts it. */
+  async #start(container: Container, options: StartOptions, again: boolean): Promise<void> {
     if (options.terminalSize !== undefined) container.terminalSize = options.terminalSize;
     await container.transitions.run(async () => {
       const { record } = container;
+      // Stopped, removed, or started by somebody, while it waited for its turn.
+      if (again && record.state !== 'restarting') return;
       await container.cleanUp;
       if (record.state === 'running' || (options.run !== undefined && record.run >= options.run)) return;
       container.apply('start', {
@@ -181,7 +195,10 @@ export class ContainerManager {
         error: '',
         exitCode: undefined,
         finishedMs: undefined,
+        stoppedByUser: false,
+        restarts: again ? record.restarts + 1 : 0,
       });
+      if (!again) this.#restarts.forget(container);
       try {
         await this.#startRun(container);
       } catch (error) {
@@ -195,6 +212,7 @@ export class ContainerManager {
   async kill(reference: string, signal = SIGKILL): Promise<void> {
     const container = this.find(reference);
     const process = this.#running(container, 'killed');
+    container.markStopped();
     await this.#signal(process, signal);
     container.emit('kill', { signal: String(signal) });
   }
@@ -202,6 +220,12 @@ export class ContainerManager {
   /** Asks it to end, and kills it after `timeoutMs`; answered when it has ended. One that is being started starts first. */
   async stop(reference: string, options: { timeoutMs?: number; signal?: number } = {}): Promise<void> {
     const container = this.find(reference);
+    container.markStopped();
+    this.#restarts.cancel(container);
+    await this.#stop(container, options);
+  }
+
+  async #stop(container: Container, options: { timeoutMs?: number; signal?: number } = {}): Promise<void> {
     const { record } = container;
     if (record.state === 'starting') await container.transitions.run(async () => {});
     const { process } = container;
@@ -354,20 +378,41 @@ export class ContainerManager {
     return this.#containers
       .values()
       .some(
-        (container) => container.record.machine === machine && (container.live || container.transitions.busy),
+        ({ record, live, transitions }) =>
+          record.machine === machine && (live || record.state === 'restarting' || transitions.busy),
       );
   }
 
   /** From now on the ends of processes are not recorded: the machine is left to the next daemon. */
   disown(): void {
+    this.end();
     this.#disowned = true;
   }
 
   /** Stops every container that runs or is being started; rejects, after all were tried, when one could not be. */
   async stopAll(): Promise<void> {
-    const stops = await Promise.allSettled([...this.#containers.keys()].map((id) => this.stop(id)));
+    // What ends now was not stopped by its user, and what would start again waits for the next time.
+    this.#restarts.suspended = true;
+    const containers = [...this.#containers.values()];
+    const stops = await Promise.allSettled(containers.map((container) => this.#stop(container)));
+    this.#restarts.suspended = this.#ending;
     const failed = stops.find((stop) => stop.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
+  }
+
+  /** No container is started again by its policy from here on. */
+  end(): void {
+    this.#ending = true;
+    this.#restarts.stop();
+  }
+
+  /** What its policy wants to run, runs again: called when a new daemon has seen what an earlier one left. */
+  startWanted(): void {
+    for (const container of this.#containers.values()) {
+      const { state } = container.record;
+      if (state === 'exited') this.#restarts.consider(container, true);
+      if (state === 'restarting') this.#restarts.goOn(container);
+    }
   }
 
   /** Resolves when nothing is going on behind anybody's back. */
@@ -458,6 +503,7 @@ export class ContainerManager {
     } finally {
       container.settleRun(record.run, { exitCode, error: change.error });
     }
+    if (record.run > 1) this.#restarts.consider(container);
     if (record.config.autoRemove) this.#inBackground('auto_remove', this.#autoRemove(container));
   }
 
@@ -509,6 +555,7 @@ export class ContainerManager {
         container.settleRun(record.run, exit);
         await container.releaseLog();
       }
+      this.#restarts.consider(container);
     });
     if (record.config.autoRemove && container.attached === 0) await this.#autoRemove(container);
     await container.cleanUp;
@@ -534,10 +581,12 @@ export class ContainerManager {
       const run = record.run - 1;
       if (run === 0) container.apply('startFailed', { run });
       else container.apply('exit', { ...lost, run });
+      if (run > 0) this.#restarts.consider(container);
       return;
     }
     container.apply('exit', lost);
     container.settleRun(record.run, { exitCode: lost.exitCode, error: why });
+    this.#restarts.consider(container);
   }
 
   async #remove(container: Container): Promise<void> {

@@ -1,4 +1,5 @@
 /** What is stored of a container. */
+import type { LifeOptions } from './life-options.ts';
 import type { ContainerState } from './transitions.ts';
 
 /** What was asked for, with the image's defaults already applied: plain data, JSON-safe. */
@@ -25,6 +26,7 @@ export interface ContainerConfig {
   /** Signal number for `stop`. */
   readonly stopSignal: number;
   readonly labels: Readonly<Record<string, string>>;
+  readonly life: LifeOptions;
 }
 
 export interface ContainerRecord {
@@ -45,4 +47,8 @@ export interface ContainerRecord {
   exitCode: number | undefined;
   /** Why it could not be started, or how it was lost; otherwise empty. */
   error: string;
+  /** How often its restart policy has started it, since somebody did. */
+  restarts: number;
+  /** Somebody stopped or killed it: what its restart policy may not undo. */
+  stoppedByUser: boolean;
 }

@@ -71,6 +71,13 @@ export class Container {
     else if (event === 'exit') this.#emitDie();
   }
 
+  /** Somebody wants it stopped, which its restart policy is to respect. */
+  markStopped(): void {
+    if (this.record.stoppedByUser) return;
+    this.record.stoppedByUser = true;
+    this.#store.updateContainer(this.record);
+  }
+
   /** Writes down that something happened to it, with what docker says of every event of a container. */
   emit(action: string, attributes: Readonly<Record<string, string>> = {}): void {
     const { id, name, machine, config } = this.record;

@@ -5,6 +5,7 @@ import { ARGUMENTS_BYTES_MAX, HOSTNAME_LENGTH_MAX, MEMORY_LIMIT_BYTES_MIN } from
 import { signalNumber } from '../signals.ts';
 import { formatSize } from '../size.ts';
 import type { ContainerConfig } from './container-record.ts';
+import { type LifeRequest, lifeOptions } from './life-options.ts';
 
 /** What a user asks for; everything but the image may be left out. */
 export interface CreateOptions {
@@ -24,6 +25,7 @@ export interface CreateOptions {
   readonly autoRemove?: boolean;
   readonly stopSignal?: string;
   readonly labels?: Readonly<Record<string, string>>;
+  readonly life?: LifeRequest;
   /** The same key twice makes one container. */
   readonly idempotencyKey?: string;
 }
@@ -90,5 +92,6 @@ export function containerConfig(options: CreateOptions, image: Image, id: string
     autoRemove: options.autoRemove ?? false,
     stopSignal: stopSignal === '' ? SIGTERM : signalNumber(stopSignal),
     labels: { ...image.config.labels, ...options.labels },
+    life: lifeOptions(options.life ?? {}, image, options.autoRemove ?? false),
   };
 }

@@ -5,11 +5,13 @@
  *   created ── start ─▶ starting ── started ─▶ running ── exit ─▶ exited ── start ─▶ starting
  *   starting ── startFailed ─▶ created        (the first start)
  *   starting ── exit ─▶ exited                (a later one failed, or its machine was lost)
+ *   exited ── restart ─▶ restarting ── start ─▶ starting     (its policy wants it back)
+ *   restarting ── cancelRestart ─▶ exited
  *   created, exited ── remove ─▶ removing ─▶ (gone)
  */
 import { EngineError } from '../errors.ts';
 
-export type ContainerState = 'created' | 'starting' | 'running' | 'exited' | 'removing';
+export type ContainerState = 'created' | 'starting' | 'running' | 'exited' | 'restarting' | 'removing';
 
 export type ContainerEvent =
   /** A start was asked for. */
@@ -20,13 +22,17 @@ export type ContainerEvent =
   | 'startFailed'
   /** Its process ended, or was lost with its machine. */
   | 'exit'
+  /** It will be started again in a while. */
+  | 'restart'
+  | 'cancelRestart'
   | 'remove';
 
 const TRANSITIONS: Readonly<Record<ContainerState, Partial<Record<ContainerEvent, ContainerState>>>> = {
   created: { start: 'starting', remove: 'removing' },
   starting: { started: 'running', startFailed: 'created', exit: 'exited' },
   running: { exit: 'exited' },
-  exited: { start: 'starting', remove: 'removing' },
+  exited: { start: 'starting', remove: 'removing', restart: 'restarting' },
+  restarting: { start: 'starting', cancelRestart: 'exited' },
   removing: { remove: 'removing' },
 };
 
@@ -36,6 +42,8 @@ const VERBS: Readonly<Record<ContainerEvent, string>> = {
   started: 'marked as running',
   startFailed: 'marked as not started',
   exit: 'marked as exited',
+  restart: 'restarted',
+  cancelRestart: 'left stopped',
   remove: 'removed',
 };
 

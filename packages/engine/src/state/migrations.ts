@@ -36,4 +36,8 @@ export const MIGRATIONS: readonly string[] = [
   -- SavedMachine as JSON while the machine has idled down; NULL otherwise. Never together with a handle.
   ALTER TABLE machines ADD COLUMN saved TEXT;
   `,
+  `
+  ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE containers ADD COLUMN stopped_by_user INTEGER NOT NULL DEFAULT 0;
+  `,
 ];

@@ -5,6 +5,7 @@
 import { DatabaseSync, type SQLOutputValue, type StatementSync } from 'node:sqlite';
 import type { VmHandle } from '@arcbox/vm';
 import type { ContainerRecord } from '../container/container-record.ts';
+import { DEFAULT_LIFE, type LifeOptions } from '../container/life-options.ts';
 import { EngineError, messageOf } from '../errors.ts';
 import type { SavedMachine } from '../machine/saved-machine.ts';
 import { MIGRATIONS } from './migrations.ts';
@@ -87,7 +88,8 @@ export class Store implements Disposable {
     }
     this.#run(
       `INSERT INTO containers (id, name, state, run, machine, image_id, config, idempotency_key, created_ms,
-         started_ms, finished_ms, exit_code, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+         started_ms, finished_ms, exit_code, error, restarts, stopped_by_user)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       record.id,
       record.name,
       record.state,
@@ -101,13 +103,15 @@ export class Store implements Disposable {
       record.finishedMs ?? null,
       record.exitCode ?? null,
       record.error,
+      record.restarts,
+      Number(record.stoppedByUser),
     );
   }
 
   /** Writes what can change after creation. */
   updateContainer(record: ContainerRecord): void {
     this.#run(
-      'UPDATE containers SET name = ?, state = ?, run = ?, started_ms = ?, finished_ms = ?, exit_code = ?, error = ? WHERE id = ?',
+      'UPDATE containers SET name = ?, state = ?, run = ?, started_ms = ?, finished_ms = ?, exit_code = ?, error = ?, restarts = ?, stopped_by_user = ? WHERE id = ?',
       record.name,
       record.state,
       record.run,
@@ -115,6 +119,8 @@ export class Store implements Disposable {
       record.finishedMs ?? null,
       record.exitCode ?? null,
       record.error,
+      record.restarts,
+      Number(record.stoppedByUser),
       record.id,
     );
   }
@@ -178,13 +184,21 @@ function toContainer(row: Row): ContainerRecord {
     run: Number(row.run),
     machine: String(row.machine),
     imageId: String(row.image_id),
-    config: JSON.parse(String(row.config)) as ContainerRecord['config'],
+    config: toConfig(String(row.config)),
     createdMs: Number(row.created_ms),
     startedMs: number(row.started_ms),
     finishedMs: number(row.finished_ms),
     exitCode: number(row.exit_code),
     error: String(row.error),
+    restarts: Number(row.restarts),
+    stoppedByUser: Number(row.stopped_by_user) !== 0,
   };
+}
+
+/** Containers that an older version made say nothing of their life. */
+function toConfig(json: string): ContainerRecord['config'] {
+  const config = JSON.parse(json) as Omit<ContainerRecord['config'], 'life'> & { life?: LifeOptions };
+  return { ...config, life: config.life ?? DEFAULT_LIFE };
 }
 
 /** JSON has no infinity, and a machine's grace time may be that. */

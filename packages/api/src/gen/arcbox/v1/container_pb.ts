@@ -10,7 +10,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file arcbox/v1/container.proto.
  */
 export const file_arcbox_v1_container: GenFile = /*@__PURE__*/
-  fileDesc("ChlhcmNib3gvdjEvY29udGFpbmVyLnByb3RvEglhcmNib3gudjEiqQMKFkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QSDQoFaW1hZ2UYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdjb21tYW5kGAMgAygJEikKCmVudHJ5cG9pbnQYBCABKAsyFS5hcmNib3gudjEuRW50cnlwb2ludBILCgNlbnYYBSADKAkSEwoLd29ya2luZ19kaXIYBiABKAkSEQoEdXNlchgHIAEoCUgAiAEBEhAKCGhvc3RuYW1lGAggASgJEgsKA3R0eRgJIAEoCBISCgpvcGVuX3N0ZGluGAogASgIEhQKDG1lbW9yeV9ieXRlcxgLIAEoAxITCgthdXRvX3JlbW92ZRgMIAEoCBITCgtzdG9wX3NpZ25hbBgNIAEoCRI9CgZsYWJlbHMYDiADKAsyLS5hcmNib3gudjEuQ3JlYXRlQ29udGFpbmVyUmVxdWVzdC5MYWJlbHNFbnRyeRIXCg9pZGVtcG90ZW5jeV9rZXkYDyABKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIHCgVfdXNlciIaCgpFbnRyeXBvaW50EgwKBGFyZ3YYASADKAkiQgoXQ3JlYXRlQ29udGFpbmVyUmVzcG9uc2USJwoJY29udGFpbmVyGAEgASgLMhQuYXJjYm94LnYxLkNvbnRhaW5lciJPChVTdGFydENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSCwoDcnVuGAIgASgNEgwKBHJvd3MYAyABKA0SDwoHY29sdW1ucxgEIAEoDSIYChZTdGFydENvbnRhaW5lclJlc3BvbnNlIiIKFFdhaXRDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJIjkKFVdhaXRDb250YWluZXJSZXNwb25zZRIRCglleGl0X2NvZGUYASABKAUSDQoFZXJyb3IYAiABKAkiMgoUS2lsbENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDgoGc2lnbmFsGAIgASgJIhcKFUtpbGxDb250YWluZXJSZXNwb25zZSJaChRTdG9wQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIXCgp0aW1lb3V0X21zGAIgASgFSACIAQESDgoGc2lnbmFsGAMgASgJQg0KC190aW1lb3V0X21zIhcKFVN0b3BDb250YWluZXJSZXNwb25zZSIzChZSZW1vdmVDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEg0KBWZvcmNlGAIgASgIIhkKF1JlbW92ZUNvbnRhaW5lclJlc3BvbnNlIiQKFUxpc3RDb250YWluZXJzUmVxdWVzdBILCgNhbGwYASABKAgiQgoWTGlzdENvbnRhaW5lcnNSZXNwb25zZRIoCgpjb250YWluZXJzGAEgAygLMhQuYXJjYm94LnYxLkNvbnRhaW5lciIlChdJbnNwZWN0Q29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCSJDChhJbnNwZWN0Q29udGFpbmVyUmVzcG9uc2USJwoJY29udGFpbmVyGAEgASgLMhQuYXJjYm94LnYxLkNvbnRhaW5lciJDChZSZXNpemVDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEgwKBHJvd3MYAiABKA0SDwoHY29sdW1ucxgDIAEoDSIZChdSZXNpemVDb250YWluZXJSZXNwb25zZSJSChRDb250YWluZXJMb2dzUmVxdWVzdBIKCgJpZBgBIAEoCRITCgZjdXJzb3IYAiABKARIAIgBARIOCgZmb2xsb3cYAyABKAhCCQoHX2N1cnNvciJNChVDb250YWluZXJMb2dzUmVzcG9uc2USJAoHZW50cmllcxgBIAMoCzITLmFyY2JveC52MS5Mb2dFbnRyeRIOCgZjdXJzb3IYAiABKAQinQEKCExvZ0VudHJ5EioKBnN0cmVhbRgBIAEoDjIaLmFyY2JveC52MS5Mb2dFbnRyeS5TdHJlYW0SDAoEZGF0YRgCIAEoDBIPCgd1bml4X21zGAMgASgDIkYKBlN0cmVhbRIWChJTVFJFQU1fVU5TUEVDSUZJRUQQABIRCg1TVFJFQU1fU1RET1VUEAESEQoNU1RSRUFNX1NUREVSUhACIosECglDb250YWluZXISCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRINCgVpbWFnZRgDIAEoCRIQCghpbWFnZV9pZBgEIAEoCRINCgVzdGF0ZRgFIAEoCRIMCgRhcmd2GAYgAygJEgsKA2VudhgHIAMoCRITCgt3b3JraW5nX2RpchgIIAEoCRIMCgR1c2VyGAkgASgJEhAKCGhvc3RuYW1lGAogASgJEgsKA3R0eRgLIAEoCBISCgpvcGVuX3N0ZGluGAwgASgIEhQKDG1lbW9yeV9ieXRlcxgNIAEoAxITCgthdXRvX3JlbW92ZRgOIAEoCBIwCgZsYWJlbHMYDyADKAsyIC5hcmNib3gudjEuQ29udGFpbmVyLkxhYmVsc0VudHJ5Eg8KB21hY2hpbmUYECABKAkSCwoDcnVuGBEgASgNEhIKCmNyZWF0ZWRfbXMYEiABKAMSFwoKc3RhcnRlZF9tcxgTIAEoA0gAiAEBEhgKC2ZpbmlzaGVkX21zGBQgASgDSAGIAQESFgoJZXhpdF9jb2RlGBUgASgFSAKIAQESDQoFZXJyb3IYFiABKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUINCgtfc3RhcnRlZF9tc0IOCgxfZmluaXNoZWRfbXNCDAoKX2V4aXRfY29kZTKiBgoQQ29udGFpbmVyU2VydmljZRJPCgZDcmVhdGUSIS5hcmNib3gudjEuQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5DcmVhdGVDb250YWluZXJSZXNwb25zZRJMCgVTdGFydBIgLmFyY2JveC52MS5TdGFydENvbnRhaW5lclJlcXVlc3QaIS5hcmNib3gudjEuU3RhcnRDb250YWluZXJSZXNwb25zZRJJCgRXYWl0Eh8uYXJjYm94LnYxLldhaXRDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLldhaXRDb250YWluZXJSZXNwb25zZRJJCgRLaWxsEh8uYXJjYm94LnYxLktpbGxDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLktpbGxDb250YWluZXJSZXNwb25zZRJJCgRTdG9wEh8uYXJjYm94LnYxLlN0b3BDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLlN0b3BDb250YWluZXJSZXNwb25zZRJPCgZSZW1vdmUSIS5hcmNib3gudjEuUmVtb3ZlQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5SZW1vdmVDb250YWluZXJSZXNwb25zZRJLCgRMaXN0EiAuYXJjYm94LnYxLkxpc3RDb250YWluZXJzUmVxdWVzdBohLmFyY2JveC52MS5MaXN0Q29udGFpbmVyc1Jlc3BvbnNlElIKB0luc3BlY3QSIi5hcmNib3gudjEuSW5zcGVjdENvbnRhaW5lclJlcXVlc3QaIy5hcmNib3gudjEuSW5zcGVjdENvbnRhaW5lclJlc3BvbnNlEk8KBlJlc2l6ZRIhLmFyY2JveC52MS5SZXNpemVDb250YWluZXJSZXF1ZXN0GiIuYXJjYm94LnYxLlJlc2l6ZUNvbnRhaW5lclJlc3BvbnNlEksKBExvZ3MSHy5hcmNib3gudjEuQ29udGFpbmVyTG9nc1JlcXVlc3QaIC5hcmNib3gudjEuQ29udGFpbmVyTG9nc1Jlc3BvbnNlMAFiBnByb3RvMw");
+  fileDesc("ChlhcmNib3gvdjEvY29udGFpbmVyLnByb3RvEglhcmNib3gudjEizwMKFkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QSDQoFaW1hZ2UYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdjb21tYW5kGAMgAygJEikKCmVudHJ5cG9pbnQYBCABKAsyFS5hcmNib3gudjEuRW50cnlwb2ludBILCgNlbnYYBSADKAkSEwoLd29ya2luZ19kaXIYBiABKAkSEQoEdXNlchgHIAEoCUgAiAEBEhAKCGhvc3RuYW1lGAggASgJEgsKA3R0eRgJIAEoCBISCgpvcGVuX3N0ZGluGAogASgIEhQKDG1lbW9yeV9ieXRlcxgLIAEoAxITCgthdXRvX3JlbW92ZRgMIAEoCBITCgtzdG9wX3NpZ25hbBgNIAEoCRI9CgZsYWJlbHMYDiADKAsyLS5hcmNib3gudjEuQ3JlYXRlQ29udGFpbmVyUmVxdWVzdC5MYWJlbHNFbnRyeRIXCg9pZGVtcG90ZW5jeV9rZXkYDyABKAkSJAoEbGlmZRg8IAEoCzIWLmFyY2JveC52MS5MaWZlT3B0aW9ucxotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgcKBV91c2VyInkKC0xpZmVPcHRpb25zEg8KB3Jlc3RhcnQYASABKAkSJgoGaGVhbHRoGAIgASgLMhYuYXJjYm94LnYxLkhlYWx0aENoZWNrEhoKEmxvZ19tYXhfc2l6ZV9ieXRlcxgDIAEoAxIVCg1sb2dfbWF4X2ZpbGVzGAQgASgNIokBCgtIZWFsdGhDaGVjaxIMCgR0ZXN0GAEgAygJEhMKC2ludGVydmFsX21zGAIgASgDEhIKCnRpbWVvdXRfbXMYAyABKAMSDwoHcmV0cmllcxgEIAEoDRIXCg9zdGFydF9wZXJpb2RfbXMYBSABKAMSGQoRc3RhcnRfaW50ZXJ2YWxfbXMYBiABKAMiGgoKRW50cnlwb2ludBIMCgRhcmd2GAEgAygJIkIKF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiTwoVU3RhcnRDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEgsKA3J1bhgCIAEoDRIMCgRyb3dzGAMgASgNEg8KB2NvbHVtbnMYBCABKA0iGAoWU3RhcnRDb250YWluZXJSZXNwb25zZSIiChRXYWl0Q29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCSI5ChVXYWl0Q29udGFpbmVyUmVzcG9uc2USEQoJZXhpdF9jb2RlGAEgASgFEg0KBWVycm9yGAIgASgJIjIKFEtpbGxDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEg4KBnNpZ25hbBgCIAEoCSIXChVLaWxsQ29udGFpbmVyUmVzcG9uc2UiWgoUU3RvcENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSFwoKdGltZW91dF9tcxgCIAEoBUgAiAEBEg4KBnNpZ25hbBgDIAEoCUINCgtfdGltZW91dF9tcyIXChVTdG9wQ29udGFpbmVyUmVzcG9uc2UiMwoWUmVtb3ZlQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRINCgVmb3JjZRgCIAEoCCIZChdSZW1vdmVDb250YWluZXJSZXNwb25zZSIkChVMaXN0Q29udGFpbmVyc1JlcXVlc3QSCwoDYWxsGAEgASgIIkIKFkxpc3RDb250YWluZXJzUmVzcG9uc2USKAoKY29udGFpbmVycxgBIAMoCzIULmFyY2JveC52MS5Db250YWluZXIiJQoXSW5zcGVjdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiQwoYSW5zcGVjdENvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiQwoWUmVzaXplQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIMCgRyb3dzGAIgASgNEg8KB2NvbHVtbnMYAyABKA0iGQoXUmVzaXplQ29udGFpbmVyUmVzcG9uc2UiUgoUQ29udGFpbmVyTG9nc1JlcXVlc3QSCgoCaWQYASABKAkSEwoGY3Vyc29yGAIgASgESACIAQESDgoGZm9sbG93GAMgASgIQgkKB19jdXJzb3IiTQoVQ29udGFpbmVyTG9nc1Jlc3BvbnNlEiQKB2VudHJpZXMYASADKAsyEy5hcmNib3gudjEuTG9nRW50cnkSDgoGY3Vyc29yGAIgASgEIp0BCghMb2dFbnRyeRIqCgZzdHJlYW0YASABKA4yGi5hcmNib3gudjEuTG9nRW50cnkuU3RyZWFtEgwKBGRhdGEYAiABKAwSDwoHdW5peF9tcxgDIAEoAyJGCgZTdHJlYW0SFgoSU1RSRUFNX1VOU1BFQ0lGSUVEEAASEQoNU1RSRUFNX1NURE9VVBABEhEKDVNUUkVBTV9TVERFUlIQAiLDBAoJQ29udGFpbmVyEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFaW1hZ2UYAyABKAkSEAoIaW1hZ2VfaWQYBCABKAkSDQoFc3RhdGUYBSABKAkSDAoEYXJndhgGIAMoCRILCgNlbnYYByADKAkSEwoLd29ya2luZ19kaXIYCCABKAkSDAoEdXNlchgJIAEoCRIQCghob3N0bmFtZRgKIAEoCRILCgN0dHkYCyABKAgSEgoKb3Blbl9zdGRpbhgMIAEoCBIUCgxtZW1vcnlfYnl0ZXMYDSABKAMSEwoLYXV0b19yZW1vdmUYDiABKAgSMAoGbGFiZWxzGA8gAygLMiAuYXJjYm94LnYxLkNvbnRhaW5lci5MYWJlbHNFbnRyeRIPCgdtYWNoaW5lGBAgASgJEgsKA3J1bhgRIAEoDRISCgpjcmVhdGVkX21zGBIgASgDEhcKCnN0YXJ0ZWRfbXMYEyABKANIAIgBARIYCgtmaW5pc2hlZF9tcxgUIAEoA0gBiAEBEhYKCWV4aXRfY29kZRgVIAEoBUgCiAEBEg0KBWVycm9yGBYgASgJEiQKBGxpZmUYPCABKAsyFi5hcmNib3gudjEuTGlmZU9wdGlvbnMSEAoIcmVzdGFydHMYPSABKA0aLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUINCgtfc3RhcnRlZF9tc0IOCgxfZmluaXNoZWRfbXNCDAoKX2V4aXRfY29kZTKiBgoQQ29udGFpbmVyU2VydmljZRJPCgZDcmVhdGUSIS5hcmNib3gudjEuQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5DcmVhdGVDb250YWluZXJSZXNwb25zZRJMCgVTdGFydBIgLmFyY2JveC52MS5TdGFydENvbnRhaW5lclJlcXVlc3QaIS5hcmNib3gudjEuU3RhcnRDb250YWluZXJSZXNwb25zZRJJCgRXYWl0Eh8uYXJjYm94LnYxLldhaXRDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLldhaXRDb250YWluZXJSZXNwb25zZRJJCgRLaWxsEh8uYXJjYm94LnYxLktpbGxDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLktpbGxDb250YWluZXJSZXNwb25zZRJJCgRTdG9wEh8uYXJjYm94LnYxLlN0b3BDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLlN0b3BDb250YWluZXJSZXNwb25zZRJPCgZSZW1vdmUSIS5hcmNib3gudjEuUmVtb3ZlQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5SZW1vdmVDb250YWluZXJSZXNwb25zZRJLCgRMaXN0EiAuYXJjYm94LnYxLkxpc3RDb250YWluZXJzUmVxdWVzdBohLmFyY2JveC52MS5MaXN0Q29udGFpbmVyc1Jlc3BvbnNlElIKB0luc3BlY3QSIi5hcmNib3gudjEuSW5zcGVjdENvbnRhaW5lclJlcXVlc3QaIy5hcmNib3gudjEuSW5zcGVjdENvbnRhaW5lclJlc3BvbnNlEk8KBlJlc2l6ZRIhLmFyY2JveC52MS5SZXNpemVDb250YWluZXJSZXF1ZXN0GiIuYXJjYm94LnYxLlJlc2l6ZUNvbnRhaW5lclJlc3BvbnNlEksKBExvZ3MSHy5hcmNib3gudjEuQ29udGFpbmVyTG9nc1JlcXVlc3QaIC5hcmNib3gudjEuQ29udGFpbmVyTG9nc1Jlc3BvbnNlMAFiBnByb3RvMw");
 
 /**
  * @generated from message arcbox.v1.CreateContainerRequest
@@ -104,6 +104,13 @@ export type CreateContainerRequest = Message<"arcbox.v1.CreateContainerRequest">
    * @generated from field: string idempotency_key = 15;
    */
   idempotencyKey: string;
+
+  /**
+   * What becomes of it; absent: the defaults.
+   *
+   * @generated from field: arcbox.v1.LifeOptions life = 60;
+   */
+  life?: LifeOptions | undefined;
 };
 
 /**
@@ -198,6 +205,13 @@ export type CreateContainerRequestJson = {
    * @generated from field: string idempotency_key = 15;
    */
   idempotencyKey?: string;
+
+  /**
+   * What becomes of it; absent: the defaults.
+   *
+   * @generated from field: arcbox.v1.LifeOptions life = 60;
+   */
+  life?: LifeOptionsJson;
 };
 
 /**
@@ -206,6 +220,156 @@ export type CreateContainerRequestJson = {
  */
 export const CreateContainerRequestSchema: GenMessage<CreateContainerRequest, {jsonType: CreateContainerRequestJson}> = /*@__PURE__*/
   messageDesc(file_arcbox_v1_container, 0);
+
+/**
+ * @generated from message arcbox.v1.LifeOptions
+ */
+export type LifeOptions = Message<"arcbox.v1.LifeOptions"> & {
+  /**
+   * no, always, unless-stopped, on-failure or on-failure:N; empty: no.
+   *
+   * @generated from field: string restart = 1;
+   */
+  restart: string;
+
+  /**
+   * What is 0 or empty is the image's; a test of NONE switches the image's check off.
+   *
+   * @generated from field: arcbox.v1.HealthCheck health = 2;
+   */
+  health?: HealthCheck | undefined;
+
+  /**
+   * Rotation of its log; 0: the default.
+   *
+   * @generated from field: int64 log_max_size_bytes = 3;
+   */
+  logMaxSizeBytes: bigint;
+
+  /**
+   * @generated from field: uint32 log_max_files = 4;
+   */
+  logMaxFiles: number;
+};
+
+/**
+ * @generated from message arcbox.v1.LifeOptions
+ */
+export type LifeOptionsJson = {
+  /**
+   * no, always, unless-stopped, on-failure or on-failure:N; empty: no.
+   *
+   * @generated from field: string restart = 1;
+   */
+  restart?: string;
+
+  /**
+   * What is 0 or empty is the image's; a test of NONE switches the image's check off.
+   *
+   * @generated from field: arcbox.v1.HealthCheck health = 2;
+   */
+  health?: HealthCheckJson;
+
+  /**
+   * Rotation of its log; 0: the default.
+   *
+   * @generated from field: int64 log_max_size_bytes = 3;
+   */
+  logMaxSizeBytes?: string;
+
+  /**
+   * @generated from field: uint32 log_max_files = 4;
+   */
+  logMaxFiles?: number;
+};
+
+/**
+ * Describes the message arcbox.v1.LifeOptions.
+ * Use `create(LifeOptionsSchema)` to create a new message.
+ */
+export const LifeOptionsSchema: GenMessage<LifeOptions, {jsonType: LifeOptionsJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 1);
+
+/**
+ * @generated from message arcbox.v1.HealthCheck
+ */
+export type HealthCheck = Message<"arcbox.v1.HealthCheck"> & {
+  /**
+   * CMD and a command, CMD-SHELL and a script, or NONE.
+   *
+   * @generated from field: repeated string test = 1;
+   */
+  test: string[];
+
+  /**
+   * @generated from field: int64 interval_ms = 2;
+   */
+  intervalMs: bigint;
+
+  /**
+   * @generated from field: int64 timeout_ms = 3;
+   */
+  timeoutMs: bigint;
+
+  /**
+   * @generated from field: uint32 retries = 4;
+   */
+  retries: number;
+
+  /**
+   * @generated from field: int64 start_period_ms = 5;
+   */
+  startPeriodMs: bigint;
+
+  /**
+   * @generated from field: int64 start_interval_ms = 6;
+   */
+  startIntervalMs: bigint;
+};
+
+/**
+ * @generated from message arcbox.v1.HealthCheck
+ */
+export type HealthCheckJson = {
+  /**
+   * CMD and a command, CMD-SHELL and a script, or NONE.
+   *
+   * @generated from field: repeated string test = 1;
+   */
+  test?: string[];
+
+  /**
+   * @generated from field: int64 interval_ms = 2;
+   */
+  intervalMs?: string;
+
+  /**
+   * @generated from field: int64 timeout_ms = 3;
+   */
+  timeoutMs?: string;
+
+  /**
+   * @generated from field: uint32 retries = 4;
+   */
+  retries?: number;
+
+  /**
+   * @generated from field: int64 start_period_ms = 5;
+   */
+  startPeriodMs?: string;
+
+  /**
+   * @generated from field: int64 start_interval_ms = 6;
+   */
+  startIntervalMs?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.HealthCheck.
+ * Use `create(HealthCheckSchema)` to create a new message.
+ */
+export const HealthCheckSchema: GenMessage<HealthCheck, {jsonType: HealthCheckJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 2);
 
 /**
  * Present: replaces the image's entrypoint (with nothing, when empty).
@@ -236,7 +400,7 @@ export type EntrypointJson = {
  * Use `create(EntrypointSchema)` to create a new message.
  */
 export const EntrypointSchema: GenMessage<Entrypoint, {jsonType: EntrypointJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 1);
+  messageDesc(file_arcbox_v1_container, 3);
 
 /**
  * @generated from message arcbox.v1.CreateContainerResponse
@@ -263,7 +427,7 @@ export type CreateContainerResponseJson = {
  * Use `create(CreateContainerResponseSchema)` to create a new message.
  */
 export const CreateContainerResponseSchema: GenMessage<CreateContainerResponse, {jsonType: CreateContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 2);
+  messageDesc(file_arcbox_v1_container, 4);
 
 /**
  * @generated from message arcbox.v1.StartContainerRequest
@@ -328,7 +492,7 @@ export type StartContainerRequestJson = {
  * Use `create(StartContainerRequestSchema)` to create a new message.
  */
 export const StartContainerRequestSchema: GenMessage<StartContainerRequest, {jsonType: StartContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 3);
+  messageDesc(file_arcbox_v1_container, 5);
 
 /**
  * @generated from message arcbox.v1.StartContainerResponse
@@ -347,7 +511,7 @@ export type StartContainerResponseJson = {
  * Use `create(StartContainerResponseSchema)` to create a new message.
  */
 export const StartContainerResponseSchema: GenMessage<StartContainerResponse, {jsonType: StartContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 4);
+  messageDesc(file_arcbox_v1_container, 6);
 
 /**
  * @generated from message arcbox.v1.WaitContainerRequest
@@ -374,7 +538,7 @@ export type WaitContainerRequestJson = {
  * Use `create(WaitContainerRequestSchema)` to create a new message.
  */
 export const WaitContainerRequestSchema: GenMessage<WaitContainerRequest, {jsonType: WaitContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 5);
+  messageDesc(file_arcbox_v1_container, 7);
 
 /**
  * @generated from message arcbox.v1.WaitContainerResponse
@@ -415,7 +579,7 @@ export type WaitContainerResponseJson = {
  * Use `create(WaitContainerResponseSchema)` to create a new message.
  */
 export const WaitContainerResponseSchema: GenMessage<WaitContainerResponse, {jsonType: WaitContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 6);
+  messageDesc(file_arcbox_v1_container, 8);
 
 /**
  * @generated from message arcbox.v1.KillContainerRequest
@@ -456,7 +620,7 @@ export type KillContainerRequestJson = {
  * Use `create(KillContainerRequestSchema)` to create a new message.
  */
 export const KillContainerRequestSchema: GenMessage<KillContainerRequest, {jsonType: KillContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 7);
+  messageDesc(file_arcbox_v1_container, 9);
 
 /**
  * @generated from message arcbox.v1.KillContainerResponse
@@ -475,7 +639,7 @@ export type KillContainerResponseJson = {
  * Use `create(KillContainerResponseSchema)` to create a new message.
  */
 export const KillContainerResponseSchema: GenMessage<KillContainerResponse, {jsonType: KillContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 8);
+  messageDesc(file_arcbox_v1_container, 10);
 
 /**
  * @generated from message arcbox.v1.StopContainerRequest
@@ -530,7 +694,7 @@ export type StopContainerRequestJson = {
  * Use `create(StopContainerRequestSchema)` to create a new message.
  */
 export const StopContainerRequestSchema: GenMessage<StopContainerRequest, {jsonType: StopContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 9);
+  messageDesc(file_arcbox_v1_container, 11);
 
 /**
  * @generated from message arcbox.v1.StopContainerResponse
@@ -549,7 +713,7 @@ export type StopContainerResponseJson = {
  * Use `create(StopContainerResponseSchema)` to create a new message.
  */
 export const StopContainerResponseSchema: GenMessage<StopContainerResponse, {jsonType: StopContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 10);
+  messageDesc(file_arcbox_v1_container, 12);
 
 /**
  * @generated from message arcbox.v1.RemoveContainerRequest
@@ -590,7 +754,7 @@ export type RemoveContainerRequestJson = {
  * Use `create(RemoveContainerRequestSchema)` to create a new message.
  */
 export const RemoveContainerRequestSchema: GenMessage<RemoveContainerRequest, {jsonType: RemoveContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 11);
+  messageDesc(file_arcbox_v1_container, 13);
 
 /**
  * @generated from message arcbox.v1.RemoveContainerResponse
@@ -609,7 +773,7 @@ export type RemoveContainerResponseJson = {
  * Use `create(RemoveContainerResponseSchema)` to create a new message.
  */
 export const RemoveContainerResponseSchema: GenMessage<RemoveContainerResponse, {jsonType: RemoveContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 12);
+  messageDesc(file_arcbox_v1_container, 14);
 
 /**
  * @generated from message arcbox.v1.ListContainersRequest
@@ -640,7 +804,7 @@ export type ListContainersRequestJson = {
  * Use `create(ListContainersRequestSchema)` to create a new message.
  */
 export const ListContainersRequestSchema: GenMessage<ListContainersRequest, {jsonType: ListContainersRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 13);
+  messageDesc(file_arcbox_v1_container, 15);
 
 /**
  * @generated from message arcbox.v1.ListContainersResponse
@@ -667,7 +831,7 @@ export type ListContainersResponseJson = {
  * Use `create(ListContainersResponseSchema)` to create a new message.
  */
 export const ListContainersResponseSchema: GenMessage<ListContainersResponse, {jsonType: ListContainersResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 14);
+  messageDesc(file_arcbox_v1_container, 16);
 
 /**
  * @generated from message arcbox.v1.InspectContainerRequest
@@ -694,7 +858,7 @@ export type InspectContainerRequestJson = {
  * Use `create(InspectContainerRequestSchema)` to create a new message.
  */
 export const InspectContainerRequestSchema: GenMessage<InspectContainerRequest, {jsonType: InspectContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 15);
+  messageDesc(file_arcbox_v1_container, 17);
 
 /**
  * @generated from message arcbox.v1.InspectContainerResponse
@@ -721,7 +885,7 @@ export type InspectContainerResponseJson = {
  * Use `create(InspectContainerResponseSchema)` to create a new message.
  */
 export const InspectContainerResponseSchema: GenMessage<InspectContainerResponse, {jsonType: InspectContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 16);
+  messageDesc(file_arcbox_v1_container, 18);
 
 /**
  * @generated from message arcbox.v1.ResizeContainerRequest
@@ -768,7 +932,7 @@ export type ResizeContainerRequestJson = {
  * Use `create(ResizeContainerRequestSchema)` to create a new message.
  */
 export const ResizeContainerRequestSchema: GenMessage<ResizeContainerRequest, {jsonType: ResizeContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 17);
+  messageDesc(file_arcbox_v1_container, 19);
 
 /**
  * @generated from message arcbox.v1.ResizeContainerResponse
@@ -787,7 +951,7 @@ export type ResizeContainerResponseJson = {
  * Use `create(ResizeContainerResponseSchema)` to create a new message.
  */
 export const ResizeContainerResponseSchema: GenMessage<ResizeContainerResponse, {jsonType: ResizeContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 18);
+  messageDesc(file_arcbox_v1_container, 20);
 
 /**
  * @generated from message arcbox.v1.ContainerLogsRequest
@@ -842,7 +1006,7 @@ export type ContainerLogsRequestJson = {
  * Use `create(ContainerLogsRequestSchema)` to create a new message.
  */
 export const ContainerLogsRequestSchema: GenMessage<ContainerLogsRequest, {jsonType: ContainerLogsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 19);
+  messageDesc(file_arcbox_v1_container, 21);
 
 /**
  * @generated from message arcbox.v1.ContainerLogsResponse
@@ -883,7 +1047,7 @@ export type ContainerLogsResponseJson = {
  * Use `create(ContainerLogsResponseSchema)` to create a new message.
  */
 export const ContainerLogsResponseSchema: GenMessage<ContainerLogsResponse, {jsonType: ContainerLogsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 20);
+  messageDesc(file_arcbox_v1_container, 22);
 
 /**
  * @generated from message arcbox.v1.LogEntry
@@ -934,7 +1098,7 @@ export type LogEntryJson = {
  * Use `create(LogEntrySchema)` to create a new message.
  */
 export const LogEntrySchema: GenMessage<LogEntry, {jsonType: LogEntryJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 21);
+  messageDesc(file_arcbox_v1_container, 23);
 
 /**
  * @generated from enum arcbox.v1.LogEntry.Stream
@@ -970,7 +1134,7 @@ export type LogEntry_StreamJson = "STREAM_UNSPECIFIED" | "STREAM_STDOUT" | "STRE
  * Describes the enum arcbox.v1.LogEntry.Stream.
  */
 export const LogEntry_StreamSchema: GenEnum<LogEntry_Stream, LogEntry_StreamJson> = /*@__PURE__*/
-  enumDesc(file_arcbox_v1_container, 21, 0);
+  enumDesc(file_arcbox_v1_container, 23, 0);
 
 /**
  * @generated from message arcbox.v1.Container
@@ -999,7 +1163,7 @@ export type Container = Message<"arcbox.v1.Container"> & {
   imageId: string;
 
   /**
-   * created, starting, running, exited or removing.
+   * created, starting, running, exited, restarting or removing.
    *
    * @generated from field: string state = 5;
    */
@@ -1093,6 +1257,18 @@ export type Container = Message<"arcbox.v1.Container"> & {
    * @generated from field: string error = 22;
    */
   error: string;
+
+  /**
+   * @generated from field: arcbox.v1.LifeOptions life = 60;
+   */
+  life?: LifeOptions | undefined;
+
+  /**
+   * How often its restart policy has started it, since somebody did.
+   *
+   * @generated from field: uint32 restarts = 61;
+   */
+  restarts: number;
 };
 
 /**
@@ -1122,7 +1298,7 @@ export type ContainerJson = {
   imageId?: string;
 
   /**
-   * created, starting, running, exited or removing.
+   * created, starting, running, exited, restarting or removing.
    *
    * @generated from field: string state = 5;
    */
@@ -1216,6 +1392,18 @@ export type ContainerJson = {
    * @generated from field: string error = 22;
    */
   error?: string;
+
+  /**
+   * @generated from field: arcbox.v1.LifeOptions life = 60;
+   */
+  life?: LifeOptionsJson;
+
+  /**
+   * How often its restart policy has started it, since somebody did.
+   *
+   * @generated from field: uint32 restarts = 61;
+   */
+  restarts?: number;
 };
 
 /**
@@ -1223,7 +1411,7 @@ export type ContainerJson = {
  * Use `create(ContainerSchema)` to create a new message.
  */
 export const ContainerSchema: GenMessage<Container, {jsonType: ContainerJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 22);
+  messageDesc(file_arcbox_v1_container, 24);
 
 /**
  * Containers. A container is named by its ID, its name, or the beginning of its ID.
