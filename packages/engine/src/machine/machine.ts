@@ -205,6 +205,8 @@ export class Machine {
     try {
       vm = await this.#adoptVm();
       let how: Origin = 'adopted';
+      // A daemon that died while it saved or restored the machine may have left files that count for nothing.
+      if (vm !== undefined) await this.#forgetSaved();
       if (vm === undefined) {
         this.#environment.lost(this.name, 'the machine it ran in is gone');
         if (!boot) {
