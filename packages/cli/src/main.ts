@@ -1,13 +1,14 @@
 /** The command line: what there is, and what to load for it. A command's code is imported when it is called. */
 import './prelude.ts';
 
-const [{ Command, Option }, { createContext }, { addLifeFlags }, { complain, put }, { VERSION }] = await Promise.all([
-  import('commander'),
-  import('./context.ts'),
-  import('./life-flags.ts'),
-  import('./output.ts'),
-  import('@arcbox/api/client'),
-]);
+const [{ Command, Option }, { createContext }, { addLifeFlags }, { complain, put }, { VERSION }] =
+  await Promise.all([
+    import('commander'),
+    import('./context.ts'),
+    import('./life-flags.ts'),
+    import('./output.ts'),
+    import('@arcbox/api/client'),
+  ]);
 
 /** What an engine error exits with, as docker's. */
 const ENGINE_ERROR = 125;
