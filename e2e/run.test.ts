@@ -70,7 +70,7 @@ test('what cannot be run says why in one sentence: 125, 126, 127', async () => {
   const table: readonly [readonly string[], number, RegExp][] = [
     [['run', '--rm', 'nosuch'], 125, /^arcbox: no such image: nosuch:latest .*\n$/],
     [['run', '--rm', 'BAD'], 125, /^arcbox: invalid image reference "BAD": .*\n$/],
-    [['run', '--rm', '-m', 'much', 'busybox'], 125, /^arcbox: "much" is not a size .*\n$/],
+    [['run', '--rm', '-m', 'much', 'busybox'], 125, /^arcbox: --memory: "much" is not a size .*\n$/],
     [['run', '--nosuchflag', 'busybox'], 125, /^arcbox: unknown option '--nosuchflag'/],
     [
       ['run', '--rm', 'busybox', 'nosuch'],
@@ -191,11 +191,10 @@ test('detached: ps, logs, inspect, stop, wait, rm', async () => {
   assert.equal((await waiting).stdout, '5\n');
   assert.deepEqual(await logged, { stdout: 'up\n', stderr: '', code: 0 });
   const [inspected] = JSON.parse((await arcbox.run(['inspect', id.slice(0, 6)])).stdout) as {
-    exitCode: number;
-    state: string;
+    State: { ExitCode: number; Status: string };
   }[];
-  assert.equal(inspected?.exitCode, 5);
-  assert.equal(inspected?.state, 'exited');
+  assert.equal(inspected?.State.ExitCode, 5);
+  assert.equal(inspected?.State.Status, 'exited');
   assert.equal((await arcbox.run(['rm', 'server'])).stdout, 'server\n');
   const gone = await arcbox.run(['rm', 'server']);
   assert.deepEqual(gone, { stdout: '', stderr: 'arcbox: no such container: server\n', code: 1 });

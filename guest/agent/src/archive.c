@@ -62,10 +62,10 @@ static _Noreturn void archive_child(const struct tar_task *task, const int stdio
 }
 
 /* Pipes for the channels and /dev/null for the rest. -errno or 0. */
-static int open_stdio(bool pack, int ours[3], int theirs[3]) {
+static int open_stdio(bool output, int ours[3], int theirs[3]) {
   for (int i = 0; i < 3; i++) {
     int ends[2], error;
-    if (i == 2 || (i == 1) == pack) {
+    if (i == 2 || (i == 1) == output) {
       if ((error = pipe_cloexec(ends))) return error;
       ours[i] = ends[i == 0];
       theirs[i] = ends[i != 0];
@@ -82,14 +82,17 @@ static int open_stdio(bool pack, int ours[3], int theirs[3]) {
 enum op_state op_archive(struct op_context *context, const Archive *op, OpResult *result) {
   const char *id = msg_string(op->id);
   struct tar_task task = {.pack = op->mode == Archive_Mode_MODE_PACK,
+                          .changes = op->mode == Archive_Mode_MODE_CHANGES,
+                          .layer = op->layer,
+                          .lower = msg_string(op->lower),
                           .root = msg_is_set(op->root) ? op->root : "/",
                           .path = msg_is_set(op->path) ? op->path : "/",
                           .base_name = msg_string(op->base_name),
                           .no_overwrite_dir_non_dir = op->no_overwrite_dir_non_dir,
                           .numeric_owner_root = op->numeric_owner_root};
   int error = object_check_id(id);
-  if (!error && op->mode != Archive_Mode_MODE_PACK && op->mode != Archive_Mode_MODE_UNPACK) error = EINVAL;
-  if (!error && (strlen(task.root) >= PATH_SIZE_MAX || strlen(task.path) >= PATH_SIZE_MAX || strlen(task.base_name) >= PATH_SIZE_MAX))
+  if (!error && !task.pack && !task.changes && op->mode != Archive_Mode_MODE_UNPACK) error = EINVAL;
+  if (!error && (strlen(task.root) >= PATH_SIZE_MAX || strlen(task.lower) >= PATH_SIZE_MAX || strlen(task.path) >= PATH_SIZE_MAX || strlen(task.base_name) >= PATH_SIZE_MAX))
     error = ENAMETOOLONG;
   if (error) return op_fail(context, result, error, "archive %s", id);
   struct archive_job *job = xcalloc(1, sizeof *job);
@@ -97,7 +100,7 @@ enum op_state op_archive(struct op_context *context, const Archive *op, OpResult
   child_init(&job->child);
   job->report = -1;
   int ours[3] = {-1, -1, -1}, theirs[3] = {-1, -1, -1}, report[2] = {-1, -1};
-  error = open_stdio(task.pack, ours, theirs);
+  error = open_stdio(task.pack || task.changes, ours, theirs);
   if (!error && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, report)) error = -errno;
   pid_t pid = error ? -1 : fork();
   if (pid == 0) archive_child(&task, theirs, report[1]);

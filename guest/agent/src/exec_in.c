@@ -93,15 +93,20 @@ enum op_state op_exec_in(struct op_context *context, const ExecIn *op, OpResult 
                             .rlimits = op->rlimits,
                             .rlimits_count = op->rlimits_count};
   struct launch launch = {.exec_in = &exec_in};
+  if (msg_is_set(op->target)) {
+    exec_in.target_pid = process_pid(op->target);
+    if (!exec_in.target_pid) return op_fail(context, result, ESRCH, "no process %s runs", op->target);
+  }
   if (msg_is_set(op->spawn.adopt_pid_file) || msg_is_set(op->spawn.console_socket))
     return op_fail(context, result, EINVAL, "start process %s: ExecIn takes no adopt_pid_file or console_socket", id);
-  if (op->target_pid <= 1) return op_fail(context, result, EINVAL, "start process %s in process %d", id, op->target_pid);
+  if (exec_in.target_pid <= 1)
+    return op_fail(context, result, EINVAL, "start process %s in process %d", id, exec_in.target_pid);
   if (msg_is_set(op->seccomp_bpf)) {
     exec_in.seccomp = load_filter(op->seccomp_bpf);
     if (!exec_in.seccomp) return op_fail(context, result, errno, "load the seccomp filter %.300s", op->seccomp_bpf);
   }
-  exec_in.pidfd = (int)syscall(SYS_pidfd_open, (pid_t)op->target_pid, 0);
-  if (exec_in.pidfd < 0) return op_fail(context, result, errno, "open process %d", op->target_pid);
+  exec_in.pidfd = (int)syscall(SYS_pidfd_open, (pid_t)exec_in.target_pid, 0);
+  if (exec_in.pidfd < 0) return op_fail(context, result, errno, "open process %d", exec_in.target_pid);
   if (msg_is_set(op->cgroup)) exec_in.cgroup_fd = open_cgroup(op->cgroup);
   enum op_state state;
   if (exec_in.cgroup_fd < -1) state = op_fail(context, result, exec_in.cgroup_fd, "open the cgroup %.300s", op->cgroup);

@@ -3,9 +3,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -115,10 +117,29 @@ enum op_state op_get_xattr(struct op_context *context, const GetXattr *op, OpRes
   return OP_DONE;
 }
 
+/* open(), below `root` when there is one: no link and no ".." of a hostile tree leads out of it. */
+static int open_below(const char *root, const char *path, int flags) {
+  if (!msg_is_set(root)) return open(path, flags);
+  int directory = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (directory < 0) return -1;
+  struct open_how how = {.flags = (uint64_t)flags, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+  int fd = (int)syscall(SYS_openat2, directory, path, &how, sizeof how);
+  int error = errno;
+  close(directory);
+  errno = error;
+  return fd;
+}
+
 enum op_state op_stat(struct op_context *context, const Stat *op, OpResult *result) {
   const char *path = msg_string(op->path);
   struct stat status;
-  if (op->follow ? stat(path, &status) : lstat(path, &status)) return fail(context, result, errno, "stat", path);
+  int fd = open_below(op->root, path, O_PATH | O_CLOEXEC | (op->follow ? 0 : O_NOFOLLOW));
+  if (fd < 0) return fail(context, result, errno, "stat", path);
+  if (fstat(fd, &status)) {
+    int error = errno;
+    close(fd);
+    return fail(context, result, error, "stat", path);
+  }
   result->which_result = OpResult_stat_tag;
   StatResult *out = &result->result.stat;
   *out = (StatResult){.mode = status.st_mode,
@@ -132,19 +153,30 @@ enum op_state op_stat(struct op_context *context, const Stat *op, OpResult *resu
                       .rdev_minor = minor(status.st_rdev)};
   if (S_ISLNK(status.st_mode)) {
     char *target = arena_take(context->arena, PATH_SIZE_MAX);
-    ssize_t size = target ? readlink(path, target, PATH_SIZE_MAX - 1) : -1;
-    if (size < 0) return fail(context, result, errno, "readlink", path);
+    ssize_t size = target ? readlinkat(fd, "", target, PATH_SIZE_MAX - 1) : (errno = EMSGSIZE, -1);
+    if (size < 0) {
+      int error = errno;
+      close(fd);
+      *result = (OpResult){0};
+      return fail(context, result, error, "readlink", path);
+    }
     target[size] = 0;
     utf8_sanitize(target);
     out->link_target = target;
   }
+  close(fd);
   return OP_DONE;
 }
 
 enum op_state op_list(struct op_context *context, const List *op, OpResult *result) {
   const char *path = msg_string(op->path);
-  DIR *directory = opendir(path);
-  if (!directory) return fail(context, result, errno, "list", path);
+  int fd = open_below(op->root, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
+  DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+  if (!directory) {
+    int failure = errno;
+    close_fd(&fd);
+    return fail(context, result, failure, "list", path);
+  }
   struct buf entries = {0};
   uint32_t count = 0;
   int error = 0;
@@ -182,7 +214,7 @@ enum op_state op_read(struct op_context *context, const Read *op, OpResult *resu
   struct stat status;
   if (limit > READ_MAX) return fail(context, result, EINVAL, "read of more than 1 MiB of", path);
   /* Non-blocking: a FIFO, which nobody may ever open, is not a file to read. */
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+  int fd = open_below(op->root, path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
   if (fd < 0) return fail(context, result, errno, "open", path);
   bool sized = !fstat(fd, &status) && S_ISREG(status.st_mode) && (uint64_t)status.st_size > op->offset;
   /* Files of /proc and /sys say 0 or a page: those get the whole limit. */

@@ -4,9 +4,11 @@
 #include <string.h>
 
 #include "object.h"
+#include "process.h"
 
 static enum op_state op_release(struct op_context *context, const Release *op, OpResult *result) {
   struct object *object = object_find(msg_string(op->id));
+  if (object && op->keep_group) process_keep_group(op->id);
   if (object) object_release(object);
   else if (!op->missing_ok) return op_fail(context, result, ENOENT, "no object %s", msg_string(op->id));
   return OP_DONE;

@@ -260,6 +260,16 @@ static struct process *find(const char *id) {
   return object && object->type == &process_type ? container_of(object, struct process, object) : NULL;
 }
 
+int32_t process_pid(const char *id) {
+  struct process *process = find(id);
+  return process && !process->object.ended && process->report.fd < 0 ? process->object.pid : 0;
+}
+
+void process_keep_group(const char *id) {
+  struct process *process = find(id);
+  if (process && process->object.ended) process->group_may_live = false;
+}
+
 static int kill_cgroup(const char *cgroup) {
   char path[PATH_SIZE_MAX];
   int error = cgroup_file(cgroup, "cgroup.kill", path);

@@ -36,6 +36,10 @@ struct process {
 /* Makes the object and forks. `launch` needs only what the operation says. */
 enum op_state process_start(struct op_context *context, OpResult *result, const Spawn *spawn, struct launch *launch);
 struct process *process_new(const char *id);
+/* Of a process object that runs; 0: there is none of this name, or it has ended. */
+int32_t process_pid(const char *id);
+/* Releasing an ended process leaves the rest of its group alone. */
+void process_keep_group(const char *id);
 /* Takes the launch's report socket; `pid` 0: it will be reported. -errno or 0. */
 int process_watch_launch(struct process *process, int report, pid_t pid);
 /* The terminal's channels, once its master end is there; takes the descriptor. -errno or 0. */

@@ -12,6 +12,7 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <langinfo.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,7 +35,7 @@ char *__real_nl_langinfo(nl_item item);
 char *__wrap_nl_langinfo(nl_item item);
 char *__wrap_nl_langinfo(nl_item item) { return item == CODESET ? (char *)"UTF-8" : __real_nl_langinfo(item); }
 
-static _Noreturn void fail(int error, const char *what, const char *why) {
+_Noreturn void tar_fail(int error, const char *what, const char *why) {
   struct report report = {.kind = REPORT_ERROR, .value = error > 0 ? error : EIO};
   snprintf(report.what, sizeof report.what, "%.50s: %.60s", what, why);
   dprintf(STDERR_FILENO, "%s: %s\n", what, why);
@@ -42,11 +43,11 @@ static _Noreturn void fail(int error, const char *what, const char *why) {
   _exit(1);
 }
 
-static _Noreturn void fail_errno(const char *what) { fail(errno, what, strerror(errno)); }
+static _Noreturn void fail_errno(const char *what) { tar_fail(errno, what, strerror(errno)); }
 
 static _Noreturn void fail_archive(struct archive *archive, const char *what) {
   const char *why = archive_error_string(archive);
-  fail(archive_errno(archive), what, why ? why : "unknown error");
+  tar_fail(archive_errno(archive), what, why ? why : "unknown error");
 }
 
 static void complain(struct archive *archive, const char *name) {
@@ -89,10 +90,10 @@ static void rename_entry(struct archive_entry *entry, const char *name, const ch
   const char *rest = own + size;
   char *path = NULL; /* a tree can be deeper than any path may be long */
   if (*base) {
-    if (asprintf(&path, "%s%s", base, rest) < 0) fail(ENOMEM, "archive", strerror(ENOMEM));
+    if (asprintf(&path, "%s%s", base, rest) < 0) tar_fail(ENOMEM, "archive", strerror(ENOMEM));
   } else if (!strcmp(name, ".")) {
     path = strdup(*rest ? rest + 1 : "./");
-    if (!path) fail(ENOMEM, "archive", strerror(ENOMEM));
+    if (!path) tar_fail(ENOMEM, "archive", strerror(ENOMEM));
   } else {
     return;
   }
@@ -118,6 +119,63 @@ static void copy_data(struct archive *from, struct archive *to, const char *name
   if (result != ARCHIVE_EOF) complain(from, name); /* unreadable, or it shrank: the rest is zeros */
 }
 
+/* Overlayfs keeps a deleted name as a character device 0/0, and what hides everything below it in an attribute. */
+static bool is_whiteout(struct archive_entry *entry) {
+  return archive_entry_filetype(entry) == AE_IFCHR && !archive_entry_rdevmajor(entry) && !archive_entry_rdevminor(entry);
+}
+
+/* Leaves out the overlay's own attributes; whether the directory is opaque. */
+static bool take_overlay_attributes(struct archive_entry *entry) {
+  static const char own[] = "trusted.overlay.";
+  const char *name;
+  const void *value;
+  size_t size;
+  bool found = false, opaque = false;
+  struct archive_entry *copy = archive_entry_clone(entry);
+  if (!copy) tar_fail(ENOMEM, "archive", strerror(ENOMEM));
+  archive_entry_xattr_clear(entry);
+  archive_entry_xattr_reset(copy);
+  while (archive_entry_xattr_next(copy, &name, &value, &size) == ARCHIVE_OK) {
+    found = !strncmp(name, own, sizeof own - 1);
+    if (!found) archive_entry_xattr_add_entry(entry, name, value, size);
+    else if (!strcmp(name + sizeof own - 1, "opaque") && size == 1 && *(const char *)value == 'y') opaque = true;
+  }
+  archive_entry_free(copy);
+  return opaque;
+}
+
+static void write_mark(struct archive *tar, struct archive_entry *like, const char *path) {
+  struct archive_entry *mark = archive_entry_new();
+  if (!mark) tar_fail(ENOMEM, "archive", strerror(ENOMEM));
+  archive_entry_copy_pathname(mark, path);
+  archive_entry_set_filetype(mark, AE_IFREG);
+  archive_entry_set_perm(mark, 0);
+  archive_entry_set_size(mark, 0);
+  archive_entry_set_mtime(mark, archive_entry_mtime(like), 0);
+  if (archive_write_header(tar, mark) != ARCHIVE_OK) fail_archive(tar, path);
+  archive_entry_free(mark);
+}
+
+/* Whether the entry itself has still to be written: a whiteout is written here. */
+static bool to_layer(struct archive *tar, struct archive_entry *entry) {
+  char path[2 * PATH_SIZE_MAX];
+  const char *own = archive_entry_pathname(entry);
+  if (!is_whiteout(entry)) return true;
+  const char *slash = strrchr(own, '/');
+  int parent = slash ? (int)(slash - own) + 1 : 0;
+  snprintf(path, sizeof path, "%.*s.wh.%s", parent, own, own + parent);
+  write_mark(tar, entry, path);
+  return false;
+}
+
+static void write_opaque_mark(struct archive *tar, struct archive_entry *entry) {
+  char path[2 * PATH_SIZE_MAX];
+  const char *own = archive_entry_pathname(entry);
+  size_t size = strlen(own);
+  snprintf(path, sizeof path, "%s%s.wh..wh..opq", own, size && own[size - 1] == '/' ? "" : "/");
+  write_mark(tar, entry, path);
+}
+
 static void write_entry(struct archive *disk, struct archive *tar, struct archive_entry *entry) {
   const char *name = archive_entry_pathname(entry);
   int result = archive_write_header(tar, entry);
@@ -134,7 +192,7 @@ static void pack(const struct tar_task *task) {
   struct archive *disk = archive_read_disk_new(), *tar = archive_write_new();
   struct archive_entry_linkresolver *links = archive_entry_linkresolver_new();
   struct archive_entry *entry = archive_entry_new();
-  if (!disk || !tar || !links || !entry) fail(ENOMEM, "archive", strerror(ENOMEM));
+  if (!disk || !tar || !links || !entry) tar_fail(ENOMEM, "archive", strerror(ENOMEM));
   archive_read_disk_set_symlink_physical(disk);
   archive_write_set_format_pax(tar);
   archive_write_set_format_option(tar, "pax", "xattrheader", "SCHILY");
@@ -157,9 +215,12 @@ static void pack(const struct tar_task *task) {
     archive_entry_unset_ctime(entry);
     archive_entry_unset_birthtime(entry);
     rename_entry(entry, name, task->base_name);
+    bool opaque = task->layer && take_overlay_attributes(entry);
+    if (task->layer && !to_layer(tar, entry)) continue;
     struct archive_entry *linked = entry, *spare = NULL;
     archive_entry_linkify(links, &linked, &spare);
     if (linked) write_entry(disk, tar, linked);
+    if (opaque && archive_entry_filetype(entry) == AE_IFDIR) write_opaque_mark(tar, entry);
   }
   if (archive_write_close(tar) != ARCHIVE_OK) fail_archive(tar, "close the stream");
 }
@@ -176,24 +237,24 @@ static void clear_the_way(const struct tar_task *task, const char *name, mode_t 
   char path[PATH_SIZE_MAX];
   struct stat status;
   size_t size = strlen(name);
-  if (size >= sizeof path) fail(ENAMETOOLONG, name, strerror(ENAMETOOLONG));
+  if (size >= sizeof path) tar_fail(ENAMETOOLONG, name, strerror(ENAMETOOLONG));
   strcpy(path, name);
   while (size > 1 && path[size - 1] == '/') path[--size] = 0;
   if (!strcmp(path, ".") || lstat(path, &status)) return;
   bool is_directory = S_ISDIR(status.st_mode), wants_directory = S_ISDIR(type);
   if (is_directory && wants_directory) return;
-  if (task->no_overwrite_dir_non_dir && is_directory) fail(EISDIR, path, "cannot overwrite directory with non-directory");
-  if (task->no_overwrite_dir_non_dir && wants_directory) fail(ENOTDIR, path, "cannot overwrite non-directory with directory");
+  if (task->no_overwrite_dir_non_dir && is_directory) tar_fail(EISDIR, path, "cannot overwrite directory with non-directory");
+  if (task->no_overwrite_dir_non_dir && wants_directory) tar_fail(ENOTDIR, path, "cannot overwrite non-directory with directory");
   int error = remove_any(path);
-  if (error) fail(error, path, strerror(error));
+  if (error) tar_fail(error, path, strerror(error));
 }
 
 static void unpack_entry(const struct tar_task *task, struct archive *tar, struct archive *disk, struct archive_entry *entry) {
   const char *given = archive_entry_pathname(entry), *link = archive_entry_hardlink(entry);
-  if (!given) fail(EINVAL, "archive", "an entry without a name");
+  if (!given) tar_fail(EINVAL, "archive", "an entry without a name");
   char *name = strdup(relative(given));
-  if (!name) fail(ENOMEM, "archive", strerror(ENOMEM));
-  if (path_has_dotdot(name) || (link && path_has_dotdot(link))) fail(EINVAL, given, "the name leads outside");
+  if (!name) tar_fail(ENOMEM, "archive", strerror(ENOMEM));
+  if (path_has_dotdot(name) || (link && path_has_dotdot(link))) tar_fail(EINVAL, given, "the name leads outside");
   if (link) {
     char *target = strdup(relative(link));
     /* A link to itself must not remove its target first. */
@@ -233,7 +294,7 @@ static void unpack(const struct tar_task *task) {
   struct archive *tar = archive_read_new(), *disk = archive_write_disk_new();
   struct archive_entry *entry;
   int result;
-  if (!tar || !disk) fail(ENOMEM, "archive", strerror(ENOMEM));
+  if (!tar || !disk) tar_fail(ENOMEM, "archive", strerror(ENOMEM));
   archive_read_support_format_tar(tar);
   archive_read_support_format_empty(tar);
   archive_write_disk_set_options(disk, ARCHIVE_EXTRACT_OWNER | ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_TIME | ARCHIVE_EXTRACT_XATTR |
@@ -254,8 +315,11 @@ static void unpack(const struct tar_task *task) {
 void tar_run(const struct tar_task *task, int report) {
   report_socket = report;
   umask(0);
+  int lower_fd = task->changes ? open(task->lower, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+  if (task->changes && lower_fd < 0) fail_errno(task->lower);
   if (chdir(task->root) || chroot(".") || chdir("/")) fail_errno(task->root);
-  if (task->pack) pack(task);
+  if (task->changes) list_changes(lower_fd);
+  else if (task->pack) pack(task);
   else unpack(task);
   _exit(0);
 }

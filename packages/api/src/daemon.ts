@@ -10,6 +10,7 @@ import type { VmDriver, VmHandle } from '@arcbox/vm';
 import { createDoctor, type Probe, probeBootAssets, probeHome, probeMemory, probeTmpfs } from './doctor.ts';
 import { ApiError } from './errors.ts';
 import { ContainerService } from './gen/arcbox/v1/container_pb.ts';
+import { ExecService } from './gen/arcbox/v1/exec_pb.ts';
 import { ImageService } from './gen/arcbox/v1/image_pb.ts';
 import { MachineService } from './gen/arcbox/v1/machine_pb.ts';
 import { SystemService } from './gen/arcbox/v1/system_pb.ts';
@@ -17,10 +18,11 @@ import { FAREWELL_TIMEOUT_MS } from './limits.ts';
 import { registration } from './rpc/registration.ts';
 import { ApiServer } from './server.ts';
 import { containerService } from './services/container-service.ts';
+import { execService } from './services/exec-service.ts';
 import { imageService } from './services/image-service.ts';
 import { machineService } from './services/machine-service.ts';
 import { systemService } from './services/system-service.ts';
-import { serveAttach } from './stdio/attach-server.ts';
+import { serveUpgrade } from './stdio/upgrade.ts';
 
 export interface DaemonOptions {
   readonly layout: HostLayout;
@@ -97,10 +99,11 @@ export class Daemon implements AsyncDisposable {
       services: [
         registration(SystemService, systemService({ runtime, doctor, shutdown: () => this.stopOnRequest() })),
         registration(ContainerService, containerService(runtime)),
+        registration(ExecService, execService(runtime)),
         registration(MachineService, machineService(runtime)),
         registration(ImageService, imageService(runtime)),
       ],
-      onUpgrade: (request, socket, head) => serveAttach(runtime, request, socket, head),
+      onUpgrade: (request, socket, head) => serveUpgrade(runtime, request, socket, head),
       onError: (error) => logger.error('server.failed', { reason: String(error) }),
       onQuiet: () => {
         try {

@@ -20,6 +20,9 @@ const CODES: Readonly<Record<string, RpcCode>> = {
   ERR_ARCBOX_IMAGE_NOT_FOUND: 'not_found',
   ERR_ARCBOX_CONTAINER_NOT_FOUND: 'not_found',
   ERR_ARCBOX_MACHINE_NOT_FOUND: 'not_found',
+  ERR_ARCBOX_EXEC_NOT_FOUND: 'not_found',
+  ERR_ARCBOX_EXEC_STATE: 'failed_precondition',
+  ERR_ARCBOX_EXEC_START: 'failed_precondition',
   ERR_ARCBOX_CONTAINER_NAME_IN_USE: 'already_exists',
   ERR_ARCBOX_CONTAINER_STATE: 'failed_precondition',
   ERR_ARCBOX_COMMAND_NOT_FOUND: 'failed_precondition',
@@ -35,6 +38,7 @@ const CODES: Readonly<Record<string, RpcCode>> = {
 const EXIT_CODES: Readonly<Record<string, number>> = {
   ERR_ARCBOX_COMMAND_NOT_FOUND: 127,
   ERR_ARCBOX_COMMAND_NOT_EXECUTABLE: 126,
+  ERR_ARCBOX_EXEC_START: 126,
 };
 
 export interface PublicError {

@@ -5,6 +5,7 @@ export type ApiErrorCode =
   | 'ERR_ARCBOX_DAEMON_START'
   | 'ERR_ARCBOX_DAEMON_STOP'
   | 'ERR_ARCBOX_STREAM_PROTOCOL'
+  | 'ERR_ARCBOX_DETACH_KEYS'
   | 'ERR_ARCBOX_INTERNAL';
 
 export class ApiError extends Error {

@@ -35,7 +35,7 @@ function open(
 async function create(
   control: DaemonControl,
   command: string[],
-  more: { openStdin?: boolean; autoRemove?: boolean } = {},
+  more: { openStdin?: boolean; stdinOnce?: boolean; autoRemove?: boolean } = {},
 ): Promise<string> {
   const { container } = await control.call('ContainerService/Create', { image: 'busybox', command, ...more });
   return container?.id ?? '';
@@ -57,7 +57,7 @@ test('output on its own streams, then the exit; auto-removal is done when the fa
 test('input arrives, from before the start on, and its end', async () => {
   await using host = await fakeDaemon();
   await host.start();
-  const id = await create(host.control, ['cat'], { openStdin: true });
+  const id = await create(host.control, ['cat'], { openStdin: true, stdinOnce: true });
   const { stream, output } = open(host.control, id, { stdin: true });
   await stream.open();
   await stream.write(Buffer.from('one '));
@@ -98,7 +98,7 @@ test('a process that reads nothing holds its input back, and neither its signals
     },
   });
   await host.start();
-  const id = await create(host.control, ['full'], { openStdin: true });
+  const id = await create(host.control, ['full'], { openStdin: true, stdinOnce: true });
   const { stream } = open(host.control, id, { stdin: true });
   await stream.open();
   await host.control.call('ContainerService/Start', { id });
@@ -214,7 +214,7 @@ test('what cannot be attached to is refused with its code', async () => {
 test('a client that breaks the protocol is told and let go; the container goes on', async () => {
   await using host = await fakeDaemon();
   await host.start();
-  const id = await create(host.control, ['sleep'], { openStdin: true });
+  const id = await create(host.control, ['sleep'], { openStdin: true, stdinOnce: true });
   await host.control.call('ContainerService/Start', { id });
   const socket = connect(host.fake.layout.socket);
   socket.write(

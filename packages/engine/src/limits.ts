@@ -4,6 +4,10 @@
 export const CONTAINERS_MAX = 4096;
 /** Arguments and environment of one container, together (Linux has 2 MiB for one exec by default). */
 export const ARGUMENTS_BYTES_MAX = 1024 * 1024;
+/** Labels of one container, as JSON. */
+export const LABELS_BYTES_MAX = 1024 * 1024;
+/** Entries of one option that may be given many times. */
+export const OPTION_ENTRIES_MAX = 1024;
 /** Longest container name. */
 export const CONTAINER_NAME_LENGTH_MAX = 128;
 /** Longest host name (HOST_NAME_MAX). */
@@ -61,6 +65,17 @@ export const LOG_RETRY_MS = 1000;
 
 /** How far the agent may run ahead of what the log holds, on each channel. */
 export const OUTPUT_WINDOW_BYTES = 1024 * 1024;
+
+/** How long a container's processes have to come to a stand when it is paused. */
+export const FREEZE_TIMEOUT_MS = 10_000;
+/** Processes of one container that are listed. */
+export const TOP_PROCESSES_MAX = 4096;
+/** How far the agent may run ahead of the client of an exec, on each channel. */
+export const EXEC_WINDOW_BYTES = 256 * 1024;
+/** After an exec's process ended, how long its output may be silent while something else holds it open. */
+export const EXEC_DRAIN_IDLE_MS = 500;
+/** Execs of one container that are remembered; of those that have ended the oldest are forgotten first. */
+export const EXECS_PER_CONTAINER_MAX = 512;
 
 /** How long a machine has to boot until its agent answers. */
 export const BOOT_TIMEOUT_MS = 60_000;

@@ -4,8 +4,10 @@ import type { VmDriver, VmHandle } from '@arcbox/vm';
 import { type BootAssets, bootDirectory, loadBootAssets } from './boot-assets.ts';
 import type { Config } from './config.ts';
 import { ContainerManager } from './container/container-manager.ts';
+import { ContainerTools } from './container/container-tools.ts';
 import { EngineError, messageOf } from './errors.ts';
 import { EventLog } from './events/event-log.ts';
+import { ExecManager } from './exec/exec-manager.ts';
 import type { HostLayout } from './host-layout.ts';
 import type { Logger } from './logger.ts';
 import { Machine, type MachineEnvironment } from './machine/machine.ts';
@@ -34,6 +36,8 @@ export class Runtime implements AsyncDisposable {
   readonly #logger: Logger;
   readonly #machine: Machine;
   readonly #containers: ContainerManager;
+  readonly #execs: ExecManager;
+  readonly #tools: ContainerTools;
   readonly #adopted: Promise<void>;
   #refusing = false;
   #closing: Promise<void> | undefined;
@@ -71,7 +75,15 @@ export class Runtime implements AsyncDisposable {
       events: this.events,
       machine: (name) => this.machine(name),
       defaultMachine: DEFAULT_MACHINE,
+      removed: (id) => this.#execs.forget(id),
     });
+    const parts = {
+      logger,
+      containers: () => this.#containers,
+      machine: (name: string) => this.machine(name),
+    };
+    this.#execs = new ExecManager(parts);
+    this.#tools = new ContainerTools(parts);
     this.#adopted = this.#takeOver(options)
       .then(() => this.#containers.startWanted())
       .catch((error: unknown) => {
@@ -84,6 +96,18 @@ export class Runtime implements AsyncDisposable {
     await this.#adopted;
     if (this.#refusing) throw new EngineError('ERR_ARCBOX_SHUTTING_DOWN', 'the daemon is shutting down');
     return this.#containers;
+  }
+
+  /** Commands run beside the containers' own, once the containers are known. */
+  async execs(): Promise<ExecManager> {
+    await this.containers();
+    return this.#execs;
+  }
+
+  /** Looking into containers, once they are known. */
+  async tools(): Promise<ContainerTools> {
+    await this.containers();
+    return this.#tools;
   }
 
   /** All machines, in order of their names. */
@@ -159,6 +183,7 @@ export class Runtime implements AsyncDisposable {
         }
       }
       await this.#containers.drain();
+      await this.#execs.drain();
     } catch (error) {
       this.#logger.error('runtime.close_failed', { reason: messageOf(error) });
       throw error;

@@ -37,7 +37,12 @@ test('create, attach, start, exit: streams apart, the exit code, nothing left in
 test('input reaches the process, also what was written before it started', async () => {
   await withRuntime(async (runtime) => {
     const containers = await runtime.containers();
-    const { id } = await containers.create({ image: 'busybox', command: ['cat'], openStdin: true });
+    const { id } = await containers.create({
+      image: 'busybox',
+      command: ['cat'],
+      openStdin: true,
+      stdinOnce: true,
+    });
     await using attachment = await containers.attach(id);
     const early = attachment.write(Buffer.from('early '), false);
     await containers.start(id);
@@ -102,7 +107,7 @@ test('whichever operation of a start fails, nothing of it stays and the next sta
   await withRuntime(async (runtime, fake) => {
     const containers = await runtime.containers();
     const { id } = await containers.create({ image: 'busybox', command: ['echo', 'ok'] });
-    for (const op of ['waitDevice', 'mount', 'mkdir', 'write', 'spawn', 'stat']) {
+    for (const op of ['waitDevice', 'mount', 'mkdir', 'write', 'spawn', 'read']) {
       fake.guest.failNext = { op, errno: 5 };
       await assert.rejects(containers.start(id), /as the test wanted|could not be started/, op);
       assert.equal(fake.guest.failNext, undefined, `${op} was not run`);
@@ -187,7 +192,7 @@ test('what cannot be done in a state says so', async () => {
     await assert.rejects(containers.create({ image: 'nosuch' }), code('ERR_ARCBOX_IMAGE_NOT_FOUND'));
     for (const bad of [
       { name: '-x' },
-      { memoryBytes: 1024 },
+      { host: { limits: { memoryBytes: 1024 } } },
       { workingDir: 'relative' },
       { env: ['=x'] },
       { hostname: 'a b' },

@@ -7,6 +7,8 @@
 import { type IncomingMessage, request } from 'node:http';
 import { ApiError, RemoteError } from '../errors.ts';
 import type {
+  ContainerStatsRequestJson,
+  ContainerStatsResponseJson,
   CreateContainerRequestJson,
   CreateContainerResponseJson,
   InspectContainerRequestJson,
@@ -15,17 +17,39 @@ import type {
   KillContainerResponseJson,
   ListContainersRequestJson,
   ListContainersResponseJson,
+  PauseContainerRequestJson,
+  PauseContainerResponseJson,
   RemoveContainerRequestJson,
   RemoveContainerResponseJson,
+  RenameContainerRequestJson,
+  RenameContainerResponseJson,
   ResizeContainerRequestJson,
   ResizeContainerResponseJson,
+  RestartContainerRequestJson,
+  RestartContainerResponseJson,
   StartContainerRequestJson,
   StartContainerResponseJson,
   StopContainerRequestJson,
   StopContainerResponseJson,
+  TopContainerRequestJson,
+  TopContainerResponseJson,
+  UnpauseContainerRequestJson,
+  UnpauseContainerResponseJson,
+  UpdateContainerRequestJson,
+  UpdateContainerResponseJson,
   WaitContainerRequestJson,
   WaitContainerResponseJson,
 } from '../gen/arcbox/v1/container_pb.ts';
+import type {
+  CreateExecRequestJson,
+  CreateExecResponseJson,
+  InspectExecRequestJson,
+  InspectExecResponseJson,
+  ResizeExecRequestJson,
+  ResizeExecResponseJson,
+  StartExecRequestJson,
+  StartExecResponseJson,
+} from '../gen/arcbox/v1/exec_pb.ts';
 import type { ListImagesRequestJson, ListImagesResponseJson } from '../gen/arcbox/v1/image_pb.ts';
 import type {
   IdleMachineRequestJson,
@@ -64,6 +88,17 @@ export interface Methods {
   'ContainerService/List': [ListContainersRequestJson, ListContainersResponseJson];
   'ContainerService/Inspect': [InspectContainerRequestJson, InspectContainerResponseJson];
   'ContainerService/Resize': [ResizeContainerRequestJson, ResizeContainerResponseJson];
+  'ContainerService/Restart': [RestartContainerRequestJson, RestartContainerResponseJson];
+  'ContainerService/Pause': [PauseContainerRequestJson, PauseContainerResponseJson];
+  'ContainerService/Unpause': [UnpauseContainerRequestJson, UnpauseContainerResponseJson];
+  'ContainerService/Rename': [RenameContainerRequestJson, RenameContainerResponseJson];
+  'ContainerService/Update': [UpdateContainerRequestJson, UpdateContainerResponseJson];
+  'ContainerService/Top': [TopContainerRequestJson, TopContainerResponseJson];
+  'ContainerService/Stats': [ContainerStatsRequestJson, ContainerStatsResponseJson];
+  'ExecService/Create': [CreateExecRequestJson, CreateExecResponseJson];
+  'ExecService/Start': [StartExecRequestJson, StartExecResponseJson];
+  'ExecService/Inspect': [InspectExecRequestJson, InspectExecResponseJson];
+  'ExecService/Resize': [ResizeExecRequestJson, ResizeExecResponseJson];
   'ImageService/List': [ListImagesRequestJson, ListImagesResponseJson];
   'MachineService/List': [ListMachinesRequestJson, ListMachinesResponseJson];
   'MachineService/Inspect': [InspectMachineRequestJson, InspectMachineResponseJson];

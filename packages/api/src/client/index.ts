@@ -1,11 +1,22 @@
 /** For programs that talk to the daemon; loads nothing of the daemon itself. */
 
 export { ApiError, type ApiErrorCode, RemoteError } from '../errors.ts';
-export type { ContainerJson, LifeOptionsJson } from '../gen/arcbox/v1/container_pb.ts';
+export type {
+  ContainerJson,
+  ContainerProcessJson,
+  ContainerStatsJson,
+  CreateContainerRequestJson,
+  HostOptionsJson,
+  LifeOptionsJson,
+  ResourceLimitsJson,
+  UlimitJson,
+} from '../gen/arcbox/v1/container_pb.ts';
 export type { DoctorCheckJson, EventJson } from '../gen/arcbox/v1/system_pb.ts';
+export { DEFAULT_DETACH_KEYS, DetachKeys, parseDetachKeys } from '../stdio/detach-keys.ts';
 export type { ExitPayload } from '../stdio/frames.ts';
 export { VERSION } from '../version.ts';
 export * from './client.ts';
 export * from './container-stream.ts';
 export * from './daemon-control.ts';
+export * from './exec-stream.ts';
 export { callStream, type StreamMethods } from './stream-call.ts';

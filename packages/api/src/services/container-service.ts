@@ -1,25 +1,30 @@
-import {
-  type ContainerRecord,
-  type CreateOptions,
-  EngineError,
-  type Runtime,
-  signalNumber,
-} from '@arcbox/engine';
-import type { MessageInitShape } from '@bufbuild/protobuf';
+import { type ContainerState, type Runtime, signalNumber } from '@arcbox/engine';
 import type { ServiceImpl } from '@connectrpc/connect';
 import {
-  ContainerSchema,
   type ContainerService,
-  type CreateContainerRequest,
   LogEntry_Stream,
+  WaitContainerRequest_Condition,
 } from '../gen/arcbox/v1/container_pb.ts';
-import { lifeMessage, lifeRequest } from './life-messages.ts';
+import { createOptions, resourceLimits, statsMessage, toMessage } from './container-messages.ts';
+
+/** In a listing of what runs. */
+const isShown = (state: ContainerState): boolean =>
+  state === 'running' || state === 'paused' || state === 'restarting';
+
+const WAIT_CONDITIONS: Readonly<
+  Record<WaitContainerRequest_Condition, 'not-running' | 'next-exit' | 'removed'>
+> = {
+  [WaitContainerRequest_Condition.UNSPECIFIED]: 'not-running',
+  [WaitContainerRequest_Condition.NEXT_EXIT]: 'next-exit',
+  [WaitContainerRequest_Condition.REMOVED]: 'removed',
+};
 
 export function containerService(runtime: Runtime): ServiceImpl<typeof ContainerService> {
   return {
     async create(request) {
       const containers = await runtime.containers();
-      return { container: toMessage(await containers.create(createOptions(request))) };
+      const { id } = await containers.create(createOptions(request, runtime.assets.architecture));
+      return { container: toMessage(containers.find(id)) };
     },
     async start({ id, run, rows, columns }) {
       const containers = await runtime.containers();
@@ -29,9 +34,9 @@ export function containerService(runtime: Runtime): ServiceImpl<typeof Container
       });
       return {};
     },
-    async wait({ id }) {
+    async wait({ id, condition }) {
       const containers = await runtime.containers();
-      return containers.wait(id);
+      return containers.wait(id, WAIT_CONDITIONS[condition]);
     },
     async kill({ id, signal }) {
       const containers = await runtime.containers();
@@ -53,19 +58,59 @@ export function containerService(runtime: Runtime): ServiceImpl<typeof Container
     },
     async list({ all }) {
       const containers = await runtime.containers();
-      const records = containers
-        .list()
-        .filter(({ state }) => all || state === 'running' || state === 'restarting');
-      return { containers: records.map(toMessage) };
+      const shown = containers.all().filter(({ record: { state } }) => all || isShown(state));
+      return { containers: shown.map(toMessage) };
     },
     async inspect({ id }) {
-      const containers = await runtime.containers();
-      return { container: toMessage(containers.inspect(id)) };
+      const container = (await runtime.containers()).find(id);
+      const execs = (await runtime.execs()).ofContainer(container.record.id);
+      const execIds = execs.filter(({ state }) => state === 'running').map((exec) => exec.id);
+      return { container: { ...toMessage(container), execIds } };
     },
     async resize({ id, rows, columns }) {
       const containers = await runtime.containers();
       await containers.resize(id, { rows, columns });
       return {};
+    },
+    async restart({ id, timeoutMs, signal }) {
+      const containers = await runtime.containers();
+      await containers.restart(id, {
+        ...(timeoutMs === undefined ? {} : { timeoutMs }),
+        ...(signal === '' ? {} : { signal: signalNumber(signal) }),
+      });
+      return {};
+    },
+    async pause({ id }) {
+      await (await runtime.containers()).pause(id);
+      return {};
+    },
+    async unpause({ id }) {
+      await (await runtime.containers()).unpause(id);
+      return {};
+    },
+    async rename({ id, name }) {
+      await (await runtime.containers()).rename(id, name);
+      return {};
+    },
+    async update({ id, limits }) {
+      const containers = await runtime.containers();
+      const record = await containers.update(id, resourceLimits(limits));
+      return { container: toMessage(containers.find(record.id)) };
+    },
+    async top({ id }) {
+      const processes = await (await runtime.tools()).top(id);
+      return {
+        processes: processes.map((info) => ({
+          ...info,
+          startedMs: BigInt(info.startedMs),
+          cpuMs: BigInt(Math.round(info.cpuMs)),
+          memoryBytes: BigInt(info.memoryBytes),
+        })),
+      };
+    },
+    async stats({ ids }) {
+      const all = await (await runtime.tools()).stats(ids);
+      return { stats: all.map(statsMessage) };
     },
     async *logs({ id, cursor, follow }, { signal }) {
       const containers = await runtime.containers();
@@ -91,60 +136,5 @@ export function containerService(runtime: Runtime): ServiceImpl<typeof Container
         await release();
       }
     },
-  };
-}
-
-function createOptions(request: CreateContainerRequest): CreateOptions {
-  if (request.image === '') throw new EngineError('ERR_ARCBOX_INVALID_ARGUMENT', 'an image must be named');
-  if (request.memoryBytes < 0n)
-    throw new EngineError('ERR_ARCBOX_INVALID_ARGUMENT', 'a memory limit cannot be negative');
-  return {
-    image: request.image,
-    command: request.command,
-    env: request.env,
-    tty: request.tty,
-    openStdin: request.openStdin,
-    autoRemove: request.autoRemove,
-    workingDir: request.workingDir,
-    hostname: request.hostname,
-    stopSignal: request.stopSignal,
-    labels: request.labels,
-    life: lifeRequest(request.life),
-    ...(request.name === '' ? {} : { name: request.name }),
-    ...(request.entrypoint === undefined ? {} : { entrypoint: request.entrypoint.argv }),
-    ...(request.user === undefined ? {} : { user: request.user }),
-    ...(request.memoryBytes === 0n ? {} : { memoryBytes: Number(request.memoryBytes) }),
-    ...(request.idempotencyKey === '' ? {} : { idempotencyKey: request.idempotencyKey }),
-  };
-}
-
-function toMessage(record: ContainerRecord): MessageInitShape<typeof ContainerSchema> {
-  const { config, startedMs, finishedMs, exitCode } = record;
-  return {
-    $typeName: ContainerSchema.typeName,
-    id: record.id,
-    name: record.name,
-    image: config.imageName,
-    imageId: record.imageId,
-    state: record.state,
-    argv: [...config.argv],
-    env: [...config.env],
-    workingDir: config.workingDir,
-    user: config.user,
-    hostname: config.hostname,
-    tty: config.tty,
-    openStdin: config.openStdin,
-    memoryBytes: BigInt(config.memoryBytes ?? 0),
-    autoRemove: config.autoRemove,
-    labels: { ...config.labels },
-    machine: record.machine,
-    run: record.run,
-    createdMs: BigInt(record.createdMs),
-    ...(startedMs === undefined ? {} : { startedMs: BigInt(startedMs) }),
-    ...(finishedMs === undefined ? {} : { finishedMs: BigInt(finishedMs) }),
-    ...(exitCode === undefined ? {} : { exitCode }),
-    error: record.error,
-    life: lifeMessage(config.life),
-    restarts: record.restarts,
   };
 }

@@ -1,25 +1,9 @@
 /** Commands that act on containers that are there. */
-import { type ContainerJson, ContainerStream } from '@arcbox/api/client';
+import { ContainerStream } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
 import { CliError } from '../errors.ts';
+import { type LimitFlags, limitsRequest, wholeNumber } from '../limit-flags.ts';
 import { complain, Output, print } from '../output.ts';
-import { ago, type ListingOptions, printListing, shortId } from '../table.ts';
-
-export async function ps(context: Context, options: ListingOptions & { all?: boolean }): Promise<number> {
-  const { containers = [] } = await context.daemon.call('ContainerService/List', {
-    all: options.all === true,
-  });
-  const newestFirst = containers.toReversed();
-  printListing(options, newestFirst, (container) => shortId(container.id ?? ''), {
-    'CONTAINER ID': (container) => shortId(container.id ?? ''),
-    IMAGE: (container) => container.image ?? '',
-    COMMAND: (container) => abbreviate((container.argv ?? []).join(' ')),
-    CREATED: (container) => `${ago(Number(container.createdMs))} ago`,
-    STATUS: status,
-    NAMES: (container) => container.name ?? '',
-  });
-  return 0;
-}
 
 export async function logs(context: Context, id: string, options: { follow?: boolean }): Promise<number> {
   const outputs = { 1: new Output(1), 2: new Output(2) };
@@ -37,15 +21,24 @@ export async function logs(context: Context, id: string, options: { follow?: boo
   return 0;
 }
 
-export async function stop(
+export interface StopOptions {
+  readonly time?: string;
+  readonly timeout?: string;
+  readonly signal?: string;
+}
+
+export async function stop(context: Context, ids: readonly string[], options: StopOptions): Promise<number> {
+  const how = stopRequest(options);
+  return each(ids, (id) => context.daemon.call('ContainerService/Stop', { id, ...how }));
+}
+
+export async function restart(
   context: Context,
   ids: readonly string[],
-  options: { time?: string },
+  options: StopOptions,
 ): Promise<number> {
-  const timeoutMs = options.time === undefined ? undefined : seconds(options.time) * 1000;
-  return each(ids, (id) =>
-    context.daemon.call('ContainerService/Stop', { id, ...(timeoutMs === undefined ? {} : { timeoutMs }) }),
-  );
+  const how = stopRequest(options);
+  return each(ids, (id) => context.daemon.call('ContainerService/Restart', { id, ...how }));
 }
 
 export function kill(
@@ -58,6 +51,26 @@ export function kill(
   );
 }
 
+export function pause(context: Context, ids: readonly string[]): Promise<number> {
+  return each(ids, (id) => context.daemon.call('ContainerService/Pause', { id }));
+}
+
+export function unpause(context: Context, ids: readonly string[]): Promise<number> {
+  return each(ids, (id) => context.daemon.call('ContainerService/Unpause', { id }));
+}
+
+export async function rename(context: Context, id: string, name: string): Promise<number> {
+  await context.daemon.call('ContainerService/Rename', { id, name });
+  return 0;
+}
+
+export async function update(context: Context, ids: readonly string[], options: LimitFlags): Promise<number> {
+  const limits = limitsRequest(options);
+  if (Object.keys(limits).length === 0)
+    throw new CliError('there is nothing to change: give a limit such as -m 64m', 1);
+  return each(ids, (id) => context.daemon.call('ContainerService/Update', { id, limits }));
+}
+
 export function remove(
   context: Context,
   ids: readonly string[],
@@ -68,24 +81,34 @@ export function remove(
   );
 }
 
-export async function wait(context: Context, ids: readonly string[]): Promise<number> {
+const CONDITIONS = {
+  'not-running': 'CONDITION_UNSPECIFIED',
+  'next-exit': 'CONDITION_NEXT_EXIT',
+  removed: 'CONDITION_REMOVED',
+} as const;
+
+export async function wait(
+  context: Context,
+  ids: readonly string[],
+  options: { condition: string },
+): Promise<number> {
+  const condition = CONDITIONS[options.condition as keyof typeof CONDITIONS];
+  if (condition === undefined)
+    throw new CliError(
+      `${JSON.stringify(options.condition)} is no condition; there are ${Object.keys(CONDITIONS).join(', ')}`,
+      1,
+    );
   for (const id of ids) {
-    const { exitCode = 0 } = await context.daemon.callIdempotent('ContainerService/Wait', { id });
+    const { exitCode = 0 } = await context.daemon.callIdempotent('ContainerService/Wait', { id, condition });
     print(String(exitCode));
   }
   return 0;
 }
 
-export async function inspect(context: Context, ids: readonly string[]): Promise<number> {
-  const answers = await Promise.all(ids.map((id) => context.daemon.call('ContainerService/Inspect', { id })));
-  print(
-    JSON.stringify(
-      answers.map(({ container }) => container),
-      undefined,
-      2,
-    ),
-  );
-  return 0;
+/** There is nothing to list, and the container has to be there for it. */
+export async function port(context: Context, id: string): Promise<number> {
+  await context.daemon.call('ContainerService/Inspect', { id });
+  throw new CliError(`the container ${id} has no published ports: containers have no network yet`, 1);
 }
 
 /** Does the same to each, goes on past one that fails, and names those that it was done to. */
@@ -108,33 +131,13 @@ async function openOrStart(context: Context, stream: ContainerStream): Promise<v
   await stream.open();
 }
 
-function status(container: ContainerJson): string {
-  const since = (ms: string | undefined): string => ago(Number(ms));
-  switch (container.state) {
-    case 'running':
-      return `Up ${since(container.startedMs)}`;
-    case 'exited':
-      return `Exited (${container.exitCode ?? 0}) ${since(container.finishedMs)} ago`;
-    case 'restarting':
-      return `Restarting (${container.exitCode ?? 0}) ${since(container.finishedMs)} ago`;
-    case 'created':
-      return 'Created';
-    default:
-      return container.state ?? '';
-  }
-}
-
-const COMMAND_WIDTH = 20;
-
-function abbreviate(command: string): string {
-  const quoted = JSON.stringify(command);
-  return quoted.length <= COMMAND_WIDTH + 2 ? quoted : `${quoted.slice(0, COMMAND_WIDTH)}…"`;
-}
-
-function seconds(text: string): number {
+function stopRequest({ time, timeout, signal }: StopOptions): { timeoutMs?: number; signal: string } {
+  const text = time ?? timeout;
+  if (text === undefined) return { signal: signal ?? '' };
   const value = Number(text);
-  if (text === '' || !Number.isFinite(value) || value < 0) {
+  if (text === '' || !Number.isFinite(value) || (value < 0 && value !== -1))
     throw new CliError(`${JSON.stringify(text)} is not a number of seconds`, 1);
-  }
-  return value;
+  // Docker's -1: as long as it takes.
+  const timeoutMs = value === -1 ? wholeNumber('--time', '2147483647') : Math.round(value * 1000);
+  return { timeoutMs, signal: signal ?? '' };
 }

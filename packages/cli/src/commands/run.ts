@@ -1,25 +1,16 @@
-/** `arcbox run`: create, attach, start, wait. */
-import { randomUUID } from 'node:crypto';
+/** `arcbox run`, `create`, `start` and `attach`: making containers, and being with them while they run. */
+import { writeFileSync } from 'node:fs';
 import { ContainerStream } from '@arcbox/api/client';
+import { type AttachOptions, attached, Outputs, releaseStdin } from '../attached.ts';
 import type { Context } from '../context.ts';
+import { type CreateFlags, createRequest } from '../create-flags.ts';
 import { CliError } from '../errors.ts';
-import { type LifeFlags, lifeOptions } from '../life-flags.ts';
-import { complain, Output, print } from '../output.ts';
-import { parseSize } from '../size.ts';
-import { proxySignals, rawMode } from '../terminal.ts';
+import { complain, print } from '../output.ts';
 
-export interface RunOptions extends LifeFlags {
-  readonly rm?: boolean;
-  readonly interactive?: boolean;
-  readonly tty?: boolean;
-  readonly detach?: boolean;
-  readonly env?: readonly string[];
-  readonly workdir?: string;
-  readonly memory?: string;
-  readonly name?: string;
-  readonly hostname?: string;
-  readonly entrypoint?: string;
-  readonly user?: string;
+export interface RunOptions extends CreateFlags {
+  /** `--sig-proxy=false`. */
+  readonly sigProxy?: string | boolean;
+  readonly detachKeys?: string;
 }
 
 /** Answers with what to exit with. */
@@ -29,90 +20,150 @@ export async function run(
   command: readonly string[],
   options: RunOptions,
 ): Promise<number> {
-  const { daemon } = context;
   const tty = options.tty === true;
-  const interactive = options.interactive === true;
+  const stdin = options.interactive === true;
   const detach = options.detach === true;
-  if (tty && interactive && !detach && !process.stdin.isTTY) {
+  if (tty && stdin && !detach && !process.stdin.isTTY) {
     throw new CliError('standard input is not a terminal; leave -t out, or -i');
   }
-  const { container } = await daemon.callIdempotent('ContainerService/Create', {
-    image,
-    command: [...command],
-    env: environment(options.env ?? []),
-    tty,
-    openStdin: interactive,
-    autoRemove: options.rm === true,
-    workingDir: options.workdir ?? '',
-    hostname: options.hostname ?? '',
-    name: options.name ?? '',
-    idempotencyKey: randomUUID(),
-    life: lifeOptions(options),
-    ...(options.entrypoint === undefined
-      ? {}
-      : { entrypoint: { argv: options.entrypoint === '' ? [] : [options.entrypoint] } }),
-    ...(options.user === undefined ? {} : { user: options.user }),
-    ...(options.memory === undefined ? {} : { memoryBytes: String(memoryBytes(options.memory)) }),
-  });
-  const id = container?.id ?? '';
-  const { rows, columns } = process.stdout;
-  const start = { id, run: 1, ...(tty && rows !== undefined ? { rows, columns } : {}) };
+  const id = await createContainer(context, image, command, options);
+  const startRequest = { id, run: 1, ...terminalSize(tty) };
+  const start = async (): Promise<void> => {
+    await context.daemon.callIdempotent('ContainerService/Start', startRequest);
+  };
   if (detach) {
-    await daemon.callIdempotent('ContainerService/Start', start);
+    await start();
     print(id);
     return 0;
   }
+  return attachTo(context, id, { ...common(options), tty, stdin, start });
+}
 
-  const outputs = { 1: new Output(1), 2: new Output(2) };
+export async function create(
+  context: Context,
+  image: string,
+  command: readonly string[],
+  flags: CreateFlags,
+): Promise<number> {
+  print(await createContainer(context, image, command, flags));
+  return 0;
+}
+
+export interface StartOptions {
+  readonly attach?: boolean;
+  readonly interactive?: boolean;
+  readonly sigProxy?: string | boolean;
+  readonly detachKeys?: string;
+}
+
+export async function start(
+  context: Context,
+  ids: readonly string[],
+  options: StartOptions,
+): Promise<number> {
+  const { daemon } = context;
+  if (options.attach === true || options.interactive === true) {
+    const [id = '', ...others] = ids;
+    if (others.length > 0) throw new CliError('only one container can be attached to at a time', 1);
+    const { container } = await daemon.call('ContainerService/Inspect', { id });
+    if (container?.state === 'running')
+      throw new CliError(`the container ${id} is running; attach to it instead`, 1);
+    const tty = container?.tty === true;
+    const stdin = options.interactive === true && container?.openStdin === true;
+    const startRequest = { id, run: (container?.run ?? 0) + 1, ...terminalSize(tty) };
+    return attachTo(context, id, {
+      ...common(options),
+      tty,
+      stdin,
+      start: async () => {
+        await daemon.callIdempotent('ContainerService/Start', startRequest);
+      },
+    });
+  }
+  let exitCode = 0;
+  for (const id of ids) {
+    try {
+      await daemon.call('ContainerService/Start', { id });
+      print(id);
+    } catch (error) {
+      complain(error instanceof Error ? error.message : String(error));
+      exitCode = 1;
+    }
+  }
+  return exitCode;
+}
+
+export interface AttachFlags {
+  /** `--no-stdin`. */
+  readonly stdin?: boolean;
+  readonly sigProxy?: string | boolean;
+  readonly detachKeys?: string;
+}
+
+export async function attach(context: Context, id: string, options: AttachFlags): Promise<number> {
+  const { container } = await context.daemon.call('ContainerService/Inspect', { id });
+  if (container?.state === 'paused') throw new CliError(`the container ${id} is paused; unpause it first`, 1);
+  if (container?.state !== 'running')
+    throw new CliError(`the container ${id} is ${container?.state}; start it with -a to be attached`, 1);
+  const tty = container.tty === true;
+  const { rows, columns } = process.stdout;
+  return attachTo(context, container.id ?? id, {
+    ...common(options),
+    tty,
+    stdin: options.stdin !== false && container.openStdin === true,
+    start: async () => {
+      if (tty && rows !== undefined)
+        await context.daemon.call('ContainerService/Resize', { id, rows, columns });
+    },
+  });
+}
+
+async function createContainer(
+  { daemon }: Context,
+  image: string,
+  command: readonly string[],
+  flags: CreateFlags,
+): Promise<string> {
+  const { container } = await daemon.callIdempotent(
+    'ContainerService/Create',
+    createRequest(image, command, flags),
+  );
+  const id = container?.id ?? '';
+  if (flags.cidfile !== undefined) writeFileSync(flags.cidfile, id, { flag: 'wx' });
+  return id;
+}
+
+async function attachTo({ daemon }: Context, container: string, options: AttachOptions): Promise<number> {
+  const outputs = new Outputs();
   const stream = new ContainerStream(daemon, {
-    container: id,
-    stdin: interactive,
-    onOutput: (channel, data) => outputs[channel].write(data),
+    container,
+    stdin: options.stdin,
+    onOutput: outputs.onOutput,
     onError: ({ message }) => complain(message),
   });
   await stream.open();
-  const signals = tty && interactive ? { stop() {} } : proxySignals((signal) => stream.signal(signal));
-  const terminal = tty && interactive ? rawMode() : { restore() {} };
-  const onResize = (): void => stream.resize(process.stdout.rows, process.stdout.columns);
-  if (tty) process.stdout.on('resize', onResize);
-  if (interactive) void forwardInput(stream);
   try {
-    await daemon.callIdempotent('ContainerService/Start', start);
-    const { exitCode, error } = await stream.exited;
-    await Promise.all([outputs[1].flushed(), outputs[2].flushed()]);
-    if (error !== '') complain(error);
+    const exit = await attached(stream, outputs, options);
+    if (exit === undefined) return 0;
     await stream.farewell();
-    return exitCode;
+    return exit.exitCode;
   } finally {
-    signals.stop();
-    process.stdout.off('resize', onResize);
-    terminal.restore();
     stream.detach();
-    // An open standard input would keep us from ending.
-    process.stdin.destroy();
+    releaseStdin();
   }
 }
 
-async function forwardInput(stream: ContainerStream): Promise<void> {
-  try {
-    for await (const data of process.stdin as AsyncIterable<Buffer>) await stream.write(data);
-  } catch {
-    // Standard input failed, or was closed by us at the end: for the container it has ended.
-  }
-  stream.end();
+function common(options: { sigProxy?: string | boolean; detachKeys?: string }): {
+  sigProxy: boolean;
+  detachKeys: string | undefined;
+} {
+  return {
+    sigProxy: options.sigProxy !== 'false' && options.sigProxy !== false,
+    detachKeys: options.detachKeys,
+  };
 }
 
-/** `-e KEY` takes the value from our own environment; a variable that is not set there is left out, as docker does. */
-function environment(entries: readonly string[]): string[] {
-  return entries.flatMap((entry) => {
-    if (entry.includes('=')) return [entry];
-    const value = process.env[entry];
-    return value === undefined ? [] : [`${entry}=${value}`];
-  });
-}
-
-function memoryBytes(text: string): number {
-  const bytes = parseSize(text);
-  if (bytes === undefined) throw new CliError(`${JSON.stringify(text)} is not a size such as 64m or 1g`);
-  return bytes;
+function terminalSize(tty: boolean): { rows?: number; columns?: number } {
+  const { rows, columns } = process.stdout;
+  return tty && rows !== undefined ? { rows, columns } : {};
 }

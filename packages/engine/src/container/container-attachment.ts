@@ -55,7 +55,8 @@ export class ContainerAttachment implements AsyncDisposable {
 
   /** Passes input on; resolves when there is room for more. Without a process the input goes nowhere. */
   async write(data: Uint8Array, eof: boolean): Promise<void> {
-    await (await this.#process())?.write(data, eof);
+    // Input that others may go on with does not end with one client's.
+    await (await this.#process())?.write(data, eof && this.#container.record.config.stdinOnce);
   }
 
   async resize(size: TerminalSize): Promise<void> {

@@ -32,6 +32,7 @@ import { ContainerAttachment } from './container-attachment.ts';
 import { ContainerProcess } from './container-process.ts';
 import type { ContainerRecord } from './container-record.ts';
 import { type CreateOptions, containerConfig } from './create.ts';
+import { containerOfMode, type ResourceLimits } from './host-options.ts';
 import {
   cleanUpOps,
   explainFailure,
@@ -43,9 +44,11 @@ import {
   runTolerant,
 } from './launch.ts';
 import { checkName, generateName, newContainerId } from './names.ts';
+import { isShmShared } from './oci-mounts.ts';
 import type { TerminalSize } from './oci-spec.ts';
 import { Restarts } from './restarts.ts';
-import { canApply } from './transitions.ts';
+import { applyLimits, freeze, mergeLimits } from './running-cgroup.ts';
+import { canApply, nextState } from './transitions.ts';
 import { type ResolvedUser, resolveUser } from './user.ts';
 
 /** The exit code of a container whose end nobody saw. */
@@ -61,6 +64,8 @@ export interface ContainerEnvironment {
   readonly events: EventLog;
   machine(name: string): Machine;
   readonly defaultMachine: string;
+  /** A container is gone, with whatever else belonged to it. */
+  removed(id: string): void;
 }
 
 export interface StartOptions {
@@ -102,6 +107,11 @@ export class ContainerManager {
     return [...this.#containers.values()].map((container) => ({ ...container.record }));
   }
 
+  /** In the order of their creation. */
+  all(): Container[] {
+    return [...this.#containers.values()];
+  }
+
   inspect(reference: string): ContainerRecord {
     return { ...this.find(reference).record };
   }
@@ -126,10 +136,19 @@ export class ContainerManager {
     throw new EngineError('ERR_ARCBOX_CONTAINER_NOT_FOUND', `no such container: ${reference}`);
   }
 
-  /** Its exit; of the run that goes on, or the next one when it has never run. */
-  async wait(reference: string): Promise<ContainerExit> {
+  /** How it ended, once the condition holds: it does not run (the default), its next run has ended, it was removed. */
+  async wait(
+    reference: string,
+    condition: 'not-running' | 'next-exit' | 'removed' = 'not-running',
+  ): Promise<ContainerExit> {
     const container = this.find(reference);
-    return container.waiters(Math.max(1, container.record.run)).exited.promise;
+    const { record } = container;
+    if (condition === 'removed') return container.removed;
+    if (condition === 'next-exit') {
+      return container.waiters(container.live ? record.run : record.run + 1).exited.promise;
+    }
+    if (container.live) return container.waiters(record.run).exited.promise;
+    return { exitCode: record.exitCode ?? 0, error: record.error };
   }
 
   // --- Life -------------------------------------------------------------------------------------
@@ -189,6 +208,12 @@ export class ContainerManager {
       // Stopped, removed, or started by somebody, while it waited for its turn.
       if (again && record.state !== 'restarting') return;
       await container.cleanUp;
+      if (record.state === 'paused') {
+        throw new EngineError(
+          'ERR_ARCBOX_CONTAINER_STATE',
+          `the container ${record.name} is paused; unpause it instead`,
+        );
+      }
       if (record.state === 'running' || (options.run !== undefined && record.run >= options.run)) return;
       container.apply('start', {
         run: record.run + 1,
@@ -230,8 +255,9 @@ export class ContainerManager {
     if (record.state === 'starting') await container.transitions.run(async () => {});
     const { process } = container;
     if (process === undefined) return;
+    if (record.state === 'paused') await this.unpause(record.id);
     const { exited } = container.waiters(record.run);
-    const timeoutMs = options.timeoutMs ?? STOP_TIMEOUT_MS;
+    const timeoutMs = options.timeoutMs ?? record.config.stopTimeoutMs ?? STOP_TIMEOUT_MS;
     if (timeoutMs > 0) {
       const signal = options.signal ?? record.config.stopSignal;
       await this.#signal(process, signal);
@@ -245,6 +271,65 @@ export class ContainerManager {
     container.emit('kill', { signal: String(SIGKILL) });
     await exited.promise;
     container.emit('stop');
+  }
+
+  /** Makes its processes stand still. Throws `ERR_ARCBOX_CONTAINER_STATE` unless it runs. */
+  async pause(reference: string): Promise<void> {
+    await this.#freeze(reference, true);
+  }
+
+  async unpause(reference: string): Promise<void> {
+    await this.#freeze(reference, false);
+  }
+
+  async #freeze(reference: string, frozen: boolean): Promise<void> {
+    const container = this.find(reference);
+    await container.transitions.run(async () => {
+      const { record } = container;
+      nextState(record.name, record.state, frozen ? 'pause' : 'unpause');
+      const up = await this.#environment.machine(record.machine).ensure();
+      await freeze(up.agent, record.id, frozen);
+      container.apply(frozen ? 'pause' : 'unpause');
+    });
+  }
+
+  /** Throws `ERR_ARCBOX_CONTAINER_NAME_IN_USE`. */
+  async rename(reference: string, name: string): Promise<void> {
+    checkName(name);
+    const container = this.find(reference);
+    await container.transitions.run(async () => {
+      const other = [...this.#containers.values()].find((candidate) => candidate.record.name === name);
+      if (other !== undefined) {
+        throw new EngineError(
+          'ERR_ARCBOX_CONTAINER_NAME_IN_USE',
+          `the container name ${name} is in use by ${other.record.id.slice(0, 12)}; remove or rename that container first`,
+        );
+      }
+      container.change({ name });
+    });
+  }
+
+  /** Changes limits, of a running container at once; what is left out stays. */
+  async update(reference: string, limits: ResourceLimits): Promise<ContainerRecord> {
+    const container = this.find(reference);
+    return container.transitions.run(async () => {
+      const { record } = container;
+      const { config } = record;
+      const merged = mergeLimits(config.host.limits, limits);
+      if (container.process !== undefined) {
+        const up = await this.#environment.machine(record.machine).ensure();
+        await applyLimits(up.agent, record.id, merged);
+      }
+      container.change({ config: { ...config, host: { ...config.host, limits: merged } } });
+      return { ...record };
+    });
+  }
+
+  /** Stops it, when it runs, and starts it. */
+  async restart(reference: string, options: { timeoutMs?: number; signal?: number } = {}): Promise<void> {
+    const { record } = this.find(reference);
+    await this.stop(record.id, options);
+    await this.start(record.id);
   }
 
   async resize(reference: string, size: { rows: number; columns: number }): Promise<void> {
@@ -336,8 +421,9 @@ export class ContainerManager {
       // A start of our own that is bringing this very machine up has nothing in it yet.
       if (container.transitions.busy) continue;
       const objectId = processObjectId(record.id, record.run);
-      if (objects.some((object) => object.id === objectId)) {
-        if (await this.#resume(container, up, objectId)) keep.add(objectId);
+      const object = objects.find(({ id }) => id === objectId);
+      if (object !== undefined) {
+        if (await this.#resume(container, up, objectId, object.pid)) keep.add(objectId);
       } else {
         this.#markLost(container, 'its process was gone when the daemon came back');
       }
@@ -348,7 +434,9 @@ export class ContainerManager {
       stale.map((object): OpInput => ({ case: 'release', value: { id: object.id, missingOk: true } })),
     );
     for (const name of names(bundles)) {
-      if (this.#containers.get(name)?.process === undefined) await runTolerant(up.agent, cleanUpOps(name, 0));
+      const container = this.#containers.get(name);
+      if (container?.process === undefined)
+        await runTolerant(up.agent, cleanUpOps(name, 0, container?.record.config.host));
     }
     for (const name of names(uppers)) {
       if (!this.#containers.has(name))
@@ -431,8 +519,8 @@ export class ContainerManager {
     try {
       log.beginRun(record.run);
       const up = await this.#environment.machine(record.machine).ensure();
-      await this.#launch(container, up);
-      const process = new ContainerProcess(up.agent, processObjectId(record.id, record.run), log);
+      const pid = await this.#launch(container, up);
+      const process = new ContainerProcess(up.agent, processObjectId(record.id, record.run), pid, log);
       try {
         container.apply('started', { startedMs: Date.now() });
       } catch (error) {
@@ -447,14 +535,23 @@ export class ContainerManager {
     }
   }
 
-  async #launch(container: Container, up: UpMachine): Promise<void> {
+  async #launch(container: Container, up: UpMachine): Promise<number> {
     const { record } = container;
     const { images, assets } = this.#environment;
+    const { host } = record.config;
+    const pidOf = this.#joined(container, host.pidMode);
+    const ipcOf = this.#joined(container, host.ipcMode);
+    if (ipcOf !== undefined && !isShmShared(ipcOf.record.config.host)) {
+      throw new EngineError(
+        'ERR_ARCBOX_CONTAINER_START',
+        `the container ${ipcOf.record.name} does not share its IPC namespace; create it with --ipc shareable`,
+      );
+    }
     const image = await images.resolve(record.imageId);
     const lowers = await Promise.all(image.layers.map((layer) => up.mountLayer(layer)));
     const mounts = mountOps(record, lowers);
     try {
-      const userKey = `${record.imageId} ${record.config.user}`;
+      const userKey = JSON.stringify([record.imageId, record.config.user, host.groupAdd]);
       // Only a first start sees the image's own accounts; later ones may have been changed.
       let user = record.run === 1 ? this.#users.get(userKey) : undefined;
       let pending = mounts;
@@ -462,7 +559,7 @@ export class ContainerManager {
         await up.agent.batch(mounts);
         pending = [];
         const { passwd, group } = await readAccounts(up.agent, record);
-        user = resolveUser(record.config.user, passwd, group);
+        user = resolveUser(record.config.user, passwd, group, host.groupAdd);
         if (this.#users.size >= USERS_CACHED_MAX) this.#users.clear();
         if (record.run === 1) this.#users.set(userKey, user);
       }
@@ -471,14 +568,19 @@ export class ContainerManager {
         user,
         seccompBase64: assets.seccompBase64,
         terminalSize: container.terminalSize,
+        joined: {
+          ...(pidOf?.process === undefined ? {} : { pid: pidOf.process.pid }),
+          ...(ipcOf?.process === undefined ? {} : { ipc: ipcOf.process.pid }),
+        },
+        shmOwnerId: ipcOf?.record.id,
       });
-      await launch(up.agent, [...pending, ...ops]);
+      return await launch(up.agent, [...pending, ...ops]);
     } catch (error) {
       const failure =
         error instanceof AgentOpError && error.op === 'spawn'
           ? await explainFailure(up.agent, record, error).catch(() => error)
           : error;
-      await runTolerant(up.agent, cleanUpOps(record.id, record.run)).catch((cleanUpError: unknown) => {
+      await runTolerant(up.agent, cleanUpOps(record.id, record.run, host)).catch((cleanUpError: unknown) => {
         this.#environment.logger.warn('container.clean_up_failed', {
           id: record.id,
           reason: messageOf(cleanUpError),
@@ -486,6 +588,15 @@ export class ContainerManager {
       });
       throw failure;
     }
+  }
+
+  /** The running container whose namespace `mode` joins, if it does. */
+  #joined(container: Container, mode: string): Container | undefined {
+    const reference = containerOfMode(mode);
+    if (reference === undefined) return undefined;
+    const other = this.find(reference);
+    this.#running(other, `joined by ${container.record.name}`);
+    return other;
   }
 
   #startFailed(container: Container, error: unknown): void {
@@ -508,7 +619,7 @@ export class ContainerManager {
   }
 
   /** Takes up a run that an earlier daemon began. One whose log cannot be opened is lost, and no other with it: false. */
-  async #resume(container: Container, up: UpMachine, objectId: string): Promise<boolean> {
+  async #resume(container: Container, up: UpMachine, objectId: string, pid: number): Promise<boolean> {
     const { record } = container;
     let log: ContainerLog;
     try {
@@ -520,7 +631,7 @@ export class ContainerManager {
     if (log.run === record.run) log.resumeRun(AUTO_REMOVE_GRACE_MS);
     else log.beginRun(record.run);
     if (record.state === 'starting') container.apply('started', { startedMs: Date.now() });
-    this.#follow(container, new ContainerProcess(up.agent, objectId, log), log, up);
+    this.#follow(container, new ContainerProcess(up.agent, objectId, pid, log), log, up);
     return true;
   }
 
@@ -566,7 +677,7 @@ export class ContainerManager {
     const { record } = container;
     if (up.agent.ended.aborted) return;
     try {
-      await runTolerant(up.agent, cleanUpOps(record.id, record.run));
+      await runTolerant(up.agent, cleanUpOps(record.id, record.run, record.config.host));
     } catch (error) {
       this.#environment.logger.warn('container.clean_up_failed', { id: record.id, reason: messageOf(error) });
     }
@@ -604,7 +715,8 @@ export class ContainerManager {
     store.deleteContainer(record.id);
     this.#containers.delete(record.id);
     container.emit('destroy');
-    container.settleAll({ exitCode: record.exitCode ?? 0, error: record.error });
+    this.#environment.removed(record.id);
+    container.settleRemoved();
     logger.info('container.removed', { id: record.id, name: record.name });
     // Its upper directory needs the machine; when that is not up now, the next `reconcile` finds it.
     this.#inBackground(

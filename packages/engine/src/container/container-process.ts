@@ -18,6 +18,8 @@ export interface ProcessEnd {
 export class ContainerProcess {
   /** Settles when the process has ended and all its output is in the log. Rejects when its machine is lost. */
   readonly ended: Promise<ProcessEnd>;
+  /** In the machine. */
+  readonly pid: number;
   readonly #agent: AgentSession;
   readonly #objectId: string;
   readonly #log: ContainerLog;
@@ -27,7 +29,8 @@ export class ContainerProcess {
   #inputEnded = false;
   #resumed = false;
 
-  constructor(agent: AgentSession, objectId: string, log: ContainerLog) {
+  constructor(agent: AgentSession, objectId: string, pid: number, log: ContainerLog) {
+    this.pid = pid;
     this.#agent = agent;
     this.#objectId = objectId;
     this.#log = log;

@@ -1,4 +1,5 @@
 /** What is stored of a container. */
+import type { HostOptions } from './host-options.ts';
 import type { LifeOptions } from './life-options.ts';
 import type { ContainerState } from './transitions.ts';
 
@@ -16,16 +17,20 @@ export interface ContainerConfig {
   /** `user[:group]`, names or numbers; empty: root. */
   readonly user: string;
   readonly hostname: string;
+  readonly domainname: string;
   readonly tty: boolean;
   /** Standard input is a stream; otherwise it is /dev/null. */
   readonly openStdin: boolean;
-  /** Bytes; absent: no limit. */
-  readonly memoryBytes?: number;
+  /** Standard input ends with its first client. */
+  readonly stdinOnce: boolean;
   /** Removed when it has exited. */
   readonly autoRemove: boolean;
   /** Signal number for `stop`. */
   readonly stopSignal: number;
+  /** From the stop signal to SIGKILL; absent: the engine's default. */
+  readonly stopTimeoutMs?: number;
   readonly labels: Readonly<Record<string, string>>;
+  readonly host: HostOptions;
   readonly life: LifeOptions;
 }
 
@@ -38,7 +43,7 @@ export interface ContainerRecord {
   run: number;
   readonly machine: string;
   readonly imageId: string;
-  readonly config: ContainerConfig;
+  config: ContainerConfig;
   /** Milliseconds since 1970, as all times here. */
   readonly createdMs: number;
   startedMs: number | undefined;

@@ -37,6 +37,7 @@ export class Container {
   readonly #logger: Logger;
   readonly #events: EventLog;
   readonly #runs = new Map<number, RunWaiters>();
+  readonly #removed = Promise.withResolvers<ContainerExit>();
   #log: Promise<ContainerLog> | undefined;
   #logUsers = 0;
 
@@ -53,7 +54,8 @@ export class Container {
 
   /** A run goes on, or is about to. */
   get live(): boolean {
-    return this.record.state === 'starting' || this.record.state === 'running';
+    const { state } = this.record;
+    return state === 'starting' || state === 'running' || state === 'paused';
   }
 
   /** Goes through the transition table, changes what else changes, and stores it. */
@@ -97,6 +99,18 @@ export class Container {
       exitCode: String(exitCode ?? 0),
       execDuration: String(Math.max(0, Math.floor(ranMs / 1000))),
     });
+  }
+
+  /** Changes what is no state, and stores it. */
+  change(change: Pick<Partial<ContainerRecord>, 'name' | 'config'>): void {
+    const before = { ...this.record };
+    Object.assign(this.record, change);
+    try {
+      this.#store.updateContainer(this.record);
+    } catch (error) {
+      Object.assign(this.record, before);
+      throw error;
+    }
   }
 
   /** The log, open until the last user has given it back with `releaseLog`. */
@@ -146,9 +160,16 @@ export class Container {
     this.#runs.delete(run);
   }
 
+  /** Settles when the container is gone, with how its last run ended. */
+  get removed(): Promise<ContainerExit> {
+    return this.#removed.promise;
+  }
+
   /** The container is gone: whoever waits learns it. */
-  settleAll(exit: ContainerExit): void {
+  settleRemoved(): void {
+    const exit = { exitCode: this.record.exitCode ?? 0, error: this.record.error };
     for (const run of [...this.#runs.keys()]) this.settleRun(run, exit);
+    this.#removed.resolve(exit);
   }
 
   #openLog(): Promise<ContainerLog> {

@@ -1,10 +1,10 @@
 /** From what a user asks for and what the image says to a checked `ContainerConfig`. */
 import type { Image } from '@arcbox/image';
 import { EngineError } from '../errors.ts';
-import { ARGUMENTS_BYTES_MAX, HOSTNAME_LENGTH_MAX, MEMORY_LIMIT_BYTES_MIN } from '../limits.ts';
+import { ARGUMENTS_BYTES_MAX, LABELS_BYTES_MAX } from '../limits.ts';
 import { signalNumber } from '../signals.ts';
-import { formatSize } from '../size.ts';
 import type { ContainerConfig } from './container-record.ts';
+import { checkHostOptions, type HostOptions, isHostname } from './host-options.ts';
 import { type LifeRequest, lifeOptions } from './life-options.ts';
 
 /** What a user asks for; everything but the image may be left out. */
@@ -19,11 +19,14 @@ export interface CreateOptions {
   readonly workingDir?: string;
   readonly user?: string;
   readonly hostname?: string;
+  readonly domainname?: string;
   readonly tty?: boolean;
   readonly openStdin?: boolean;
-  readonly memoryBytes?: number;
+  readonly stdinOnce?: boolean;
   readonly autoRemove?: boolean;
   readonly stopSignal?: string;
+  readonly stopTimeoutMs?: number;
+  readonly host?: Partial<HostOptions>;
   readonly labels?: Readonly<Record<string, string>>;
   readonly life?: LifeRequest;
   /** The same key twice makes one container. */
@@ -58,18 +61,15 @@ export function containerConfig(options: CreateOptions, image: Image, id: string
     invalid(`the working directory ${JSON.stringify(workingDir)} is not an absolute path`);
   }
   const hostname = options.hostname || id.slice(0, 12);
-  if (
-    hostname.length > HOSTNAME_LENGTH_MAX ||
-    !/^[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?$/.test(hostname)
-  ) {
-    invalid(`${JSON.stringify(hostname)} is not a host name`);
-  }
-  const { memoryBytes } = options;
-  if (memoryBytes !== undefined && memoryBytes < MEMORY_LIMIT_BYTES_MIN) {
-    invalid(
-      `the memory limit ${formatSize(memoryBytes)} is below the least, ${formatSize(MEMORY_LIMIT_BYTES_MIN)}`,
-    );
-  }
+  const { domainname = '', stopTimeoutMs } = options;
+  if (!isHostname(hostname)) invalid(`${JSON.stringify(hostname)} is not a host name`);
+  if (domainname !== '' && !isHostname(domainname))
+    invalid(`${JSON.stringify(domainname)} is not a domain name`);
+  if (stopTimeoutMs !== undefined && !(stopTimeoutMs >= 0)) invalid('the time to stop in cannot be negative');
+  const labels = { ...image.config.labels, ...options.labels };
+  const labelBytes = Buffer.byteLength(JSON.stringify(labels));
+  if (labelBytes > LABELS_BYTES_MAX)
+    invalid(`the labels have ${labelBytes} bytes; the limit is ${LABELS_BYTES_MAX}`);
   for (const text of [...argv, ...env, workingDir, options.user ?? '']) {
     if (text.includes('\0')) invalid(`${JSON.stringify(text)} contains a zero byte`);
   }
@@ -86,12 +86,15 @@ export function containerConfig(options: CreateOptions, image: Image, id: string
     workingDir,
     user: options.user ?? image.config.user,
     hostname,
+    domainname,
     tty: options.tty ?? false,
     openStdin: options.openStdin ?? false,
-    ...(memoryBytes === undefined ? {} : { memoryBytes }),
+    stdinOnce: options.stdinOnce ?? false,
     autoRemove: options.autoRemove ?? false,
     stopSignal: stopSignal === '' ? SIGTERM : signalNumber(stopSignal),
-    labels: { ...image.config.labels, ...options.labels },
+    ...(stopTimeoutMs === undefined ? {} : { stopTimeoutMs }),
+    labels,
+    host: checkHostOptions(options.host ?? {}),
     life: lifeOptions(options.life ?? {}, image, options.autoRemove ?? false),
   };
 }

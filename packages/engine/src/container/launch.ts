@@ -1,21 +1,23 @@
 /** Starting a container's process in a machine, and removing every trace of it there: batches for the agent. */
-import { AgentOpError, type OpInput, type OpResult } from '@arcbox/protocol';
+import { AgentOpError, type OpInput } from '@arcbox/protocol';
 import { EngineError } from '../errors.ts';
 import { REASON_LENGTH_MAX } from '../limits.ts';
 import type { AgentSession } from '../machine/agent-session.ts';
 import { CGROUP_ROOT, CRUN, CRUN_STATE, containerPaths, processObjectId } from '../machine/guest-layout.ts';
 import type { ContainerRecord } from './container-record.ts';
-import { ociSpec, type TerminalSize } from './oci-spec.ts';
+import { containerOfMode, type HostOptions, splitHost } from './host-options.ts';
+import { isShmShared, shmBytes } from './oci-mounts.ts';
+import { type JoinedNamespaces, ociSpec, type TerminalSize } from './oci-spec.ts';
 import type { ResolvedUser } from './user.ts';
 
+const MS_NOSUID = 2n;
+const MS_NODEV = 4n;
+const MS_NOEXEC = 8n;
 const MS_NOATIME = 1024n;
 /** How long crun may take, under a loaded emulator. */
 const START_TIMEOUT_MS = 120_000;
 const PASSWD_BYTES_MAX = 1024 * 1024;
 const RUNTIME_LOG_BYTES_MAX = 64 * 1024;
-const S_IFMT = 0o170000;
-const S_IFREG = 0o100000;
-const S_IFDIR = 0o040000;
 
 /** Mounts the container's root; its layers are mounted already, `lowers` lowest first. */
 export function mountOps(record: ContainerRecord, lowers: readonly string[]): OpInput[] {
@@ -35,6 +37,21 @@ export function mountOps(record: ContainerRecord, lowers: readonly string[]): Op
         mkdirTarget: true,
       },
     },
+    ...(isShmShared(record.config.host)
+      ? [
+          {
+            case: 'mount' as const,
+            value: {
+              source: 'shm',
+              target: paths.shm,
+              type: 'tmpfs',
+              flags: MS_NOSUID | MS_NODEV | MS_NOEXEC,
+              data: `mode=1777,size=${shmBytes(record.config.host)}`,
+              mkdirTarget: true,
+            },
+          },
+        ]
+      : []),
   ];
 }
 
@@ -43,19 +60,24 @@ export interface LaunchInput {
   readonly user: ResolvedUser;
   readonly seccompBase64: string;
   readonly terminalSize: TerminalSize | undefined;
+  readonly joined: JoinedNamespaces;
+  /** Of the container whose /dev/shm is joined. */
+  readonly shmOwnerId: string | undefined;
 }
 
 /** Writes the bundle and runs it; the last operation's result is the process. The root is mounted already. */
 export function launchOps(input: LaunchInput): OpInput[] {
   const { record, terminalSize } = input;
   const paths = containerPaths(record.id);
+  const shmOwnerId = containerOfMode(record.config.host.ipcMode) === undefined ? record.id : input.shmOwnerId;
   const spec = ociSpec({
     id: record.id,
     config: record.config,
     user: input.user,
-    paths,
+    paths: { ...paths, shm: containerPaths(shmOwnerId ?? record.id).shm },
     seccompBase64: input.seccompBase64,
     terminalSize,
+    joined: input.joined,
   });
   const file = (name: string, text: string): OpInput => ({
     case: 'write',
@@ -67,15 +89,11 @@ export function launchOps(input: LaunchInput): OpInput[] {
       mode: 0o644,
     },
   });
-  const { hostname } = record.config;
   return [
     file('config.json', JSON.stringify(spec)),
-    file('hostname', `${hostname}\n`),
-    file(
-      'hosts',
-      `127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t${hostname}\n`,
-    ),
-    file('resolv.conf', ''),
+    file('hostname', `${record.config.hostname}\n`),
+    file('hosts', hostsFile(record)),
+    file('resolv.conf', resolvConf(record)),
     {
       case: 'spawn',
       value: {
@@ -105,35 +123,55 @@ export function launchOps(input: LaunchInput): OpInput[] {
   ];
 }
 
-export async function launch(agent: AgentSession, ops: readonly OpInput[]): Promise<void> {
-  await agent.batch(ops, { timeoutMs: START_TIMEOUT_MS });
+/** Answers with the process's pid in the machine. */
+export async function launch(agent: AgentSession, ops: readonly OpInput[]): Promise<number> {
+  const results = await agent.batch(ops, { timeoutMs: START_TIMEOUT_MS });
+  const last = results.at(-1)?.result;
+  return last?.case === 'process' ? last.value.pid : 0;
 }
 
-/** `/etc/passwd` and `/etc/group` of the mounted root; empty when they are not there, or not plain files. */
+/** `/etc/passwd` and `/etc/group` of the mounted root; empty when they are not there. */
 export async function readAccounts(
   agent: AgentSession,
   record: ContainerRecord,
 ): Promise<{ passwd: string; group: string }> {
   const { rootfs } = containerPaths(record.id);
-  const read = async (name: string): Promise<string> => {
+  const read = async (path: string): Promise<string> => {
     try {
       // An image may have links there that lead out of its root, and we are outside of it.
-      const [directory, file] = await agent.batch([
-        { case: 'stat', value: { path: `${rootfs}/etc` } },
-        { case: 'stat', value: { path: `${rootfs}/etc/${name}` } },
-      ]);
-      if (!hasType(directory, S_IFDIR) || !hasType(file, S_IFREG)) return '';
       const [content] = await agent.batch([
-        { case: 'read', value: { path: `${rootfs}/etc/${name}`, limit: PASSWD_BYTES_MAX } },
+        { case: 'read', value: { path, root: rootfs, limit: PASSWD_BYTES_MAX } },
       ]);
       return content?.result.case === 'data' ? Buffer.from(content.result.value.data).toString('utf8') : '';
     } catch (error) {
-      if (error instanceof AgentOpError && error.errnoName === 'ENOENT') return '';
+      if (error instanceof AgentOpError && NO_FILE.has(error.errnoName)) return '';
       throw error;
     }
   };
-  const [passwd, group] = await Promise.all([read('passwd'), read('group')]);
+  const [passwd, group] = await Promise.all([read('/etc/passwd'), read('/etc/group')]);
   return { passwd, group };
+}
+
+/** What opening and reading something says that is no file. */
+const NO_FILE = new Set(['ENOENT', 'ENOTDIR', 'EISDIR', 'ELOOP', 'ENXIO', 'EACCES', 'EINVAL', 'EAGAIN']);
+
+function hostsFile({ config }: ContainerRecord): string {
+  const { hostname, domainname, host } = config;
+  const full = domainname === '' ? hostname : `${hostname}.${domainname} ${hostname}`;
+  const extra = host.extraHosts.map((entry) => {
+    const [name, address] = splitHost(entry);
+    return `${address}\t${name}\n`;
+  });
+  return `127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t${full}\n${extra.join('')}`;
+}
+
+function resolvConf({ config: { host } }: ContainerRecord): string {
+  const lines = [
+    ...host.dns.map((address) => `nameserver ${address}`),
+    ...(host.dnsSearch.length === 0 ? [] : [`search ${host.dnsSearch.join(' ')}`]),
+    ...(host.dnsOptions.length === 0 ? [] : [`options ${host.dnsOptions.join(' ')}`]),
+  ];
+  return lines.map((line) => `${line}\n`).join('');
 }
 
 /** Why the runtime did not start the container, from its own log. */
@@ -205,12 +243,25 @@ function lastMessage(log: string): string {
 }
 
 /** Releases everything that a run of the container has in the guest, except its upper directory. */
-export function cleanUpOps(containerId: string, run: number): OpInput[] {
+export function cleanUpOps(containerId: string, run: number, host?: HostOptions): OpInput[] {
   const paths = containerPaths(containerId);
+  const shm = host !== undefined && isShmShared(host);
+  // Without a process namespace of its own its other processes live on after the first one's end.
+  const kill = host !== undefined && host.pidMode !== '';
   return [
     { case: 'release', value: { id: processObjectId(containerId, run), missingOk: true } },
     { case: 'unmount', value: { target: paths.rootfs, detach: true } },
+    ...(shm ? [{ case: 'unmount' as const, value: { target: paths.shm, detach: true } }] : []),
+    ...(shm ? [{ case: 'remove' as const, value: { path: paths.shm, missingOk: true } }] : []),
     { case: 'remove', value: { path: paths.bundle, recursive: true, missingOk: true } },
+    ...(kill
+      ? [
+          {
+            case: 'write' as const,
+            value: { path: `${CGROUP_ROOT}${paths.cgroup}/cgroup.kill`, data: Buffer.from('1') },
+          },
+        ]
+      : []),
     // What `crun delete` would do, without a process: the container has no hooks.
     { case: 'remove', value: { path: paths.runtimeState, recursive: true, missingOk: true } },
     { case: 'remove', value: { path: CGROUP_ROOT + paths.cgroup, missingOk: true } },
@@ -239,8 +290,4 @@ export async function runTolerant(agent: AgentSession, ops: readonly OpInput[]):
       rest = rest.slice(error.index + 1);
     }
   }
-}
-
-function hasType(result: OpResult | undefined, type: number): boolean {
-  return result?.result.case === 'stat' && (result.result.value.mode & S_IFMT) === type;
 }

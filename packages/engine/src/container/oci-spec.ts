@@ -3,64 +3,22 @@
  */
 import { CGROUP_PARENT, type ContainerPaths } from '../machine/guest-layout.ts';
 import type { ContainerConfig } from './container-record.ts';
+import { capabilitiesOf, type HostOptions, hasNoNewPrivileges, isSeccompUnconfined } from './host-options.ts';
+import { hiddenPaths, INIT_PATH, ociMounts } from './oci-mounts.ts';
+import { ociResources, ociRlimits } from './oci-resources.ts';
 import type { ResolvedUser } from './user.ts';
 
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
-/** Docker's default set. */
-const CAPABILITIES = [
-  'CAP_CHOWN',
-  'CAP_DAC_OVERRIDE',
-  'CAP_FSETID',
-  'CAP_FOWNER',
-  'CAP_MKNOD',
-  'CAP_NET_RAW',
-  'CAP_SETGID',
-  'CAP_SETUID',
-  'CAP_SETFCAP',
-  'CAP_SETPCAP',
-  'CAP_NET_BIND_SERVICE',
-  'CAP_SYS_CHROOT',
-  'CAP_KILL',
-  'CAP_AUDIT_WRITE',
-] as const;
-
-const MASKED_PATHS = [
-  '/proc/acpi',
-  '/proc/asound',
-  '/proc/kcore',
-  '/proc/keys',
-  '/proc/latency_stats',
-  '/proc/sched_debug',
-  '/proc/scsi',
-  '/proc/timer_list',
-  '/proc/timer_stats',
-  '/sys/devices/virtual/powercap',
-  '/sys/firmware',
-];
-const READONLY_PATHS = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
-
-/** [type, major, minor, access]; undefined: any. */
-const DEVICES: readonly (readonly ['c' | 'b', number | undefined, number | undefined, string])[] = [
-  ['c', undefined, undefined, 'm'],
-  ['b', undefined, undefined, 'm'],
-  ['c', 1, 3, 'rwm'], // null
-  ['c', 1, 5, 'rwm'], // zero
-  ['c', 1, 7, 'rwm'], // full
-  ['c', 1, 8, 'rwm'], // random
-  ['c', 1, 9, 'rwm'], // urandom
-  ['c', 5, 0, 'rwm'], // tty
-  ['c', 5, 1, 'rwm'], // console
-  ['c', 5, 2, 'rwm'], // ptmx
-  ['c', 136, undefined, 'rwm'], // pts
-];
-
-const SHM_BYTES = 64 * 1024 * 1024;
-const OPEN_FILES_MAX = 1024 * 1024;
-
 export interface TerminalSize {
   readonly rows: number;
   readonly columns: number;
+}
+
+/** Processes of the machine whose namespaces are joined. */
+export interface JoinedNamespaces {
+  readonly pid?: number;
+  readonly ipc?: number;
 }
 
 export interface SpecInput {
@@ -70,95 +28,43 @@ export interface SpecInput {
   readonly paths: ContainerPaths;
   readonly seccompBase64: string;
   readonly terminalSize: TerminalSize | undefined;
+  readonly joined: JoinedNamespaces;
 }
 
 /** `config.json` of the bundle, as a plain object. */
 export function ociSpec(input: SpecInput): Record<string, unknown> {
   const { config, user, paths } = input;
-  const bind = (name: string): Record<string, unknown> => ({
-    destination: `/etc/${name}`,
-    type: 'bind',
-    source: `${paths.bundle}/${name}`,
-    options: ['bind', 'rprivate'],
-  });
+  const { host } = config;
+  const capabilities = capabilitiesOf(host);
   return {
     ociVersion: '1.0.2',
-    hostname: config.hostname,
-    root: { path: paths.rootfs, readonly: false },
+    ...(host.utsMode === 'host' ? {} : { hostname: config.hostname }),
+    ...(config.domainname === '' || host.utsMode === 'host' ? {} : { domainname: config.domainname }),
+    root: { path: paths.rootfs, readonly: host.readOnlyRoot },
     process: {
       terminal: config.tty,
       ...(config.tty && input.terminalSize !== undefined
         ? { consoleSize: { height: input.terminalSize.rows, width: input.terminalSize.columns } }
         : {}),
-      args: config.argv,
+      args: host.init ? [INIT_PATH, '--', ...config.argv] : config.argv,
       env: containerEnvironment(config, user),
       cwd: config.workingDir,
       user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
-      capabilities: {
-        bounding: CAPABILITIES,
-        permitted: CAPABILITIES,
-        effective: CAPABILITIES,
-      },
-      rlimits: [{ type: 'RLIMIT_NOFILE', soft: OPEN_FILES_MAX, hard: OPEN_FILES_MAX }],
-      oomScoreAdj: 0,
-      noNewPrivileges: false,
+      capabilities: { bounding: capabilities, permitted: capabilities, effective: capabilities },
+      rlimits: ociRlimits(host),
+      oomScoreAdj: host.oomScoreAdj,
+      noNewPrivileges: hasNoNewPrivileges(host),
     },
-    mounts: [
-      { destination: '/proc', type: 'proc', source: 'proc', options: ['nosuid', 'noexec', 'nodev'] },
-      {
-        destination: '/dev',
-        type: 'tmpfs',
-        source: 'tmpfs',
-        options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'],
-      },
-      {
-        destination: '/dev/pts',
-        type: 'devpts',
-        source: 'devpts',
-        options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'],
-      },
-      { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['nosuid', 'noexec', 'nodev', 'ro'] },
-      {
-        destination: '/sys/fs/cgroup',
-        type: 'cgroup',
-        source: 'cgroup',
-        options: ['ro', 'nosuid', 'noexec', 'nodev'],
-      },
-      {
-        destination: '/dev/mqueue',
-        type: 'mqueue',
-        source: 'mqueue',
-        options: ['nosuid', 'noexec', 'nodev'],
-      },
-      {
-        destination: '/dev/shm',
-        type: 'tmpfs',
-        source: 'shm',
-        options: ['nosuid', 'noexec', 'nodev', 'mode=1777', `size=${SHM_BYTES}`],
-      },
-      bind('resolv.conf'),
-      bind('hostname'),
-      bind('hosts'),
-    ],
-    annotations: { 'run.oci.seccomp_bpf_data': input.seccompBase64 },
+    mounts: ociMounts(host, paths),
+    ...(isSeccompUnconfined(host)
+      ? {}
+      : { annotations: { 'run.oci.seccomp_bpf_data': input.seccompBase64 } }),
     linux: {
-      namespaces: ['pid', 'network', 'ipc', 'uts', 'mount', 'cgroup'].map((type) => ({ type })),
+      namespaces: namespaces(host, input.joined),
       cgroupsPath: `${CGROUP_PARENT}/${input.id}`,
-      resources: {
-        devices: [
-          { allow: false, access: 'rwm' },
-          ...DEVICES.map(([type, major, minor, access]) => ({
-            allow: true,
-            type,
-            ...(major === undefined ? {} : { major }),
-            ...(minor === undefined ? {} : { minor }),
-            access,
-          })),
-        ],
-        ...(config.memoryBytes === undefined ? {} : { memory: { limit: config.memoryBytes } }),
-      },
-      maskedPaths: MASKED_PATHS,
-      readonlyPaths: READONLY_PATHS,
+      resources: ociResources(host),
+      ...(Object.keys(host.sysctls).length === 0 ? {} : { sysctl: host.sysctls }),
+      ...hiddenPaths(host),
     },
   };
 }
@@ -176,4 +82,18 @@ export function containerEnvironment(config: ContainerConfig, user: ResolvedUser
   }
   if (!variables.has('HOME')) variables.set('HOME', user.home);
   return [...variables].map(([key, value]) => `${key}=${value}`);
+}
+
+function namespaces(host: HostOptions, joined: JoinedNamespaces): Record<string, string>[] {
+  const own = (type: string): Record<string, string> => ({ type });
+  const of = (type: string, file: string, pid: number | undefined): Record<string, string> =>
+    pid === undefined ? own(type) : { type, path: `/proc/${pid}/ns/${file}` };
+  return [
+    ...(host.pidMode === 'host' ? [] : [of('pid', 'pid', joined.pid)]),
+    own('network'),
+    ...(host.ipcMode === 'host' ? [] : [of('ipc', 'ipc', joined.ipc)]),
+    ...(host.utsMode === 'host' ? [] : [own('uts')]),
+    own('mount'),
+    own('cgroup'),
+  ];
 }

@@ -7,11 +7,20 @@
  *   starting ── exit ─▶ exited                (a later one failed, or its machine was lost)
  *   exited ── restart ─▶ restarting ── start ─▶ starting     (its policy wants it back)
  *   restarting ── cancelRestart ─▶ exited
+ *   running ── pause ─▶ paused ── unpause ─▶ running
+ *   paused ── exit ─▶ exited                  (it was killed)
  *   created, exited ── remove ─▶ removing ─▶ (gone)
  */
 import { EngineError } from '../errors.ts';
 
-export type ContainerState = 'created' | 'starting' | 'running' | 'exited' | 'restarting' | 'removing';
+export type ContainerState =
+  | 'created'
+  | 'starting'
+  | 'running'
+  | 'paused'
+  | 'exited'
+  | 'restarting'
+  | 'removing';
 
 export type ContainerEvent =
   /** A start was asked for. */
@@ -25,12 +34,16 @@ export type ContainerEvent =
   /** It will be started again in a while. */
   | 'restart'
   | 'cancelRestart'
+  /** Its processes stand still. */
+  | 'pause'
+  | 'unpause'
   | 'remove';
 
 const TRANSITIONS: Readonly<Record<ContainerState, Partial<Record<ContainerEvent, ContainerState>>>> = {
   created: { start: 'starting', remove: 'removing' },
   starting: { started: 'running', startFailed: 'created', exit: 'exited' },
-  running: { exit: 'exited' },
+  running: { exit: 'exited', pause: 'paused' },
+  paused: { exit: 'exited', unpause: 'running' },
   exited: { start: 'starting', remove: 'removing', restart: 'restarting' },
   restarting: { start: 'starting', cancelRestart: 'exited' },
   removing: { remove: 'removing' },
@@ -44,6 +57,8 @@ const VERBS: Readonly<Record<ContainerEvent, string>> = {
   exit: 'marked as exited',
   restart: 'restarted',
   cancelRestart: 'left stopped',
+  pause: 'paused',
+  unpause: 'unpaused',
   remove: 'removed',
 };
 

@@ -13,8 +13,13 @@ export interface ResolvedUser {
 
 const ID_MAX = 0x7fffffff;
 
-/** Throws `ERR_ARCBOX_INVALID_ARGUMENT` when a name is in neither file. */
-export function resolveUser(user: string, passwd: string, group: string): ResolvedUser {
+/** Throws `ERR_ARCBOX_INVALID_ARGUMENT` when a name, or one of `groupAdd`, is in neither file. */
+export function resolveUser(
+  user: string,
+  passwd: string,
+  group: string,
+  groupAdd: readonly string[] = [],
+): ResolvedUser {
   const [userPart = '', groupPart = ''] = user.split(':', 2);
   const wanted = userPart === '' ? '0' : userPart;
   const accounts = entries(passwd).filter((fields) => fields.length >= 6);
@@ -30,15 +35,9 @@ export function resolveUser(user: string, passwd: string, group: string): Resolv
     );
   }
   const home = account?.[5] || '/';
+  const added = [...new Set(groupAdd.map((name) => groupId(groups, name)))];
   if (groupPart !== '') {
-    const gid = numeric(groupPart) ?? numeric(groups.find((fields) => fields[0] === groupPart)?.[2]);
-    if (gid === undefined) {
-      throw new EngineError(
-        'ERR_ARCBOX_INVALID_ARGUMENT',
-        `unable to find group ${groupPart}: no matching entries in the image's /etc/group`,
-      );
-    }
-    return { uid, gid, additionalGids: [], home };
+    return { uid, gid: groupId(groups, groupPart), additionalGids: added, home };
   }
   const name = account?.[0];
   const gid = numeric(account?.[3]) ?? 0;
@@ -46,7 +45,16 @@ export function resolveUser(user: string, passwd: string, group: string): Resolv
     .filter((fields) => name !== undefined && (fields[3] ?? '').split(',').includes(name))
     .map((fields) => numeric(fields[2]))
     .filter((value): value is number => value !== undefined);
-  return { uid, gid, additionalGids: [...new Set(additionalGids)], home };
+  return { uid, gid, additionalGids: [...new Set([...additionalGids, ...added])], home };
+}
+
+function groupId(groups: readonly string[][], name: string): number {
+  const gid = numeric(name) ?? numeric(groups.find((fields) => fields[0] === name)?.[2]);
+  if (gid !== undefined) return gid;
+  throw new EngineError(
+    'ERR_ARCBOX_INVALID_ARGUMENT',
+    `unable to find group ${name}: no matching entries in the image's /etc/group`,
+  );
 }
 
 function entries(file: string): string[][] {

@@ -9,6 +9,10 @@ export const UPPERS = `${DISK_MOUNT}/c`;
 /** What a running container needs: on the guest's tmpfs, gone when it has ended. */
 export const BUNDLES = '/run/c';
 export const CRUN = '/bin/crun';
+/** Reaps and passes signals on, as process 1 of a container that asks for it. */
+export const TINI = '/bin/tini';
+/** The compiled system-call filter of every container. */
+export const SECCOMP_FILTER = '/etc/seccomp.bpf';
 export const CRUN_STATE = '/run/crun';
 export const CGROUP_ROOT = '/sys/fs/cgroup';
 /** The cgroup above all containers, without the root. */
@@ -37,6 +41,8 @@ export interface ContainerPaths {
   readonly runtimeLog: string;
   readonly consoleSocket: string;
   readonly runtimeState: string;
+  /** What it shares of /dev/shm with other containers. */
+  readonly shm: string;
   /** As the OCI specification wants it, below the cgroup root. */
   readonly cgroup: string;
 }
@@ -54,6 +60,7 @@ export function containerPaths(id: string): ContainerPaths {
     runtimeLog: `${bundle}/crun.log`,
     consoleSocket: `${bundle}/tty`,
     runtimeState: `${CRUN_STATE}/${id}`,
+    shm: `/run/shm/${id}`,
     cgroup: `${CGROUP_PARENT}/${id}`,
   };
 }

@@ -7,7 +7,7 @@ import { BUNDLES, CGROUP_PARENT, CGROUP_ROOT, DISK_MOUNT, layerMount, UPPERS } f
 const MS_RDONLY = 1n;
 const MS_NODEV = 4n;
 const MS_NOATIME = 1024n;
-const CONTROLLERS = ['cpu', 'memory', 'pids', 'io'];
+const CONTROLLERS = ['cpu', 'cpuset', 'memory', 'pids', 'io'];
 
 /** Pages that only cache what is on disks. The list of mounted layers' names and the like stays: it is small. */
 export const DROP_PAGE_CACHE: OpInput = {

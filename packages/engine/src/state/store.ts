@@ -5,7 +5,8 @@
 import { DatabaseSync, type SQLOutputValue, type StatementSync } from 'node:sqlite';
 import type { VmHandle } from '@arcbox/vm';
 import type { ContainerRecord } from '../container/container-record.ts';
-import { DEFAULT_LIFE, type LifeOptions } from '../container/life-options.ts';
+import { DEFAULT_HOST_OPTIONS } from '../container/host-options.ts';
+import { DEFAULT_LIFE } from '../container/life-options.ts';
 import { EngineError, messageOf } from '../errors.ts';
 import type { SavedMachine } from '../machine/saved-machine.ts';
 import { MIGRATIONS } from './migrations.ts';
@@ -111,8 +112,9 @@ export class Store implements Disposable {
   /** Writes what can change after creation. */
   updateContainer(record: ContainerRecord): void {
     this.#run(
-      'UPDATE containers SET name = ?, state = ?, run = ?, started_ms = ?, finished_ms = ?, exit_code = ?, error = ?, restarts = ?, stopped_by_user = ? WHERE id = ?',
+      'UPDATE containers SET name = ?, config = ?, state = ?, run = ?, started_ms = ?, finished_ms = ?, exit_code = ?, error = ?, restarts = ?, stopped_by_user = ? WHERE id = ?',
       record.name,
+      JSON.stringify(record.config),
       record.state,
       record.run,
       record.startedMs ?? null,
@@ -195,10 +197,15 @@ function toContainer(row: Row): ContainerRecord {
   };
 }
 
-/** Containers that an older version made say nothing of their life. */
+/** What an earlier version did not write has its default. */
 function toConfig(json: string): ContainerRecord['config'] {
-  const config = JSON.parse(json) as Omit<ContainerRecord['config'], 'life'> & { life?: LifeOptions };
-  return { ...config, life: config.life ?? DEFAULT_LIFE };
+  const stored = JSON.parse(json) as ContainerRecord['config'];
+  return {
+    ...{ domainname: '', stdinOnce: false },
+    ...stored,
+    life: stored.life ?? DEFAULT_LIFE,
+    host: { ...DEFAULT_HOST_OPTIONS, ...stored.host },
+  };
 }
 
 /** JSON has no infinity, and a machine's grace time may be that. */

@@ -154,9 +154,16 @@ export class FakeContainerGuest {
       }
       case 'write':
         this.files.set(op.value.path, Buffer.from(op.value.data));
+        if (op.value.path.endsWith('/cgroup.freeze')) {
+          const events = op.value.path.replace(/freeze$/, 'events');
+          this.files.set(
+            events,
+            Buffer.from(`populated 1\nfrozen ${Buffer.from(op.value.data).toString()}\n`),
+          );
+        }
         return undefined;
       case 'read': {
-        const { path } = op.value;
+        const path = `${op.value.root}${op.value.path}`;
         const data =
           path === '/proc/self/mounts'
             ? Buffer.from([...this.mounts.values()].join('\n'))
@@ -165,7 +172,7 @@ export class FakeContainerGuest {
         return { case: 'data', value: { data, eof: true } };
       }
       case 'stat': {
-        const { path } = op.value;
+        const path = `${op.value.root}${op.value.path}`;
         const isFile = this.files.has(path);
         if (!isFile && !this.directories.has(path)) throw new OpFailure(ENOENT, `${path} does not exist`);
         return { case: 'stat', value: { mode: isFile ? S_IFREG | 0o644 : S_IFDIR | 0o755 } };
@@ -192,6 +199,8 @@ export class FakeContainerGuest {
       }
       case 'spawn':
         return { case: 'process', value: { pid: this.#spawn(op.value) } };
+      case 'execIn':
+        return { case: 'process', value: { pid: this.#execIn(op.value) } };
       case 'signal': {
         const process = this.#processes.get(op.value.id);
         if (process === undefined || this.objects.get(op.value.id)?.ended === true)
@@ -247,6 +256,24 @@ export class FakeContainerGuest {
     }
     this.directories.add(`/run/crun/${spawn.argv.at(-1)}`);
     this.directories.add(`/sys/fs/cgroup${spec.linux.cgroupsPath}`);
+    return this.#begin(program, spawn, { args, env, cwd, terminal });
+  }
+
+  #execIn({ spawn, target }: Extract<Op['op'], { case: 'execIn' }>['value']): number {
+    const other = this.objects.get(target);
+    if (other === undefined || other.ended) throw new OpFailure(ESRCH, `no process ${target} runs`);
+    if (spawn === undefined) throw new OpFailure(EINVAL, 'nothing to start');
+    const program = this.#programs[spawn.argv[0] ?? ''];
+    if (program === undefined) throw new OpFailure(ENOENT, `exec ${spawn.argv[0]}`);
+    const { argv, env, cwd, tty } = spawn;
+    return this.#begin(program, spawn, { args: argv, env, cwd, terminal: tty });
+  }
+
+  #begin(
+    program: Program,
+    spawn: Extract<Op['op'], { case: 'spawn' }>['value'],
+    { args, env, cwd, terminal }: { args: string[]; env: string[]; cwd: string; terminal: boolean },
+  ): number {
     const pid = ++this.#lastPid;
     const object = new ServedObject({
       id: spawn.id,

@@ -10,7 +10,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file arcbox/v1/container.proto.
  */
 export const file_arcbox_v1_container: GenFile = /*@__PURE__*/
-  fileDesc("ChlhcmNib3gvdjEvY29udGFpbmVyLnByb3RvEglhcmNib3gudjEizwMKFkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QSDQoFaW1hZ2UYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdjb21tYW5kGAMgAygJEikKCmVudHJ5cG9pbnQYBCABKAsyFS5hcmNib3gudjEuRW50cnlwb2ludBILCgNlbnYYBSADKAkSEwoLd29ya2luZ19kaXIYBiABKAkSEQoEdXNlchgHIAEoCUgAiAEBEhAKCGhvc3RuYW1lGAggASgJEgsKA3R0eRgJIAEoCBISCgpvcGVuX3N0ZGluGAogASgIEhQKDG1lbW9yeV9ieXRlcxgLIAEoAxITCgthdXRvX3JlbW92ZRgMIAEoCBITCgtzdG9wX3NpZ25hbBgNIAEoCRI9CgZsYWJlbHMYDiADKAsyLS5hcmNib3gudjEuQ3JlYXRlQ29udGFpbmVyUmVxdWVzdC5MYWJlbHNFbnRyeRIXCg9pZGVtcG90ZW5jeV9rZXkYDyABKAkSJAoEbGlmZRg8IAEoCzIWLmFyY2JveC52MS5MaWZlT3B0aW9ucxotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgcKBV91c2VyInkKC0xpZmVPcHRpb25zEg8KB3Jlc3RhcnQYASABKAkSJgoGaGVhbHRoGAIgASgLMhYuYXJjYm94LnYxLkhlYWx0aENoZWNrEhoKEmxvZ19tYXhfc2l6ZV9ieXRlcxgDIAEoAxIVCg1sb2dfbWF4X2ZpbGVzGAQgASgNIokBCgtIZWFsdGhDaGVjaxIMCgR0ZXN0GAEgAygJEhMKC2ludGVydmFsX21zGAIgASgDEhIKCnRpbWVvdXRfbXMYAyABKAMSDwoHcmV0cmllcxgEIAEoDRIXCg9zdGFydF9wZXJpb2RfbXMYBSABKAMSGQoRc3RhcnRfaW50ZXJ2YWxfbXMYBiABKAMiGgoKRW50cnlwb2ludBIMCgRhcmd2GAEgAygJIkIKF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiTwoVU3RhcnRDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEgsKA3J1bhgCIAEoDRIMCgRyb3dzGAMgASgNEg8KB2NvbHVtbnMYBCABKA0iGAoWU3RhcnRDb250YWluZXJSZXNwb25zZSIiChRXYWl0Q29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCSI5ChVXYWl0Q29udGFpbmVyUmVzcG9uc2USEQoJZXhpdF9jb2RlGAEgASgFEg0KBWVycm9yGAIgASgJIjIKFEtpbGxDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEg4KBnNpZ25hbBgCIAEoCSIXChVLaWxsQ29udGFpbmVyUmVzcG9uc2UiWgoUU3RvcENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSFwoKdGltZW91dF9tcxgCIAEoBUgAiAEBEg4KBnNpZ25hbBgDIAEoCUINCgtfdGltZW91dF9tcyIXChVTdG9wQ29udGFpbmVyUmVzcG9uc2UiMwoWUmVtb3ZlQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRINCgVmb3JjZRgCIAEoCCIZChdSZW1vdmVDb250YWluZXJSZXNwb25zZSIkChVMaXN0Q29udGFpbmVyc1JlcXVlc3QSCwoDYWxsGAEgASgIIkIKFkxpc3RDb250YWluZXJzUmVzcG9uc2USKAoKY29udGFpbmVycxgBIAMoCzIULmFyY2JveC52MS5Db250YWluZXIiJQoXSW5zcGVjdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiQwoYSW5zcGVjdENvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiQwoWUmVzaXplQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIMCgRyb3dzGAIgASgNEg8KB2NvbHVtbnMYAyABKA0iGQoXUmVzaXplQ29udGFpbmVyUmVzcG9uc2UiUgoUQ29udGFpbmVyTG9nc1JlcXVlc3QSCgoCaWQYASABKAkSEwoGY3Vyc29yGAIgASgESACIAQESDgoGZm9sbG93GAMgASgIQgkKB19jdXJzb3IiTQoVQ29udGFpbmVyTG9nc1Jlc3BvbnNlEiQKB2VudHJpZXMYASADKAsyEy5hcmNib3gudjEuTG9nRW50cnkSDgoGY3Vyc29yGAIgASgEIp0BCghMb2dFbnRyeRIqCgZzdHJlYW0YASABKA4yGi5hcmNib3gudjEuTG9nRW50cnkuU3RyZWFtEgwKBGRhdGEYAiABKAwSDwoHdW5peF9tcxgDIAEoAyJGCgZTdHJlYW0SFgoSU1RSRUFNX1VOU1BFQ0lGSUVEEAASEQoNU1RSRUFNX1NURE9VVBABEhEKDVNUUkVBTV9TVERFUlIQAiLDBAoJQ29udGFpbmVyEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFaW1hZ2UYAyABKAkSEAoIaW1hZ2VfaWQYBCABKAkSDQoFc3RhdGUYBSABKAkSDAoEYXJndhgGIAMoCRILCgNlbnYYByADKAkSEwoLd29ya2luZ19kaXIYCCABKAkSDAoEdXNlchgJIAEoCRIQCghob3N0bmFtZRgKIAEoCRILCgN0dHkYCyABKAgSEgoKb3Blbl9zdGRpbhgMIAEoCBIUCgxtZW1vcnlfYnl0ZXMYDSABKAMSEwoLYXV0b19yZW1vdmUYDiABKAgSMAoGbGFiZWxzGA8gAygLMiAuYXJjYm94LnYxLkNvbnRhaW5lci5MYWJlbHNFbnRyeRIPCgdtYWNoaW5lGBAgASgJEgsKA3J1bhgRIAEoDRISCgpjcmVhdGVkX21zGBIgASgDEhcKCnN0YXJ0ZWRfbXMYEyABKANIAIgBARIYCgtmaW5pc2hlZF9tcxgUIAEoA0gBiAEBEhYKCWV4aXRfY29kZRgVIAEoBUgCiAEBEg0KBWVycm9yGBYgASgJEiQKBGxpZmUYPCABKAsyFi5hcmNib3gudjEuTGlmZU9wdGlvbnMSEAoIcmVzdGFydHMYPSABKA0aLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUINCgtfc3RhcnRlZF9tc0IOCgxfZmluaXNoZWRfbXNCDAoKX2V4aXRfY29kZTKiBgoQQ29udGFpbmVyU2VydmljZRJPCgZDcmVhdGUSIS5hcmNib3gudjEuQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5DcmVhdGVDb250YWluZXJSZXNwb25zZRJMCgVTdGFydBIgLmFyY2JveC52MS5TdGFydENvbnRhaW5lclJlcXVlc3QaIS5hcmNib3gudjEuU3RhcnRDb250YWluZXJSZXNwb25zZRJJCgRXYWl0Eh8uYXJjYm94LnYxLldhaXRDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLldhaXRDb250YWluZXJSZXNwb25zZRJJCgRLaWxsEh8uYXJjYm94LnYxLktpbGxDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLktpbGxDb250YWluZXJSZXNwb25zZRJJCgRTdG9wEh8uYXJjYm94LnYxLlN0b3BDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLlN0b3BDb250YWluZXJSZXNwb25zZRJPCgZSZW1vdmUSIS5hcmNib3gudjEuUmVtb3ZlQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5SZW1vdmVDb250YWluZXJSZXNwb25zZRJLCgRMaXN0EiAuYXJjYm94LnYxLkxpc3RDb250YWluZXJzUmVxdWVzdBohLmFyY2JveC52MS5MaXN0Q29udGFpbmVyc1Jlc3BvbnNlElIKB0luc3BlY3QSIi5hcmNib3gudjEuSW5zcGVjdENvbnRhaW5lclJlcXVlc3QaIy5hcmNib3gudjEuSW5zcGVjdENvbnRhaW5lclJlc3BvbnNlEk8KBlJlc2l6ZRIhLmFyY2JveC52MS5SZXNpemVDb250YWluZXJSZXF1ZXN0GiIuYXJjYm94LnYxLlJlc2l6ZUNvbnRhaW5lclJlc3BvbnNlEksKBExvZ3MSHy5hcmNib3gudjEuQ29udGFpbmVyTG9nc1JlcXVlc3QaIC5hcmNib3gudjEuQ29udGFpbmVyTG9nc1Jlc3BvbnNlMAFiBnByb3RvMw");
+  fileDesc("ChlhcmNib3gvdjEvY29udGFpbmVyLnByb3RvEglhcmNib3gudjEi0QQKFkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QSDQoFaW1hZ2UYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdjb21tYW5kGAMgAygJEikKCmVudHJ5cG9pbnQYBCABKAsyFS5hcmNib3gudjEuRW50cnlwb2ludBILCgNlbnYYBSADKAkSEwoLd29ya2luZ19kaXIYBiABKAkSEQoEdXNlchgHIAEoCUgAiAEBEhAKCGhvc3RuYW1lGAggASgJEgsKA3R0eRgJIAEoCBISCgpvcGVuX3N0ZGluGAogASgIEhMKC2F1dG9fcmVtb3ZlGAwgASgIEhMKC3N0b3Bfc2lnbmFsGA0gASgJEj0KBmxhYmVscxgOIAMoCzItLmFyY2JveC52MS5DcmVhdGVDb250YWluZXJSZXF1ZXN0LkxhYmVsc0VudHJ5EhcKD2lkZW1wb3RlbmN5X2tleRgPIAEoCRIkCgRob3N0GBAgASgLMhYuYXJjYm94LnYxLkhvc3RPcHRpb25zEhIKCmRvbWFpbm5hbWUYESABKAkSEgoKc3RkaW5fb25jZRgSIAEoCBIcCg9zdG9wX3RpbWVvdXRfbXMYEyABKAVIAYgBARIQCghwbGF0Zm9ybRgUIAEoCRIkCgRsaWZlGDwgASgLMhYuYXJjYm94LnYxLkxpZmVPcHRpb25zGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCBwoFX3VzZXJCEgoQX3N0b3BfdGltZW91dF9tc0oECAsQDCJ5CgtMaWZlT3B0aW9ucxIPCgdyZXN0YXJ0GAEgASgJEiYKBmhlYWx0aBgCIAEoCzIWLmFyY2JveC52MS5IZWFsdGhDaGVjaxIaChJsb2dfbWF4X3NpemVfYnl0ZXMYAyABKAMSFQoNbG9nX21heF9maWxlcxgEIAEoDSKJAQoLSGVhbHRoQ2hlY2sSDAoEdGVzdBgBIAMoCRITCgtpbnRlcnZhbF9tcxgCIAEoAxISCgp0aW1lb3V0X21zGAMgASgDEg8KB3JldHJpZXMYBCABKA0SFwoPc3RhcnRfcGVyaW9kX21zGAUgASgDEhkKEXN0YXJ0X2ludGVydmFsX21zGAYgASgDIukECgtIb3N0T3B0aW9ucxIpCgZsaW1pdHMYASABKAsyGS5hcmNib3gudjEuUmVzb3VyY2VMaW1pdHMSEgoKcHJpdmlsZWdlZBgCIAEoCBIPCgdjYXBfYWRkGAMgAygJEhAKCGNhcF9kcm9wGAQgAygJEhQKDHNlY3VyaXR5X29wdBgFIAMoCRIWCg5yZWFkX29ubHlfcm9vdBgGIAEoCBIwCgV0bXBmcxgHIAMoCzIhLmFyY2JveC52MS5Ib3N0T3B0aW9ucy5UbXBmc0VudHJ5EhEKCXNobV9ieXRlcxgIIAEoAxIiCgd1bGltaXRzGAkgAygLMhEuYXJjYm94LnYxLlVsaW1pdBI0CgdzeXNjdGxzGAogAygLMiMuYXJjYm94LnYxLkhvc3RPcHRpb25zLlN5c2N0bHNFbnRyeRIRCglncm91cF9hZGQYCyADKAkSDAoEaW5pdBgMIAEoCBIVCg1vb21fc2NvcmVfYWRqGA0gASgFEhAKCHBpZF9tb2RlGA4gASgJEhAKCGlwY19tb2RlGA8gASgJEhAKCHV0c19tb2RlGBAgASgJEhQKDG5ldHdvcmtfbW9kZRgRIAEoCRITCgtleHRyYV9ob3N0cxgSIAMoCRILCgNkbnMYEyADKAkSEgoKZG5zX3NlYXJjaBgUIAMoCRITCgtkbnNfb3B0aW9ucxgVIAMoCRosCgpUbXBmc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLgoMU3lzY3Rsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi1gMKDlJlc291cmNlTGltaXRzEhkKDG1lbW9yeV9ieXRlcxgBIAEoA0gAiAEBEh4KEW1lbW9yeV9zd2FwX2J5dGVzGAIgASgDSAGIAQESJQoYbWVtb3J5X3Jlc2VydmF0aW9uX2J5dGVzGAMgASgDSAKIAQESFgoJbmFub19jcHVzGAQgASgDSAOIAQESGQoMY3B1X3F1b3RhX3VzGAUgASgDSASIAQESGgoNY3B1X3BlcmlvZF91cxgGIAEoA0gFiAEBEhcKCmNwdV9zaGFyZXMYByABKAVIBogBARIYCgtjcHVzZXRfY3B1cxgIIAEoCUgHiAEBEhgKC2NwdXNldF9tZW1zGAkgASgJSAiIAQESFQoIcGlkc19tYXgYCiABKANICYgBAUIPCg1fbWVtb3J5X2J5dGVzQhQKEl9tZW1vcnlfc3dhcF9ieXRlc0IbChlfbWVtb3J5X3Jlc2VydmF0aW9uX2J5dGVzQgwKCl9uYW5vX2NwdXNCDwoNX2NwdV9xdW90YV91c0IQCg5fY3B1X3BlcmlvZF91c0INCgtfY3B1X3NoYXJlc0IOCgxfY3B1c2V0X2NwdXNCDgoMX2NwdXNldF9tZW1zQgsKCV9waWRzX21heCIyCgZVbGltaXQSDAoEbmFtZRgBIAEoCRIMCgRzb2Z0GAIgASgDEgwKBGhhcmQYAyABKAMiGgoKRW50cnlwb2ludBIMCgRhcmd2GAEgAygJIkIKF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiTwoVU3RhcnRDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEgsKA3J1bhgCIAEoDRIMCgRyb3dzGAMgASgNEg8KB2NvbHVtbnMYBCABKA0iGAoWU3RhcnRDb250YWluZXJSZXNwb25zZSK4AQoUV2FpdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSPAoJY29uZGl0aW9uGAIgASgOMikuYXJjYm94LnYxLldhaXRDb250YWluZXJSZXF1ZXN0LkNvbmRpdGlvbiJWCglDb25kaXRpb24SGQoVQ09ORElUSU9OX1VOU1BFQ0lGSUVEEAASFwoTQ09ORElUSU9OX05FWFRfRVhJVBABEhUKEUNPTkRJVElPTl9SRU1PVkVEEAIiOQoVV2FpdENvbnRhaW5lclJlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRINCgVlcnJvchgCIAEoCSIyChRLaWxsQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIOCgZzaWduYWwYAiABKAkiFwoVS2lsbENvbnRhaW5lclJlc3BvbnNlIloKFFN0b3BDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEhcKCnRpbWVvdXRfbXMYAiABKAVIAIgBARIOCgZzaWduYWwYAyABKAlCDQoLX3RpbWVvdXRfbXMiFwoVU3RvcENvbnRhaW5lclJlc3BvbnNlIjMKFlJlbW92ZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDQoFZm9yY2UYAiABKAgiGQoXUmVtb3ZlQ29udGFpbmVyUmVzcG9uc2UiJAoVTGlzdENvbnRhaW5lcnNSZXF1ZXN0EgsKA2FsbBgBIAEoCCJCChZMaXN0Q29udGFpbmVyc1Jlc3BvbnNlEigKCmNvbnRhaW5lcnMYASADKAsyFC5hcmNib3gudjEuQ29udGFpbmVyIiUKF0luc3BlY3RDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJIkMKGEluc3BlY3RDb250YWluZXJSZXNwb25zZRInCgljb250YWluZXIYASABKAsyFC5hcmNib3gudjEuQ29udGFpbmVyIkMKFlJlc2l6ZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDAoEcm93cxgCIAEoDRIPCgdjb2x1bW5zGAMgASgNIhkKF1Jlc2l6ZUNvbnRhaW5lclJlc3BvbnNlIl0KF1Jlc3RhcnRDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEhcKCnRpbWVvdXRfbXMYAiABKAVIAIgBARIOCgZzaWduYWwYAyABKAlCDQoLX3RpbWVvdXRfbXMiGgoYUmVzdGFydENvbnRhaW5lclJlc3BvbnNlIiMKFVBhdXNlQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCSIYChZQYXVzZUNvbnRhaW5lclJlc3BvbnNlIiUKF1VucGF1c2VDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJIhoKGFVucGF1c2VDb250YWluZXJSZXNwb25zZSIyChZSZW5hbWVDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkiGQoXUmVuYW1lQ29udGFpbmVyUmVzcG9uc2UiTwoWVXBkYXRlQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIpCgZsaW1pdHMYAiABKAsyGS5hcmNib3gudjEuUmVzb3VyY2VMaW1pdHMiQgoXVXBkYXRlQ29udGFpbmVyUmVzcG9uc2USJwoJY29udGFpbmVyGAEgASgLMhQuYXJjYm94LnYxLkNvbnRhaW5lciIhChNUb3BDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJIkYKFFRvcENvbnRhaW5lclJlc3BvbnNlEi4KCXByb2Nlc3NlcxgBIAMoCzIbLmFyY2JveC52MS5Db250YWluZXJQcm9jZXNzIt0BChBDb250YWluZXJQcm9jZXNzEgsKA3BpZBgBIAEoBRISCgpwYXJlbnRfcGlkGAIgASgFEgsKA3VpZBgDIAEoDRIMCgR1c2VyGAQgASgJEhAKCHRlcm1pbmFsGAUgASgJEhIKCnN0YXJ0ZWRfbXMYBiABKAMSDgoGY3B1X21zGAcgASgDEhMKC2NwdV9wZXJjZW50GAggASgBEhQKDG1lbW9yeV9ieXRlcxgJIAEoAxINCgVzdGF0ZRgKIAEoCRIPCgdjb21tYW5kGAsgASgJEgwKBG5hbWUYDCABKAkiJAoVQ29udGFpbmVyU3RhdHNSZXF1ZXN0EgsKA2lkcxgBIAMoCSJCChZDb250YWluZXJTdGF0c1Jlc3BvbnNlEigKBXN0YXRzGAEgAygLMhkuYXJjYm94LnYxLkNvbnRhaW5lclN0YXRzIqAECg5Db250YWluZXJTdGF0cxIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEhQKDHJlYWRfdW5peF9ucxgDIAEoAxIUCgxjcHVfdXNhZ2VfbnMYBCABKAMSEwoLY3B1X3VzZXJfbnMYBSABKAMSFQoNY3B1X3N5c3RlbV9ucxgGIAEoAxIWCg5tYWNoaW5lX2NwdV9ucxgHIAEoAxIUCgxtYWNoaW5lX2NwdXMYCCABKAUSEwoLY3B1X3BlcmlvZHMYCSABKAMSHQoVY3B1X3Rocm90dGxlZF9wZXJpb2RzGAogASgDEhgKEGNwdV90aHJvdHRsZWRfbnMYCyABKAMSFAoMbWVtb3J5X2J5dGVzGAwgASgDEiIKGm1lbW9yeV9pbmFjdGl2ZV9maWxlX2J5dGVzGA0gASgDEhkKEW1lbW9yeV9hbm9uX2J5dGVzGA4gASgDEhkKEW1lbW9yeV9maWxlX2J5dGVzGA8gASgDEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgQIAEoAxIZChFtZW1vcnlfcGVha19ieXRlcxgRIAEoAxIRCglvb21fa2lsbHMYEiABKAMSDAoEcGlkcxgTIAEoAxISCgpwaWRzX2xpbWl0GBQgASgDEhgKEGJsb2NrX3JlYWRfYnl0ZXMYFSABKAMSGQoRYmxvY2tfd3JpdGVfYnl0ZXMYFiABKAMSDwoHcnVubmluZxgXIAEoCCJSChRDb250YWluZXJMb2dzUmVxdWVzdBIKCgJpZBgBIAEoCRITCgZjdXJzb3IYAiABKARIAIgBARIOCgZmb2xsb3cYAyABKAhCCQoHX2N1cnNvciJNChVDb250YWluZXJMb2dzUmVzcG9uc2USJAoHZW50cmllcxgBIAMoCzITLmFyY2JveC52MS5Mb2dFbnRyeRIOCgZjdXJzb3IYAiABKAQinQEKCExvZ0VudHJ5EioKBnN0cmVhbRgBIAEoDjIaLmFyY2JveC52MS5Mb2dFbnRyeS5TdHJlYW0SDAoEZGF0YRgCIAEoDBIPCgd1bml4X21zGAMgASgDIkYKBlN0cmVhbRIWChJTVFJFQU1fVU5TUEVDSUZJRUQQABIRCg1TVFJFQU1fU1RET1VUEAESEQoNU1RSRUFNX1NUREVSUhACIoIGCglDb250YWluZXISCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRINCgVpbWFnZRgDIAEoCRIQCghpbWFnZV9pZBgEIAEoCRINCgVzdGF0ZRgFIAEoCRIMCgRhcmd2GAYgAygJEgsKA2VudhgHIAMoCRITCgt3b3JraW5nX2RpchgIIAEoCRIMCgR1c2VyGAkgASgJEhAKCGhvc3RuYW1lGAogASgJEgsKA3R0eRgLIAEoCBISCgpvcGVuX3N0ZGluGAwgASgIEhMKC2F1dG9fcmVtb3ZlGA4gASgIEjAKBmxhYmVscxgPIAMoCzIgLmFyY2JveC52MS5Db250YWluZXIuTGFiZWxzRW50cnkSDwoHbWFjaGluZRgQIAEoCRILCgNydW4YESABKA0SEgoKY3JlYXRlZF9tcxgSIAEoAxIXCgpzdGFydGVkX21zGBMgASgDSACIAQESGAoLZmluaXNoZWRfbXMYFCABKANIAYgBARIWCglleGl0X2NvZGUYFSABKAVIAogBARINCgVlcnJvchgWIAEoCRIkCgRob3N0GBcgASgLMhYuYXJjYm94LnYxLkhvc3RPcHRpb25zEhIKCmRvbWFpbm5hbWUYGCABKAkSEgoKc3RkaW5fb25jZRgZIAEoCBITCgtzdG9wX3NpZ25hbBgaIAEoBRIcCg9zdG9wX3RpbWVvdXRfbXMYGyABKAVIA4gBARIZChFlbnRyeXBvaW50X2xlbmd0aBgcIAEoBRILCgNwaWQYHSABKAUSEAoIZXhlY19pZHMYHiADKAkSJAoEbGlmZRg8IAEoCzIWLmFyY2JveC52MS5MaWZlT3B0aW9ucxIQCghyZXN0YXJ0cxg9IAEoDRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQg0KC19zdGFydGVkX21zQg4KDF9maW5pc2hlZF9tc0IMCgpfZXhpdF9jb2RlQhIKEF9zdG9wX3RpbWVvdXRfbXNKBAgNEA4y0AoKEENvbnRhaW5lclNlcnZpY2USTwoGQ3JlYXRlEiEuYXJjYm94LnYxLkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuQ3JlYXRlQ29udGFpbmVyUmVzcG9uc2USTAoFU3RhcnQSIC5hcmNib3gudjEuU3RhcnRDb250YWluZXJSZXF1ZXN0GiEuYXJjYm94LnYxLlN0YXJ0Q29udGFpbmVyUmVzcG9uc2USSQoEV2FpdBIfLmFyY2JveC52MS5XYWl0Q29udGFpbmVyUmVxdWVzdBogLmFyY2JveC52MS5XYWl0Q29udGFpbmVyUmVzcG9uc2USSQoES2lsbBIfLmFyY2JveC52MS5LaWxsQ29udGFpbmVyUmVxdWVzdBogLmFyY2JveC52MS5LaWxsQ29udGFpbmVyUmVzcG9uc2USSQoEU3RvcBIfLmFyY2JveC52MS5TdG9wQ29udGFpbmVyUmVxdWVzdBogLmFyY2JveC52MS5TdG9wQ29udGFpbmVyUmVzcG9uc2USTwoGUmVtb3ZlEiEuYXJjYm94LnYxLlJlbW92ZUNvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuUmVtb3ZlQ29udGFpbmVyUmVzcG9uc2USSwoETGlzdBIgLmFyY2JveC52MS5MaXN0Q29udGFpbmVyc1JlcXVlc3QaIS5hcmNib3gudjEuTGlzdENvbnRhaW5lcnNSZXNwb25zZRJSCgdJbnNwZWN0EiIuYXJjYm94LnYxLkluc3BlY3RDb250YWluZXJSZXF1ZXN0GiMuYXJjYm94LnYxLkluc3BlY3RDb250YWluZXJSZXNwb25zZRJPCgZSZXNpemUSIS5hcmNib3gudjEuUmVzaXplQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5SZXNpemVDb250YWluZXJSZXNwb25zZRJSCgdSZXN0YXJ0EiIuYXJjYm94LnYxLlJlc3RhcnRDb250YWluZXJSZXF1ZXN0GiMuYXJjYm94LnYxLlJlc3RhcnRDb250YWluZXJSZXNwb25zZRJMCgVQYXVzZRIgLmFyY2JveC52MS5QYXVzZUNvbnRhaW5lclJlcXVlc3QaIS5hcmNib3gudjEuUGF1c2VDb250YWluZXJSZXNwb25zZRJSCgdVbnBhdXNlEiIuYXJjYm94LnYxLlVucGF1c2VDb250YWluZXJSZXF1ZXN0GiMuYXJjYm94LnYxLlVucGF1c2VDb250YWluZXJSZXNwb25zZRJPCgZSZW5hbWUSIS5hcmNib3gudjEuUmVuYW1lQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5SZW5hbWVDb250YWluZXJSZXNwb25zZRJPCgZVcGRhdGUSIS5hcmNib3gudjEuVXBkYXRlQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5VcGRhdGVDb250YWluZXJSZXNwb25zZRJGCgNUb3ASHi5hcmNib3gudjEuVG9wQ29udGFpbmVyUmVxdWVzdBofLmFyY2JveC52MS5Ub3BDb250YWluZXJSZXNwb25zZRJMCgVTdGF0cxIgLmFyY2JveC52MS5Db250YWluZXJTdGF0c1JlcXVlc3QaIS5hcmNib3gudjEuQ29udGFpbmVyU3RhdHNSZXNwb25zZRJLCgRMb2dzEh8uYXJjYm94LnYxLkNvbnRhaW5lckxvZ3NSZXF1ZXN0GiAuYXJjYm94LnYxLkNvbnRhaW5lckxvZ3NSZXNwb25zZTABYgZwcm90bzM");
 
 /**
  * @generated from message arcbox.v1.CreateContainerRequest
@@ -75,13 +75,6 @@ export type CreateContainerRequest = Message<"arcbox.v1.CreateContainerRequest">
   openStdin: boolean;
 
   /**
-   * 0: no limit.
-   *
-   * @generated from field: int64 memory_bytes = 11;
-   */
-  memoryBytes: bigint;
-
-  /**
    * Removed when it has exited and its last client has left.
    *
    * @generated from field: bool auto_remove = 12;
@@ -104,6 +97,37 @@ export type CreateContainerRequest = Message<"arcbox.v1.CreateContainerRequest">
    * @generated from field: string idempotency_key = 15;
    */
   idempotencyKey: string;
+
+  /**
+   * @generated from field: arcbox.v1.HostOptions host = 16;
+   */
+  host?: HostOptions | undefined;
+
+  /**
+   * @generated from field: string domainname = 17;
+   */
+  domainname: string;
+
+  /**
+   * Standard input ends with its first client.
+   *
+   * @generated from field: bool stdin_once = 18;
+   */
+  stdinOnce: boolean;
+
+  /**
+   * From the stop signal to SIGKILL; absent: ten seconds.
+   *
+   * @generated from field: optional int32 stop_timeout_ms = 19;
+   */
+  stopTimeoutMs?: number | undefined;
+
+  /**
+   * os/architecture; empty: the machine's.
+   *
+   * @generated from field: string platform = 20;
+   */
+  platform: string;
 
   /**
    * What becomes of it; absent: the defaults.
@@ -176,13 +200,6 @@ export type CreateContainerRequestJson = {
   openStdin?: boolean;
 
   /**
-   * 0: no limit.
-   *
-   * @generated from field: int64 memory_bytes = 11;
-   */
-  memoryBytes?: string;
-
-  /**
    * Removed when it has exited and its last client has left.
    *
    * @generated from field: bool auto_remove = 12;
@@ -205,6 +222,37 @@ export type CreateContainerRequestJson = {
    * @generated from field: string idempotency_key = 15;
    */
   idempotencyKey?: string;
+
+  /**
+   * @generated from field: arcbox.v1.HostOptions host = 16;
+   */
+  host?: HostOptionsJson;
+
+  /**
+   * @generated from field: string domainname = 17;
+   */
+  domainname?: string;
+
+  /**
+   * Standard input ends with its first client.
+   *
+   * @generated from field: bool stdin_once = 18;
+   */
+  stdinOnce?: boolean;
+
+  /**
+   * From the stop signal to SIGKILL; absent: ten seconds.
+   *
+   * @generated from field: optional int32 stop_timeout_ms = 19;
+   */
+  stopTimeoutMs?: number;
+
+  /**
+   * os/architecture; empty: the machine's.
+   *
+   * @generated from field: string platform = 20;
+   */
+  platform?: string;
 
   /**
    * What becomes of it; absent: the defaults.
@@ -372,6 +420,449 @@ export const HealthCheckSchema: GenMessage<HealthCheck, {jsonType: HealthCheckJs
   messageDesc(file_arcbox_v1_container, 2);
 
 /**
+ * How a container runs on its machine.
+ *
+ * @generated from message arcbox.v1.HostOptions
+ */
+export type HostOptions = Message<"arcbox.v1.HostOptions"> & {
+  /**
+   * @generated from field: arcbox.v1.ResourceLimits limits = 1;
+   */
+  limits?: ResourceLimits | undefined;
+
+  /**
+   * @generated from field: bool privileged = 2;
+   */
+  privileged: boolean;
+
+  /**
+   * @generated from field: repeated string cap_add = 3;
+   */
+  capAdd: string[];
+
+  /**
+   * @generated from field: repeated string cap_drop = 4;
+   */
+  capDrop: string[];
+
+  /**
+   * seccomp=unconfined, no-new-privileges.
+   *
+   * @generated from field: repeated string security_opt = 5;
+   */
+  securityOpt: string[];
+
+  /**
+   * @generated from field: bool read_only_root = 6;
+   */
+  readOnlyRoot: boolean;
+
+  /**
+   * Mount options, comma-separated, by path.
+   *
+   * @generated from field: map<string, string> tmpfs = 7;
+   */
+  tmpfs: { [key: string]: string };
+
+  /**
+   * Of /dev/shm; 0: 64 MiB.
+   *
+   * @generated from field: int64 shm_bytes = 8;
+   */
+  shmBytes: bigint;
+
+  /**
+   * @generated from field: repeated arcbox.v1.Ulimit ulimits = 9;
+   */
+  ulimits: Ulimit[];
+
+  /**
+   * @generated from field: map<string, string> sysctls = 10;
+   */
+  sysctls: { [key: string]: string };
+
+  /**
+   * @generated from field: repeated string group_add = 11;
+   */
+  groupAdd: string[];
+
+  /**
+   * A process 1 that reaps orphans and passes signals on.
+   *
+   * @generated from field: bool init = 12;
+   */
+  init: boolean;
+
+  /**
+   * @generated from field: int32 oom_score_adj = 13;
+   */
+  oomScoreAdj: number;
+
+  /**
+   * Empty: its own; host: the machine's; container:ID.
+   *
+   * @generated from field: string pid_mode = 14;
+   */
+  pidMode: string;
+
+  /**
+   * Empty or private, shareable, none, host, container:ID.
+   *
+   * @generated from field: string ipc_mode = 15;
+   */
+  ipcMode: string;
+
+  /**
+   * @generated from field: string uts_mode = 16;
+   */
+  utsMode: string;
+
+  /**
+   * @generated from field: string network_mode = 17;
+   */
+  networkMode: string;
+
+  /**
+   * NAME:ADDRESS.
+   *
+   * @generated from field: repeated string extra_hosts = 18;
+   */
+  extraHosts: string[];
+
+  /**
+   * @generated from field: repeated string dns = 19;
+   */
+  dns: string[];
+
+  /**
+   * @generated from field: repeated string dns_search = 20;
+   */
+  dnsSearch: string[];
+
+  /**
+   * @generated from field: repeated string dns_options = 21;
+   */
+  dnsOptions: string[];
+};
+
+/**
+ * How a container runs on its machine.
+ *
+ * @generated from message arcbox.v1.HostOptions
+ */
+export type HostOptionsJson = {
+  /**
+   * @generated from field: arcbox.v1.ResourceLimits limits = 1;
+   */
+  limits?: ResourceLimitsJson;
+
+  /**
+   * @generated from field: bool privileged = 2;
+   */
+  privileged?: boolean;
+
+  /**
+   * @generated from field: repeated string cap_add = 3;
+   */
+  capAdd?: string[];
+
+  /**
+   * @generated from field: repeated string cap_drop = 4;
+   */
+  capDrop?: string[];
+
+  /**
+   * seccomp=unconfined, no-new-privileges.
+   *
+   * @generated from field: repeated string security_opt = 5;
+   */
+  securityOpt?: string[];
+
+  /**
+   * @generated from field: bool read_only_root = 6;
+   */
+  readOnlyRoot?: boolean;
+
+  /**
+   * Mount options, comma-separated, by path.
+   *
+   * @generated from field: map<string, string> tmpfs = 7;
+   */
+  tmpfs?: { [key: string]: string };
+
+  /**
+   * Of /dev/shm; 0: 64 MiB.
+   *
+   * @generated from field: int64 shm_bytes = 8;
+   */
+  shmBytes?: string;
+
+  /**
+   * @generated from field: repeated arcbox.v1.Ulimit ulimits = 9;
+   */
+  ulimits?: UlimitJson[];
+
+  /**
+   * @generated from field: map<string, string> sysctls = 10;
+   */
+  sysctls?: { [key: string]: string };
+
+  /**
+   * @generated from field: repeated string group_add = 11;
+   */
+  groupAdd?: string[];
+
+  /**
+   * A process 1 that reaps orphans and passes signals on.
+   *
+   * @generated from field: bool init = 12;
+   */
+  init?: boolean;
+
+  /**
+   * @generated from field: int32 oom_score_adj = 13;
+   */
+  oomScoreAdj?: number;
+
+  /**
+   * Empty: its own; host: the machine's; container:ID.
+   *
+   * @generated from field: string pid_mode = 14;
+   */
+  pidMode?: string;
+
+  /**
+   * Empty or private, shareable, none, host, container:ID.
+   *
+   * @generated from field: string ipc_mode = 15;
+   */
+  ipcMode?: string;
+
+  /**
+   * @generated from field: string uts_mode = 16;
+   */
+  utsMode?: string;
+
+  /**
+   * @generated from field: string network_mode = 17;
+   */
+  networkMode?: string;
+
+  /**
+   * NAME:ADDRESS.
+   *
+   * @generated from field: repeated string extra_hosts = 18;
+   */
+  extraHosts?: string[];
+
+  /**
+   * @generated from field: repeated string dns = 19;
+   */
+  dns?: string[];
+
+  /**
+   * @generated from field: repeated string dns_search = 20;
+   */
+  dnsSearch?: string[];
+
+  /**
+   * @generated from field: repeated string dns_options = 21;
+   */
+  dnsOptions?: string[];
+};
+
+/**
+ * Describes the message arcbox.v1.HostOptions.
+ * Use `create(HostOptionsSchema)` to create a new message.
+ */
+export const HostOptionsSchema: GenMessage<HostOptions, {jsonType: HostOptionsJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 3);
+
+/**
+ * What may be used of the machine; absent: no limit.
+ *
+ * @generated from message arcbox.v1.ResourceLimits
+ */
+export type ResourceLimits = Message<"arcbox.v1.ResourceLimits"> & {
+  /**
+   * @generated from field: optional int64 memory_bytes = 1;
+   */
+  memoryBytes?: bigint | undefined;
+
+  /**
+   * Memory and swap together; -1: no limit.
+   *
+   * @generated from field: optional int64 memory_swap_bytes = 2;
+   */
+  memorySwapBytes?: bigint | undefined;
+
+  /**
+   * @generated from field: optional int64 memory_reservation_bytes = 3;
+   */
+  memoryReservationBytes?: bigint | undefined;
+
+  /**
+   * Billionths of a CPU.
+   *
+   * @generated from field: optional int64 nano_cpus = 4;
+   */
+  nanoCpus?: bigint | undefined;
+
+  /**
+   * @generated from field: optional int64 cpu_quota_us = 5;
+   */
+  cpuQuotaUs?: bigint | undefined;
+
+  /**
+   * @generated from field: optional int64 cpu_period_us = 6;
+   */
+  cpuPeriodUs?: bigint | undefined;
+
+  /**
+   * @generated from field: optional int32 cpu_shares = 7;
+   */
+  cpuShares?: number | undefined;
+
+  /**
+   * @generated from field: optional string cpuset_cpus = 8;
+   */
+  cpusetCpus?: string | undefined;
+
+  /**
+   * @generated from field: optional string cpuset_mems = 9;
+   */
+  cpusetMems?: string | undefined;
+
+  /**
+   * @generated from field: optional int64 pids_max = 10;
+   */
+  pidsMax?: bigint | undefined;
+};
+
+/**
+ * What may be used of the machine; absent: no limit.
+ *
+ * @generated from message arcbox.v1.ResourceLimits
+ */
+export type ResourceLimitsJson = {
+  /**
+   * @generated from field: optional int64 memory_bytes = 1;
+   */
+  memoryBytes?: string;
+
+  /**
+   * Memory and swap together; -1: no limit.
+   *
+   * @generated from field: optional int64 memory_swap_bytes = 2;
+   */
+  memorySwapBytes?: string;
+
+  /**
+   * @generated from field: optional int64 memory_reservation_bytes = 3;
+   */
+  memoryReservationBytes?: string;
+
+  /**
+   * Billionths of a CPU.
+   *
+   * @generated from field: optional int64 nano_cpus = 4;
+   */
+  nanoCpus?: string;
+
+  /**
+   * @generated from field: optional int64 cpu_quota_us = 5;
+   */
+  cpuQuotaUs?: string;
+
+  /**
+   * @generated from field: optional int64 cpu_period_us = 6;
+   */
+  cpuPeriodUs?: string;
+
+  /**
+   * @generated from field: optional int32 cpu_shares = 7;
+   */
+  cpuShares?: number;
+
+  /**
+   * @generated from field: optional string cpuset_cpus = 8;
+   */
+  cpusetCpus?: string;
+
+  /**
+   * @generated from field: optional string cpuset_mems = 9;
+   */
+  cpusetMems?: string;
+
+  /**
+   * @generated from field: optional int64 pids_max = 10;
+   */
+  pidsMax?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.ResourceLimits.
+ * Use `create(ResourceLimitsSchema)` to create a new message.
+ */
+export const ResourceLimitsSchema: GenMessage<ResourceLimits, {jsonType: ResourceLimitsJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 4);
+
+/**
+ * @generated from message arcbox.v1.Ulimit
+ */
+export type Ulimit = Message<"arcbox.v1.Ulimit"> & {
+  /**
+   * As in nofile.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * -1: none.
+   *
+   * @generated from field: int64 soft = 2;
+   */
+  soft: bigint;
+
+  /**
+   * @generated from field: int64 hard = 3;
+   */
+  hard: bigint;
+};
+
+/**
+ * @generated from message arcbox.v1.Ulimit
+ */
+export type UlimitJson = {
+  /**
+   * As in nofile.
+   *
+   * @generated from field: string name = 1;
+   */
+  name?: string;
+
+  /**
+   * -1: none.
+   *
+   * @generated from field: int64 soft = 2;
+   */
+  soft?: string;
+
+  /**
+   * @generated from field: int64 hard = 3;
+   */
+  hard?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.Ulimit.
+ * Use `create(UlimitSchema)` to create a new message.
+ */
+export const UlimitSchema: GenMessage<Ulimit, {jsonType: UlimitJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 5);
+
+/**
  * Present: replaces the image's entrypoint (with nothing, when empty).
  *
  * @generated from message arcbox.v1.Entrypoint
@@ -400,7 +891,7 @@ export type EntrypointJson = {
  * Use `create(EntrypointSchema)` to create a new message.
  */
 export const EntrypointSchema: GenMessage<Entrypoint, {jsonType: EntrypointJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 3);
+  messageDesc(file_arcbox_v1_container, 6);
 
 /**
  * @generated from message arcbox.v1.CreateContainerResponse
@@ -427,7 +918,7 @@ export type CreateContainerResponseJson = {
  * Use `create(CreateContainerResponseSchema)` to create a new message.
  */
 export const CreateContainerResponseSchema: GenMessage<CreateContainerResponse, {jsonType: CreateContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 4);
+  messageDesc(file_arcbox_v1_container, 7);
 
 /**
  * @generated from message arcbox.v1.StartContainerRequest
@@ -492,7 +983,7 @@ export type StartContainerRequestJson = {
  * Use `create(StartContainerRequestSchema)` to create a new message.
  */
 export const StartContainerRequestSchema: GenMessage<StartContainerRequest, {jsonType: StartContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 5);
+  messageDesc(file_arcbox_v1_container, 8);
 
 /**
  * @generated from message arcbox.v1.StartContainerResponse
@@ -511,7 +1002,7 @@ export type StartContainerResponseJson = {
  * Use `create(StartContainerResponseSchema)` to create a new message.
  */
 export const StartContainerResponseSchema: GenMessage<StartContainerResponse, {jsonType: StartContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 6);
+  messageDesc(file_arcbox_v1_container, 9);
 
 /**
  * @generated from message arcbox.v1.WaitContainerRequest
@@ -521,6 +1012,11 @@ export type WaitContainerRequest = Message<"arcbox.v1.WaitContainerRequest"> & {
    * @generated from field: string id = 1;
    */
   id: string;
+
+  /**
+   * @generated from field: arcbox.v1.WaitContainerRequest.Condition condition = 2;
+   */
+  condition: WaitContainerRequest_Condition;
 };
 
 /**
@@ -531,6 +1027,11 @@ export type WaitContainerRequestJson = {
    * @generated from field: string id = 1;
    */
   id?: string;
+
+  /**
+   * @generated from field: arcbox.v1.WaitContainerRequest.Condition condition = 2;
+   */
+  condition?: WaitContainerRequest_ConditionJson;
 };
 
 /**
@@ -538,7 +1039,49 @@ export type WaitContainerRequestJson = {
  * Use `create(WaitContainerRequestSchema)` to create a new message.
  */
 export const WaitContainerRequestSchema: GenMessage<WaitContainerRequest, {jsonType: WaitContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 7);
+  messageDesc(file_arcbox_v1_container, 10);
+
+/**
+ * @generated from enum arcbox.v1.WaitContainerRequest.Condition
+ */
+export const WaitContainerRequest_Condition = {
+  /**
+   * It does not run: at once when it does not.
+   *
+   * @generated from enum value: CONDITION_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Its next run, or the one that goes on, has ended.
+   *
+   * @generated from enum value: CONDITION_NEXT_EXIT = 1;
+   */
+  NEXT_EXIT: 1,
+
+  /**
+   * It was removed.
+   *
+   * @generated from enum value: CONDITION_REMOVED = 2;
+   */
+  REMOVED: 2,
+} as const;
+
+/**
+ * @generated from enum arcbox.v1.WaitContainerRequest.Condition
+ */
+export type WaitContainerRequest_Condition = (typeof WaitContainerRequest_Condition)[keyof typeof WaitContainerRequest_Condition] | UnknownEnum;
+
+/**
+ * @generated from enum arcbox.v1.WaitContainerRequest.Condition
+ */
+export type WaitContainerRequest_ConditionJson = "CONDITION_UNSPECIFIED" | "CONDITION_NEXT_EXIT" | "CONDITION_REMOVED";
+
+/**
+ * Describes the enum arcbox.v1.WaitContainerRequest.Condition.
+ */
+export const WaitContainerRequest_ConditionSchema: GenEnum<WaitContainerRequest_Condition, WaitContainerRequest_ConditionJson> = /*@__PURE__*/
+  enumDesc(file_arcbox_v1_container, 10, 0);
 
 /**
  * @generated from message arcbox.v1.WaitContainerResponse
@@ -579,7 +1122,7 @@ export type WaitContainerResponseJson = {
  * Use `create(WaitContainerResponseSchema)` to create a new message.
  */
 export const WaitContainerResponseSchema: GenMessage<WaitContainerResponse, {jsonType: WaitContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 8);
+  messageDesc(file_arcbox_v1_container, 11);
 
 /**
  * @generated from message arcbox.v1.KillContainerRequest
@@ -620,7 +1163,7 @@ export type KillContainerRequestJson = {
  * Use `create(KillContainerRequestSchema)` to create a new message.
  */
 export const KillContainerRequestSchema: GenMessage<KillContainerRequest, {jsonType: KillContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 9);
+  messageDesc(file_arcbox_v1_container, 12);
 
 /**
  * @generated from message arcbox.v1.KillContainerResponse
@@ -639,7 +1182,7 @@ export type KillContainerResponseJson = {
  * Use `create(KillContainerResponseSchema)` to create a new message.
  */
 export const KillContainerResponseSchema: GenMessage<KillContainerResponse, {jsonType: KillContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 10);
+  messageDesc(file_arcbox_v1_container, 13);
 
 /**
  * @generated from message arcbox.v1.StopContainerRequest
@@ -694,7 +1237,7 @@ export type StopContainerRequestJson = {
  * Use `create(StopContainerRequestSchema)` to create a new message.
  */
 export const StopContainerRequestSchema: GenMessage<StopContainerRequest, {jsonType: StopContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 11);
+  messageDesc(file_arcbox_v1_container, 14);
 
 /**
  * @generated from message arcbox.v1.StopContainerResponse
@@ -713,7 +1256,7 @@ export type StopContainerResponseJson = {
  * Use `create(StopContainerResponseSchema)` to create a new message.
  */
 export const StopContainerResponseSchema: GenMessage<StopContainerResponse, {jsonType: StopContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 12);
+  messageDesc(file_arcbox_v1_container, 15);
 
 /**
  * @generated from message arcbox.v1.RemoveContainerRequest
@@ -754,7 +1297,7 @@ export type RemoveContainerRequestJson = {
  * Use `create(RemoveContainerRequestSchema)` to create a new message.
  */
 export const RemoveContainerRequestSchema: GenMessage<RemoveContainerRequest, {jsonType: RemoveContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 13);
+  messageDesc(file_arcbox_v1_container, 16);
 
 /**
  * @generated from message arcbox.v1.RemoveContainerResponse
@@ -773,7 +1316,7 @@ export type RemoveContainerResponseJson = {
  * Use `create(RemoveContainerResponseSchema)` to create a new message.
  */
 export const RemoveContainerResponseSchema: GenMessage<RemoveContainerResponse, {jsonType: RemoveContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 14);
+  messageDesc(file_arcbox_v1_container, 17);
 
 /**
  * @generated from message arcbox.v1.ListContainersRequest
@@ -804,7 +1347,7 @@ export type ListContainersRequestJson = {
  * Use `create(ListContainersRequestSchema)` to create a new message.
  */
 export const ListContainersRequestSchema: GenMessage<ListContainersRequest, {jsonType: ListContainersRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 15);
+  messageDesc(file_arcbox_v1_container, 18);
 
 /**
  * @generated from message arcbox.v1.ListContainersResponse
@@ -831,7 +1374,7 @@ export type ListContainersResponseJson = {
  * Use `create(ListContainersResponseSchema)` to create a new message.
  */
 export const ListContainersResponseSchema: GenMessage<ListContainersResponse, {jsonType: ListContainersResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 16);
+  messageDesc(file_arcbox_v1_container, 19);
 
 /**
  * @generated from message arcbox.v1.InspectContainerRequest
@@ -858,7 +1401,7 @@ export type InspectContainerRequestJson = {
  * Use `create(InspectContainerRequestSchema)` to create a new message.
  */
 export const InspectContainerRequestSchema: GenMessage<InspectContainerRequest, {jsonType: InspectContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 17);
+  messageDesc(file_arcbox_v1_container, 20);
 
 /**
  * @generated from message arcbox.v1.InspectContainerResponse
@@ -885,7 +1428,7 @@ export type InspectContainerResponseJson = {
  * Use `create(InspectContainerResponseSchema)` to create a new message.
  */
 export const InspectContainerResponseSchema: GenMessage<InspectContainerResponse, {jsonType: InspectContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 18);
+  messageDesc(file_arcbox_v1_container, 21);
 
 /**
  * @generated from message arcbox.v1.ResizeContainerRequest
@@ -932,7 +1475,7 @@ export type ResizeContainerRequestJson = {
  * Use `create(ResizeContainerRequestSchema)` to create a new message.
  */
 export const ResizeContainerRequestSchema: GenMessage<ResizeContainerRequest, {jsonType: ResizeContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 19);
+  messageDesc(file_arcbox_v1_container, 22);
 
 /**
  * @generated from message arcbox.v1.ResizeContainerResponse
@@ -951,7 +1494,845 @@ export type ResizeContainerResponseJson = {
  * Use `create(ResizeContainerResponseSchema)` to create a new message.
  */
 export const ResizeContainerResponseSchema: GenMessage<ResizeContainerResponse, {jsonType: ResizeContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 20);
+  messageDesc(file_arcbox_v1_container, 23);
+
+/**
+ * @generated from message arcbox.v1.RestartContainerRequest
+ */
+export type RestartContainerRequest = Message<"arcbox.v1.RestartContainerRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * As for Stop.
+   *
+   * @generated from field: optional int32 timeout_ms = 2;
+   */
+  timeoutMs?: number | undefined;
+
+  /**
+   * @generated from field: string signal = 3;
+   */
+  signal: string;
+};
+
+/**
+ * @generated from message arcbox.v1.RestartContainerRequest
+ */
+export type RestartContainerRequestJson = {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+
+  /**
+   * As for Stop.
+   *
+   * @generated from field: optional int32 timeout_ms = 2;
+   */
+  timeoutMs?: number;
+
+  /**
+   * @generated from field: string signal = 3;
+   */
+  signal?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.RestartContainerRequest.
+ * Use `create(RestartContainerRequestSchema)` to create a new message.
+ */
+export const RestartContainerRequestSchema: GenMessage<RestartContainerRequest, {jsonType: RestartContainerRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 24);
+
+/**
+ * @generated from message arcbox.v1.RestartContainerResponse
+ */
+export type RestartContainerResponse = Message<"arcbox.v1.RestartContainerResponse"> & {
+};
+
+/**
+ * @generated from message arcbox.v1.RestartContainerResponse
+ */
+export type RestartContainerResponseJson = {
+};
+
+/**
+ * Describes the message arcbox.v1.RestartContainerResponse.
+ * Use `create(RestartContainerResponseSchema)` to create a new message.
+ */
+export const RestartContainerResponseSchema: GenMessage<RestartContainerResponse, {jsonType: RestartContainerResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 25);
+
+/**
+ * @generated from message arcbox.v1.PauseContainerRequest
+ */
+export type PauseContainerRequest = Message<"arcbox.v1.PauseContainerRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * @generated from message arcbox.v1.PauseContainerRequest
+ */
+export type PauseContainerRequestJson = {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.PauseContainerRequest.
+ * Use `create(PauseContainerRequestSchema)` to create a new message.
+ */
+export const PauseContainerRequestSchema: GenMessage<PauseContainerRequest, {jsonType: PauseContainerRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 26);
+
+/**
+ * @generated from message arcbox.v1.PauseContainerResponse
+ */
+export type PauseContainerResponse = Message<"arcbox.v1.PauseContainerResponse"> & {
+};
+
+/**
+ * @generated from message arcbox.v1.PauseContainerResponse
+ */
+export type PauseContainerResponseJson = {
+};
+
+/**
+ * Describes the message arcbox.v1.PauseContainerResponse.
+ * Use `create(PauseContainerResponseSchema)` to create a new message.
+ */
+export const PauseContainerResponseSchema: GenMessage<PauseContainerResponse, {jsonType: PauseContainerResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 27);
+
+/**
+ * @generated from message arcbox.v1.UnpauseContainerRequest
+ */
+export type UnpauseContainerRequest = Message<"arcbox.v1.UnpauseContainerRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * @generated from message arcbox.v1.UnpauseContainerRequest
+ */
+export type UnpauseContainerRequestJson = {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.UnpauseContainerRequest.
+ * Use `create(UnpauseContainerRequestSchema)` to create a new message.
+ */
+export const UnpauseContainerRequestSchema: GenMessage<UnpauseContainerRequest, {jsonType: UnpauseContainerRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 28);
+
+/**
+ * @generated from message arcbox.v1.UnpauseContainerResponse
+ */
+export type UnpauseContainerResponse = Message<"arcbox.v1.UnpauseContainerResponse"> & {
+};
+
+/**
+ * @generated from message arcbox.v1.UnpauseContainerResponse
+ */
+export type UnpauseContainerResponseJson = {
+};
+
+/**
+ * Describes the message arcbox.v1.UnpauseContainerResponse.
+ * Use `create(UnpauseContainerResponseSchema)` to create a new message.
+ */
+export const UnpauseContainerResponseSchema: GenMessage<UnpauseContainerResponse, {jsonType: UnpauseContainerResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 29);
+
+/**
+ * @generated from message arcbox.v1.RenameContainerRequest
+ */
+export type RenameContainerRequest = Message<"arcbox.v1.RenameContainerRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+};
+
+/**
+ * @generated from message arcbox.v1.RenameContainerRequest
+ */
+export type RenameContainerRequestJson = {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.RenameContainerRequest.
+ * Use `create(RenameContainerRequestSchema)` to create a new message.
+ */
+export const RenameContainerRequestSchema: GenMessage<RenameContainerRequest, {jsonType: RenameContainerRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 30);
+
+/**
+ * @generated from message arcbox.v1.RenameContainerResponse
+ */
+export type RenameContainerResponse = Message<"arcbox.v1.RenameContainerResponse"> & {
+};
+
+/**
+ * @generated from message arcbox.v1.RenameContainerResponse
+ */
+export type RenameContainerResponseJson = {
+};
+
+/**
+ * Describes the message arcbox.v1.RenameContainerResponse.
+ * Use `create(RenameContainerResponseSchema)` to create a new message.
+ */
+export const RenameContainerResponseSchema: GenMessage<RenameContainerResponse, {jsonType: RenameContainerResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 31);
+
+/**
+ * @generated from message arcbox.v1.UpdateContainerRequest
+ */
+export type UpdateContainerRequest = Message<"arcbox.v1.UpdateContainerRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * What is left out stays.
+   *
+   * @generated from field: arcbox.v1.ResourceLimits limits = 2;
+   */
+  limits?: ResourceLimits | undefined;
+};
+
+/**
+ * @generated from message arcbox.v1.UpdateContainerRequest
+ */
+export type UpdateContainerRequestJson = {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+
+  /**
+   * What is left out stays.
+   *
+   * @generated from field: arcbox.v1.ResourceLimits limits = 2;
+   */
+  limits?: ResourceLimitsJson;
+};
+
+/**
+ * Describes the message arcbox.v1.UpdateContainerRequest.
+ * Use `create(UpdateContainerRequestSchema)` to create a new message.
+ */
+export const UpdateContainerRequestSchema: GenMessage<UpdateContainerRequest, {jsonType: UpdateContainerRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 32);
+
+/**
+ * @generated from message arcbox.v1.UpdateContainerResponse
+ */
+export type UpdateContainerResponse = Message<"arcbox.v1.UpdateContainerResponse"> & {
+  /**
+   * @generated from field: arcbox.v1.Container container = 1;
+   */
+  container?: Container | undefined;
+};
+
+/**
+ * @generated from message arcbox.v1.UpdateContainerResponse
+ */
+export type UpdateContainerResponseJson = {
+  /**
+   * @generated from field: arcbox.v1.Container container = 1;
+   */
+  container?: ContainerJson;
+};
+
+/**
+ * Describes the message arcbox.v1.UpdateContainerResponse.
+ * Use `create(UpdateContainerResponseSchema)` to create a new message.
+ */
+export const UpdateContainerResponseSchema: GenMessage<UpdateContainerResponse, {jsonType: UpdateContainerResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 33);
+
+/**
+ * @generated from message arcbox.v1.TopContainerRequest
+ */
+export type TopContainerRequest = Message<"arcbox.v1.TopContainerRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * @generated from message arcbox.v1.TopContainerRequest
+ */
+export type TopContainerRequestJson = {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.TopContainerRequest.
+ * Use `create(TopContainerRequestSchema)` to create a new message.
+ */
+export const TopContainerRequestSchema: GenMessage<TopContainerRequest, {jsonType: TopContainerRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 34);
+
+/**
+ * @generated from message arcbox.v1.TopContainerResponse
+ */
+export type TopContainerResponse = Message<"arcbox.v1.TopContainerResponse"> & {
+  /**
+   * @generated from field: repeated arcbox.v1.ContainerProcess processes = 1;
+   */
+  processes: ContainerProcess[];
+};
+
+/**
+ * @generated from message arcbox.v1.TopContainerResponse
+ */
+export type TopContainerResponseJson = {
+  /**
+   * @generated from field: repeated arcbox.v1.ContainerProcess processes = 1;
+   */
+  processes?: ContainerProcessJson[];
+};
+
+/**
+ * Describes the message arcbox.v1.TopContainerResponse.
+ * Use `create(TopContainerResponseSchema)` to create a new message.
+ */
+export const TopContainerResponseSchema: GenMessage<TopContainerResponse, {jsonType: TopContainerResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 35);
+
+/**
+ * @generated from message arcbox.v1.ContainerProcess
+ */
+export type ContainerProcess = Message<"arcbox.v1.ContainerProcess"> & {
+  /**
+   * In the machine, not in the container's own process namespace.
+   *
+   * @generated from field: int32 pid = 1;
+   */
+  pid: number;
+
+  /**
+   * @generated from field: int32 parent_pid = 2;
+   */
+  parentPid: number;
+
+  /**
+   * @generated from field: uint32 uid = 3;
+   */
+  uid: number;
+
+  /**
+   * Its name there, or the number.
+   *
+   * @generated from field: string user = 4;
+   */
+  user: string;
+
+  /**
+   * Empty: none.
+   *
+   * @generated from field: string terminal = 5;
+   */
+  terminal: string;
+
+  /**
+   * Milliseconds since 1970.
+   *
+   * @generated from field: int64 started_ms = 6;
+   */
+  startedMs: bigint;
+
+  /**
+   * @generated from field: int64 cpu_ms = 7;
+   */
+  cpuMs: bigint;
+
+  /**
+   * Of all the time since it began, in percent.
+   *
+   * @generated from field: double cpu_percent = 8;
+   */
+  cpuPercent: number;
+
+  /**
+   * @generated from field: int64 memory_bytes = 9;
+   */
+  memoryBytes: bigint;
+
+  /**
+   * As ps has it: S, R, Z, …
+   *
+   * @generated from field: string state = 10;
+   */
+  state: string;
+
+  /**
+   * @generated from field: string command = 11;
+   */
+  command: string;
+
+  /**
+   * The program's name alone.
+   *
+   * @generated from field: string name = 12;
+   */
+  name: string;
+};
+
+/**
+ * @generated from message arcbox.v1.ContainerProcess
+ */
+export type ContainerProcessJson = {
+  /**
+   * In the machine, not in the container's own process namespace.
+   *
+   * @generated from field: int32 pid = 1;
+   */
+  pid?: number;
+
+  /**
+   * @generated from field: int32 parent_pid = 2;
+   */
+  parentPid?: number;
+
+  /**
+   * @generated from field: uint32 uid = 3;
+   */
+  uid?: number;
+
+  /**
+   * Its name there, or the number.
+   *
+   * @generated from field: string user = 4;
+   */
+  user?: string;
+
+  /**
+   * Empty: none.
+   *
+   * @generated from field: string terminal = 5;
+   */
+  terminal?: string;
+
+  /**
+   * Milliseconds since 1970.
+   *
+   * @generated from field: int64 started_ms = 6;
+   */
+  startedMs?: string;
+
+  /**
+   * @generated from field: int64 cpu_ms = 7;
+   */
+  cpuMs?: string;
+
+  /**
+   * Of all the time since it began, in percent.
+   *
+   * @generated from field: double cpu_percent = 8;
+   */
+  cpuPercent?: number | "NaN" | "Infinity" | "-Infinity";
+
+  /**
+   * @generated from field: int64 memory_bytes = 9;
+   */
+  memoryBytes?: string;
+
+  /**
+   * As ps has it: S, R, Z, …
+   *
+   * @generated from field: string state = 10;
+   */
+  state?: string;
+
+  /**
+   * @generated from field: string command = 11;
+   */
+  command?: string;
+
+  /**
+   * The program's name alone.
+   *
+   * @generated from field: string name = 12;
+   */
+  name?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.ContainerProcess.
+ * Use `create(ContainerProcessSchema)` to create a new message.
+ */
+export const ContainerProcessSchema: GenMessage<ContainerProcess, {jsonType: ContainerProcessJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 36);
+
+/**
+ * @generated from message arcbox.v1.ContainerStatsRequest
+ */
+export type ContainerStatsRequest = Message<"arcbox.v1.ContainerStatsRequest"> & {
+  /**
+   * Empty: of all that run.
+   *
+   * @generated from field: repeated string ids = 1;
+   */
+  ids: string[];
+};
+
+/**
+ * @generated from message arcbox.v1.ContainerStatsRequest
+ */
+export type ContainerStatsRequestJson = {
+  /**
+   * Empty: of all that run.
+   *
+   * @generated from field: repeated string ids = 1;
+   */
+  ids?: string[];
+};
+
+/**
+ * Describes the message arcbox.v1.ContainerStatsRequest.
+ * Use `create(ContainerStatsRequestSchema)` to create a new message.
+ */
+export const ContainerStatsRequestSchema: GenMessage<ContainerStatsRequest, {jsonType: ContainerStatsRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 37);
+
+/**
+ * @generated from message arcbox.v1.ContainerStatsResponse
+ */
+export type ContainerStatsResponse = Message<"arcbox.v1.ContainerStatsResponse"> & {
+  /**
+   * @generated from field: repeated arcbox.v1.ContainerStats stats = 1;
+   */
+  stats: ContainerStats[];
+};
+
+/**
+ * @generated from message arcbox.v1.ContainerStatsResponse
+ */
+export type ContainerStatsResponseJson = {
+  /**
+   * @generated from field: repeated arcbox.v1.ContainerStats stats = 1;
+   */
+  stats?: ContainerStatsJson[];
+};
+
+/**
+ * Describes the message arcbox.v1.ContainerStatsResponse.
+ * Use `create(ContainerStatsResponseSchema)` to create a new message.
+ */
+export const ContainerStatsResponseSchema: GenMessage<ContainerStatsResponse, {jsonType: ContainerStatsResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 38);
+
+/**
+ * Counters count from the container's start; a client makes rates of two answers.
+ *
+ * @generated from message arcbox.v1.ContainerStats
+ */
+export type ContainerStats = Message<"arcbox.v1.ContainerStats"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * When this was read, in nanoseconds since 1970.
+   *
+   * @generated from field: int64 read_unix_ns = 3;
+   */
+  readUnixNs: bigint;
+
+  /**
+   * @generated from field: int64 cpu_usage_ns = 4;
+   */
+  cpuUsageNs: bigint;
+
+  /**
+   * @generated from field: int64 cpu_user_ns = 5;
+   */
+  cpuUserNs: bigint;
+
+  /**
+   * @generated from field: int64 cpu_system_ns = 6;
+   */
+  cpuSystemNs: bigint;
+
+  /**
+   * Of the whole machine, busy or not, times its CPUs.
+   *
+   * @generated from field: int64 machine_cpu_ns = 7;
+   */
+  machineCpuNs: bigint;
+
+  /**
+   * @generated from field: int32 machine_cpus = 8;
+   */
+  machineCpus: number;
+
+  /**
+   * @generated from field: int64 cpu_periods = 9;
+   */
+  cpuPeriods: bigint;
+
+  /**
+   * @generated from field: int64 cpu_throttled_periods = 10;
+   */
+  cpuThrottledPeriods: bigint;
+
+  /**
+   * @generated from field: int64 cpu_throttled_ns = 11;
+   */
+  cpuThrottledNs: bigint;
+
+  /**
+   * With the page cache.
+   *
+   * @generated from field: int64 memory_bytes = 12;
+   */
+  memoryBytes: bigint;
+
+  /**
+   * @generated from field: int64 memory_inactive_file_bytes = 13;
+   */
+  memoryInactiveFileBytes: bigint;
+
+  /**
+   * @generated from field: int64 memory_anon_bytes = 14;
+   */
+  memoryAnonBytes: bigint;
+
+  /**
+   * @generated from field: int64 memory_file_bytes = 15;
+   */
+  memoryFileBytes: bigint;
+
+  /**
+   * The machine's memory when there is none.
+   *
+   * @generated from field: int64 memory_limit_bytes = 16;
+   */
+  memoryLimitBytes: bigint;
+
+  /**
+   * @generated from field: int64 memory_peak_bytes = 17;
+   */
+  memoryPeakBytes: bigint;
+
+  /**
+   * @generated from field: int64 oom_kills = 18;
+   */
+  oomKills: bigint;
+
+  /**
+   * @generated from field: int64 pids = 19;
+   */
+  pids: bigint;
+
+  /**
+   * 0: no limit.
+   *
+   * @generated from field: int64 pids_limit = 20;
+   */
+  pidsLimit: bigint;
+
+  /**
+   * @generated from field: int64 block_read_bytes = 21;
+   */
+  blockReadBytes: bigint;
+
+  /**
+   * @generated from field: int64 block_write_bytes = 22;
+   */
+  blockWriteBytes: bigint;
+
+  /**
+   * False: it does not run, and everything above is 0.
+   *
+   * @generated from field: bool running = 23;
+   */
+  running: boolean;
+};
+
+/**
+ * Counters count from the container's start; a client makes rates of two answers.
+ *
+ * @generated from message arcbox.v1.ContainerStats
+ */
+export type ContainerStatsJson = {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name?: string;
+
+  /**
+   * When this was read, in nanoseconds since 1970.
+   *
+   * @generated from field: int64 read_unix_ns = 3;
+   */
+  readUnixNs?: string;
+
+  /**
+   * @generated from field: int64 cpu_usage_ns = 4;
+   */
+  cpuUsageNs?: string;
+
+  /**
+   * @generated from field: int64 cpu_user_ns = 5;
+   */
+  cpuUserNs?: string;
+
+  /**
+   * @generated from field: int64 cpu_system_ns = 6;
+   */
+  cpuSystemNs?: string;
+
+  /**
+   * Of the whole machine, busy or not, times its CPUs.
+   *
+   * @generated from field: int64 machine_cpu_ns = 7;
+   */
+  machineCpuNs?: string;
+
+  /**
+   * @generated from field: int32 machine_cpus = 8;
+   */
+  machineCpus?: number;
+
+  /**
+   * @generated from field: int64 cpu_periods = 9;
+   */
+  cpuPeriods?: string;
+
+  /**
+   * @generated from field: int64 cpu_throttled_periods = 10;
+   */
+  cpuThrottledPeriods?: string;
+
+  /**
+   * @generated from field: int64 cpu_throttled_ns = 11;
+   */
+  cpuThrottledNs?: string;
+
+  /**
+   * With the page cache.
+   *
+   * @generated from field: int64 memory_bytes = 12;
+   */
+  memoryBytes?: string;
+
+  /**
+   * @generated from field: int64 memory_inactive_file_bytes = 13;
+   */
+  memoryInactiveFileBytes?: string;
+
+  /**
+   * @generated from field: int64 memory_anon_bytes = 14;
+   */
+  memoryAnonBytes?: string;
+
+  /**
+   * @generated from field: int64 memory_file_bytes = 15;
+   */
+  memoryFileBytes?: string;
+
+  /**
+   * The machine's memory when there is none.
+   *
+   * @generated from field: int64 memory_limit_bytes = 16;
+   */
+  memoryLimitBytes?: string;
+
+  /**
+   * @generated from field: int64 memory_peak_bytes = 17;
+   */
+  memoryPeakBytes?: string;
+
+  /**
+   * @generated from field: int64 oom_kills = 18;
+   */
+  oomKills?: string;
+
+  /**
+   * @generated from field: int64 pids = 19;
+   */
+  pids?: string;
+
+  /**
+   * 0: no limit.
+   *
+   * @generated from field: int64 pids_limit = 20;
+   */
+  pidsLimit?: string;
+
+  /**
+   * @generated from field: int64 block_read_bytes = 21;
+   */
+  blockReadBytes?: string;
+
+  /**
+   * @generated from field: int64 block_write_bytes = 22;
+   */
+  blockWriteBytes?: string;
+
+  /**
+   * False: it does not run, and everything above is 0.
+   *
+   * @generated from field: bool running = 23;
+   */
+  running?: boolean;
+};
+
+/**
+ * Describes the message arcbox.v1.ContainerStats.
+ * Use `create(ContainerStatsSchema)` to create a new message.
+ */
+export const ContainerStatsSchema: GenMessage<ContainerStats, {jsonType: ContainerStatsJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 39);
 
 /**
  * @generated from message arcbox.v1.ContainerLogsRequest
@@ -1006,7 +2387,7 @@ export type ContainerLogsRequestJson = {
  * Use `create(ContainerLogsRequestSchema)` to create a new message.
  */
 export const ContainerLogsRequestSchema: GenMessage<ContainerLogsRequest, {jsonType: ContainerLogsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 21);
+  messageDesc(file_arcbox_v1_container, 40);
 
 /**
  * @generated from message arcbox.v1.ContainerLogsResponse
@@ -1047,7 +2428,7 @@ export type ContainerLogsResponseJson = {
  * Use `create(ContainerLogsResponseSchema)` to create a new message.
  */
 export const ContainerLogsResponseSchema: GenMessage<ContainerLogsResponse, {jsonType: ContainerLogsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 22);
+  messageDesc(file_arcbox_v1_container, 41);
 
 /**
  * @generated from message arcbox.v1.LogEntry
@@ -1098,7 +2479,7 @@ export type LogEntryJson = {
  * Use `create(LogEntrySchema)` to create a new message.
  */
 export const LogEntrySchema: GenMessage<LogEntry, {jsonType: LogEntryJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 23);
+  messageDesc(file_arcbox_v1_container, 42);
 
 /**
  * @generated from enum arcbox.v1.LogEntry.Stream
@@ -1134,7 +2515,7 @@ export type LogEntry_StreamJson = "STREAM_UNSPECIFIED" | "STREAM_STDOUT" | "STRE
  * Describes the enum arcbox.v1.LogEntry.Stream.
  */
 export const LogEntry_StreamSchema: GenEnum<LogEntry_Stream, LogEntry_StreamJson> = /*@__PURE__*/
-  enumDesc(file_arcbox_v1_container, 23, 0);
+  enumDesc(file_arcbox_v1_container, 42, 0);
 
 /**
  * @generated from message arcbox.v1.Container
@@ -1163,7 +2544,7 @@ export type Container = Message<"arcbox.v1.Container"> & {
   imageId: string;
 
   /**
-   * created, starting, running, exited, restarting or removing.
+   * created, starting, running, paused, exited, restarting or removing.
    *
    * @generated from field: string state = 5;
    */
@@ -1203,11 +2584,6 @@ export type Container = Message<"arcbox.v1.Container"> & {
    * @generated from field: bool open_stdin = 12;
    */
   openStdin: boolean;
-
-  /**
-   * @generated from field: int64 memory_bytes = 13;
-   */
-  memoryBytes: bigint;
 
   /**
    * @generated from field: bool auto_remove = 14;
@@ -1259,6 +2635,52 @@ export type Container = Message<"arcbox.v1.Container"> & {
   error: string;
 
   /**
+   * @generated from field: arcbox.v1.HostOptions host = 23;
+   */
+  host?: HostOptions | undefined;
+
+  /**
+   * @generated from field: string domainname = 24;
+   */
+  domainname: string;
+
+  /**
+   * @generated from field: bool stdin_once = 25;
+   */
+  stdinOnce: boolean;
+
+  /**
+   * @generated from field: int32 stop_signal = 26;
+   */
+  stopSignal: number;
+
+  /**
+   * @generated from field: optional int32 stop_timeout_ms = 27;
+   */
+  stopTimeoutMs?: number | undefined;
+
+  /**
+   * Of argv, how much is the entrypoint.
+   *
+   * @generated from field: int32 entrypoint_length = 28;
+   */
+  entrypointLength: number;
+
+  /**
+   * In the machine; 0 while it does not run.
+   *
+   * @generated from field: int32 pid = 29;
+   */
+  pid: number;
+
+  /**
+   * Of those that run.
+   *
+   * @generated from field: repeated string exec_ids = 30;
+   */
+  execIds: string[];
+
+  /**
    * @generated from field: arcbox.v1.LifeOptions life = 60;
    */
   life?: LifeOptions | undefined;
@@ -1298,7 +2720,7 @@ export type ContainerJson = {
   imageId?: string;
 
   /**
-   * created, starting, running, exited, restarting or removing.
+   * created, starting, running, paused, exited, restarting or removing.
    *
    * @generated from field: string state = 5;
    */
@@ -1338,11 +2760,6 @@ export type ContainerJson = {
    * @generated from field: bool open_stdin = 12;
    */
   openStdin?: boolean;
-
-  /**
-   * @generated from field: int64 memory_bytes = 13;
-   */
-  memoryBytes?: string;
 
   /**
    * @generated from field: bool auto_remove = 14;
@@ -1394,6 +2811,52 @@ export type ContainerJson = {
   error?: string;
 
   /**
+   * @generated from field: arcbox.v1.HostOptions host = 23;
+   */
+  host?: HostOptionsJson;
+
+  /**
+   * @generated from field: string domainname = 24;
+   */
+  domainname?: string;
+
+  /**
+   * @generated from field: bool stdin_once = 25;
+   */
+  stdinOnce?: boolean;
+
+  /**
+   * @generated from field: int32 stop_signal = 26;
+   */
+  stopSignal?: number;
+
+  /**
+   * @generated from field: optional int32 stop_timeout_ms = 27;
+   */
+  stopTimeoutMs?: number;
+
+  /**
+   * Of argv, how much is the entrypoint.
+   *
+   * @generated from field: int32 entrypoint_length = 28;
+   */
+  entrypointLength?: number;
+
+  /**
+   * In the machine; 0 while it does not run.
+   *
+   * @generated from field: int32 pid = 29;
+   */
+  pid?: number;
+
+  /**
+   * Of those that run.
+   *
+   * @generated from field: repeated string exec_ids = 30;
+   */
+  execIds?: string[];
+
+  /**
    * @generated from field: arcbox.v1.LifeOptions life = 60;
    */
   life?: LifeOptionsJson;
@@ -1411,7 +2874,7 @@ export type ContainerJson = {
  * Use `create(ContainerSchema)` to create a new message.
  */
 export const ContainerSchema: GenMessage<Container, {jsonType: ContainerJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 24);
+  messageDesc(file_arcbox_v1_container, 43);
 
 /**
  * Containers. A container is named by its ID, its name, or the beginning of its ID.
@@ -1443,7 +2906,7 @@ export const ContainerService: GenService<{
     output: typeof StartContainerResponseSchema;
   },
   /**
-   * Answered when the run that goes on (or the first one) has ended.
+   * Answered when the condition holds.
    *
    * @generated from rpc arcbox.v1.ContainerService.Wait
    */
@@ -1501,6 +2964,72 @@ export const ContainerService: GenService<{
     methodKind: "unary";
     input: typeof ResizeContainerRequestSchema;
     output: typeof ResizeContainerResponseSchema;
+  },
+  /**
+   * Stops it, when it runs, and starts it.
+   *
+   * @generated from rpc arcbox.v1.ContainerService.Restart
+   */
+  restart: {
+    methodKind: "unary";
+    input: typeof RestartContainerRequestSchema;
+    output: typeof RestartContainerResponseSchema;
+  },
+  /**
+   * Makes its processes stand still.
+   *
+   * @generated from rpc arcbox.v1.ContainerService.Pause
+   */
+  pause: {
+    methodKind: "unary";
+    input: typeof PauseContainerRequestSchema;
+    output: typeof PauseContainerResponseSchema;
+  },
+  /**
+   * @generated from rpc arcbox.v1.ContainerService.Unpause
+   */
+  unpause: {
+    methodKind: "unary";
+    input: typeof UnpauseContainerRequestSchema;
+    output: typeof UnpauseContainerResponseSchema;
+  },
+  /**
+   * @generated from rpc arcbox.v1.ContainerService.Rename
+   */
+  rename: {
+    methodKind: "unary";
+    input: typeof RenameContainerRequestSchema;
+    output: typeof RenameContainerResponseSchema;
+  },
+  /**
+   * Changes limits, of a running container at once.
+   *
+   * @generated from rpc arcbox.v1.ContainerService.Update
+   */
+  update: {
+    methodKind: "unary";
+    input: typeof UpdateContainerRequestSchema;
+    output: typeof UpdateContainerResponseSchema;
+  },
+  /**
+   * Its processes.
+   *
+   * @generated from rpc arcbox.v1.ContainerService.Top
+   */
+  top: {
+    methodKind: "unary";
+    input: typeof TopContainerRequestSchema;
+    output: typeof TopContainerResponseSchema;
+  },
+  /**
+   * What containers use at this moment.
+   *
+   * @generated from rpc arcbox.v1.ContainerService.Stats
+   */
+  stats: {
+    methodKind: "unary";
+    input: typeof ContainerStatsRequestSchema;
+    output: typeof ContainerStatsResponseSchema;
   },
   /**
    * The log from a position on.

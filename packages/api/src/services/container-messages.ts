@@ -1,0 +1,174 @@
+/** Between the API's messages and the engine's types, checked on the way in. */
+import {
+  type Container,
+  type ContainerRecord,
+  type CreateOptions,
+  EngineError,
+  type HostOptions,
+  type NamedUsage,
+  type ResourceLimits,
+} from '@arcbox/engine';
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import type {
+  ContainerSchema,
+  ContainerStatsSchema,
+  CreateContainerRequest,
+  HostOptions as HostOptionsMessage,
+  HostOptionsSchema,
+  ResourceLimits as ResourceLimitsMessage,
+} from '../gen/arcbox/v1/container_pb.ts';
+import { lifeMessage, lifeRequest } from './life-messages.ts';
+
+/** Throws `ERR_ARCBOX_INVALID_ARGUMENT`. */
+export function createOptions(request: CreateContainerRequest, architecture: string): CreateOptions {
+  if (request.image === '') throw new EngineError('ERR_ARCBOX_INVALID_ARGUMENT', 'an image must be named');
+  checkPlatform(request.platform, architecture);
+  return {
+    image: request.image,
+    command: request.command,
+    env: request.env,
+    tty: request.tty,
+    openStdin: request.openStdin,
+    stdinOnce: request.stdinOnce,
+    autoRemove: request.autoRemove,
+    workingDir: request.workingDir,
+    hostname: request.hostname,
+    domainname: request.domainname,
+    stopSignal: request.stopSignal,
+    labels: request.labels,
+    life: lifeRequest(request.life),
+    ...(request.stopTimeoutMs === undefined ? {} : { stopTimeoutMs: request.stopTimeoutMs }),
+    ...(request.host === undefined ? {} : { host: hostOptions(request.host) }),
+    ...(request.name === '' ? {} : { name: request.name }),
+    ...(request.entrypoint === undefined ? {} : { entrypoint: request.entrypoint.argv }),
+    ...(request.user === undefined ? {} : { user: request.user }),
+    ...(request.idempotencyKey === '' ? {} : { idempotencyKey: request.idempotencyKey }),
+  };
+}
+
+export function resourceLimits(message: ResourceLimitsMessage | undefined): ResourceLimits {
+  const limits = Object.entries(message ?? {}).filter(
+    ([name, value]) => !name.startsWith('$') && value !== undefined,
+  );
+  return Object.fromEntries(
+    limits.map(([name, value]) => [name, typeof value === 'bigint' ? Number(value) : value]),
+  ) as ResourceLimits;
+}
+
+export function toMessage({ record, process }: Container): MessageInitShape<typeof ContainerSchema> {
+  const { config, startedMs, finishedMs, exitCode } = record;
+  return {
+    id: record.id,
+    name: record.name,
+    image: config.imageName,
+    imageId: record.imageId,
+    state: record.state,
+    argv: [...config.argv],
+    entrypointLength: config.entrypointLength,
+    env: [...config.env],
+    workingDir: config.workingDir,
+    user: config.user,
+    hostname: config.hostname,
+    domainname: config.domainname,
+    tty: config.tty,
+    openStdin: config.openStdin,
+    stdinOnce: config.stdinOnce,
+    autoRemove: config.autoRemove,
+    stopSignal: config.stopSignal,
+    ...(config.stopTimeoutMs === undefined ? {} : { stopTimeoutMs: config.stopTimeoutMs }),
+    labels: { ...config.labels },
+    host: hostMessage(record),
+    life: lifeMessage(config.life),
+    restarts: record.restarts,
+    machine: record.machine,
+    run: record.run,
+    pid: process?.pid ?? 0,
+    createdMs: BigInt(record.createdMs),
+    ...(startedMs === undefined ? {} : { startedMs: BigInt(startedMs) }),
+    ...(finishedMs === undefined ? {} : { finishedMs: BigInt(finishedMs) }),
+    ...(exitCode === undefined ? {} : { exitCode }),
+    error: record.error,
+  };
+}
+
+/** Numbers become 64-bit integers, but for those that count CPUs. */
+export function statsMessage({ id, name, usage }: NamedUsage): MessageInitShape<typeof ContainerStatsSchema> {
+  if (usage === undefined) return { id, name, running: false };
+  const { readUnixNs, machineCpus, ...counters } = usage;
+  return {
+    id,
+    name,
+    running: true,
+    readUnixNs,
+    machineCpus,
+    ...(Object.fromEntries(
+      Object.entries(counters).map(([key, value]) => [key, BigInt(Math.round(value))]),
+    ) as Record<keyof typeof counters, bigint>),
+  };
+}
+
+function hostOptions({
+  limits,
+  shmBytes,
+  ulimits,
+  $typeName,
+  $unknown,
+  ...rest
+}: HostOptionsMessage): HostOptions {
+  return {
+    ...rest,
+    limits: resourceLimits(limits),
+    shmBytes: Number(shmBytes),
+    ulimits: ulimits.map(({ name, soft, hard }) => ({ name, soft: Number(soft), hard: Number(hard) })),
+  };
+}
+
+function hostMessage({ config: { host } }: ContainerRecord): MessageInitShape<typeof HostOptionsSchema> {
+  const {
+    memoryBytes,
+    memorySwapBytes,
+    memoryReservationBytes,
+    nanoCpus,
+    cpuQuotaUs,
+    cpuPeriodUs,
+    pidsMax,
+    ...limits
+  } = host.limits;
+  const wide = Object.entries({
+    memoryBytes,
+    memorySwapBytes,
+    memoryReservationBytes,
+    nanoCpus,
+    cpuQuotaUs,
+    cpuPeriodUs,
+    pidsMax,
+  }).flatMap(([name, value]) => (value === undefined ? [] : [[name, BigInt(value)] as const]));
+  return {
+    ...host,
+    limits: { ...limits, ...Object.fromEntries(wide) },
+    capAdd: [...host.capAdd],
+    capDrop: [...host.capDrop],
+    securityOpt: [...host.securityOpt],
+    tmpfs: { ...host.tmpfs },
+    shmBytes: BigInt(host.shmBytes),
+    ulimits: host.ulimits.map(({ name, soft, hard }) => ({ name, soft: BigInt(soft), hard: BigInt(hard) })),
+    sysctls: { ...host.sysctls },
+    groupAdd: [...host.groupAdd],
+    extraHosts: [...host.extraHosts],
+    dns: [...host.dns],
+    dnsSearch: [...host.dnsSearch],
+    dnsOptions: [...host.dnsOptions],
+  };
+}
+
+const ARCHITECTURES: Readonly<Record<string, string>> = { x86_64: 'amd64', aarch64: 'arm64' };
+
+function checkPlatform(platform: string, architecture: string): void {
+  const own = `linux/${ARCHITECTURES[architecture] ?? architecture}`;
+  const wanted = platform.includes('/') ? platform : `linux/${platform}`;
+  if (platform === '' || wanted === own || wanted === 'linux/') return;
+  throw new EngineError(
+    'ERR_ARCBOX_INVALID_ARGUMENT',
+    `the platform ${platform} cannot be run: the machine is ${own}`,
+  );
+}

@@ -1,0 +1,90 @@
+/** A person, or a pipe, on one side and a process in a container on the other: input, sizes and signals to it, until it ends. */
+import { DEFAULT_DETACH_KEYS, DetachKeys, type ExitPayload, parseDetachKeys } from '@arcbox/api/client';
+import { complain, Output } from './output.ts';
+import { proxySignals, rawMode } from './terminal.ts';
+
+/** Of a stream, what is needed here. */
+export interface AttachedStream {
+  readonly exited: Promise<ExitPayload>;
+  write(data: Buffer): Promise<void>;
+  end(): void;
+  resize(rows: number, columns: number): void;
+  signal?(number: number): void;
+  detach(): void;
+}
+
+export interface AttachOptions {
+  /** Our terminal, when it is one, becomes its terminal. */
+  readonly tty: boolean;
+  readonly stdin: boolean;
+  readonly sigProxy: boolean;
+  readonly detachKeys?: string | undefined;
+  /** What makes it run; called once we listen. */
+  start(): Promise<void>;
+}
+
+/** What our standard output and error take of a stream. */
+export class Outputs {
+  readonly #outputs = { 1: new Output(1), 2: new Output(2) };
+
+  readonly onOutput = (channel: 1 | 2, data: Buffer): Promise<void> | undefined =>
+    this.#outputs[channel].write(data);
+
+  async flushed(): Promise<void> {
+    await Promise.all([this.#outputs[1].flushed(), this.#outputs[2].flushed()]);
+  }
+}
+
+/** How it ended; undefined when the user left with the detach keys. Everything of it was written then. */
+export async function attached(
+  stream: AttachedStream,
+  outputs: Outputs,
+  options: AttachOptions,
+): Promise<ExitPayload | undefined> {
+  const { tty, stdin } = options;
+  const interactive = tty && stdin && process.stdin.isTTY;
+  const keys = new DetachKeys(parseDetachKeys(options.detachKeys || DEFAULT_DETACH_KEYS));
+  const left = Promise.withResolvers<undefined>();
+  const signals =
+    interactive || !options.sigProxy ? { stop() {} } : proxySignals((signal) => stream.signal?.(signal));
+  const terminal = interactive ? rawMode() : { restore() {} };
+  const onResize = (): void => stream.resize(process.stdout.rows, process.stdout.columns);
+  if (tty) process.stdout.on('resize', onResize);
+  try {
+    await options.start();
+    if (stdin) void forwardInput(stream, interactive ? keys : undefined, () => left.resolve(undefined));
+    const exit = await Promise.race([stream.exited, left.promise]);
+    await outputs.flushed();
+    if (exit !== undefined && exit.error !== '') complain(exit.error);
+    return exit;
+  } finally {
+    signals.stop();
+    process.stdout.off('resize', onResize);
+    terminal.restore();
+  }
+}
+
+/** An open standard input would keep us from ending. */
+export function releaseStdin(): void {
+  process.stdin.destroy();
+}
+
+async function forwardInput(
+  stream: AttachedStream,
+  keys: DetachKeys | undefined,
+  detach: () => void,
+): Promise<void> {
+  try {
+    for await (const data of process.stdin as AsyncIterable<Buffer>) {
+      const taken = keys?.take(data) ?? { data, detach: false };
+      if (taken.data.length > 0) await stream.write(taken.data);
+      if (taken.detach) {
+        detach();
+        return;
+      }
+    }
+  } catch {
+    // Standard input failed, or was closed by us at the end: for the container it has ended.
+  }
+  stream.end();
+}

@@ -1,0 +1,115 @@
+/** A container as `docker inspect` shows it, which is what templates and scripts are written for. */
+import { constants } from 'node:os';
+import type { ContainerJson, HostOptionsJson } from '@arcbox/api/client';
+import { goMap } from './template/evaluate.ts';
+
+const NEVER = '0001-01-01T00:00:00Z';
+const SHM_BYTES_DEFAULT = 64 * 1024 * 1024;
+const SIGKILL_EXIT_CODE = 137;
+
+export function dockerContainer(container: ContainerJson): Record<string, unknown> {
+  const { argv = [], entrypointLength = 0, labels = {}, host = {} } = container;
+  const running = container.state === 'running' || container.state === 'paused';
+  return {
+    Id: container.id ?? '',
+    Created: time(container.createdMs),
+    Path: argv[0] ?? '',
+    Args: argv.slice(1),
+    State: {
+      Status: container.state ?? '',
+      Running: running,
+      Paused: container.state === 'paused',
+      Restarting: container.state === 'restarting',
+      OOMKilled: false,
+      Dead: false,
+      Pid: container.pid ?? 0,
+      ExitCode: running ? 0 : (container.exitCode ?? 0),
+      Error: container.exitCode === SIGKILL_EXIT_CODE ? '' : (container.error ?? ''),
+      StartedAt: time(container.startedMs),
+      FinishedAt: running ? NEVER : time(container.finishedMs),
+    },
+    Image: container.imageId ?? '',
+    Name: `/${container.name ?? ''}`,
+    RestartCount: container.restarts ?? 0,
+    Driver: 'overlay2',
+    Platform: 'linux',
+    Machine: container.machine ?? '',
+    Run: container.run ?? 0,
+    ExecIDs: container.execIds ?? [],
+    HostConfig: hostConfig(host, container),
+    Mounts: [],
+    Config: {
+      Hostname: container.hostname ?? '',
+      Domainname: container.domainname ?? '',
+      User: container.user ?? '',
+      Tty: container.tty === true,
+      OpenStdin: container.openStdin === true,
+      StdinOnce: container.stdinOnce === true,
+      Env: container.env ?? [],
+      Cmd: argv.slice(entrypointLength),
+      Entrypoint: entrypointLength === 0 ? null : argv.slice(0, entrypointLength),
+      Image: container.image ?? '',
+      WorkingDir: container.workingDir ?? '',
+      Labels: goMap(labels),
+      StopSignal: signalName(container.stopSignal ?? 0),
+      ...(container.stopTimeoutMs === undefined ? {} : { StopTimeout: container.stopTimeoutMs / 1000 }),
+    },
+    NetworkSettings: { Ports: goMap({}), IPAddress: '', Networks: goMap({}) },
+  };
+}
+
+function hostConfig(host: HostOptionsJson, container: ContainerJson): Record<string, unknown> {
+  const { limits = {} } = host;
+  return {
+    NetworkMode: host.networkMode || 'none',
+    AutoRemove: container.autoRemove === true,
+    Memory: Number(limits.memoryBytes ?? 0),
+    MemorySwap: Number(limits.memorySwapBytes ?? 0),
+    MemoryReservation: Number(limits.memoryReservationBytes ?? 0),
+    NanoCpus: Number(limits.nanoCpus ?? 0),
+    CpuQuota: Number(limits.cpuQuotaUs ?? 0),
+    CpuPeriod: Number(limits.cpuPeriodUs ?? 0),
+    CpuShares: limits.cpuShares ?? 0,
+    CpusetCpus: limits.cpusetCpus ?? '',
+    CpusetMems: limits.cpusetMems ?? '',
+    PidsLimit: limits.pidsMax === undefined ? null : Number(limits.pidsMax),
+    Privileged: host.privileged === true,
+    CapAdd: host.capAdd ?? null,
+    CapDrop: host.capDrop ?? null,
+    SecurityOpt: host.securityOpt ?? null,
+    ReadonlyRootfs: host.readOnlyRoot === true,
+    Tmpfs: goMap(host.tmpfs ?? {}),
+    ShmSize: Number(host.shmBytes ?? 0) || SHM_BYTES_DEFAULT,
+    Ulimits: (host.ulimits ?? []).map(({ name, soft, hard }) => ({
+      Name: name,
+      Soft: Number(soft ?? 0),
+      Hard: Number(hard ?? 0),
+    })),
+    Sysctls: goMap(host.sysctls ?? {}),
+    GroupAdd: host.groupAdd ?? null,
+    Init: host.init === true,
+    OomScoreAdj: host.oomScoreAdj ?? 0,
+    PidMode: host.pidMode ?? '',
+    IpcMode: host.ipcMode || 'private',
+    UTSMode: host.utsMode ?? '',
+    ExtraHosts: host.extraHosts ?? [],
+    Dns: host.dns ?? [],
+    DnsSearch: host.dnsSearch ?? [],
+    DnsOptions: host.dnsOptions ?? [],
+    RestartPolicy: restartPolicy(container.life?.restart),
+  };
+}
+
+function restartPolicy(text = ''): { Name: string; MaximumRetryCount: number } {
+  const [name = '', count = '0'] = text.split(':');
+  return { Name: name || 'no', MaximumRetryCount: Number(count) };
+}
+
+function time(unixMs: string | undefined): string {
+  return unixMs === undefined ? NEVER : new Date(Number(unixMs)).toISOString();
+}
+
+function signalName(number: number): string {
+  const found = Object.entries(constants.signals).find(([, value]) => value === number);
+  return found?.[0] ?? String(number);
+}

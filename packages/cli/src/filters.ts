@@ -1,0 +1,73 @@
+/** `ps --filter`: docker's filters. Values of one filter are alternatives, but for labels; different filters all count. */
+import type { ContainerJson } from '@arcbox/api/client';
+import { CliError } from './errors.ts';
+
+type Matches = (container: ContainerJson, value: string, all: readonly ContainerJson[]) => boolean;
+
+const FILTERS: Readonly<Record<string, Matches>> = {
+  id: (container, value) => (container.id ?? '').startsWith(value),
+  name: (container, value) => pattern(value).test(container.name ?? ''),
+  status: (container, value) => {
+    if (!STATES.includes(value))
+      throw new CliError(`${JSON.stringify(value)} is no status; there are ${STATES.join(', ')}`, 1);
+    return container.state === value;
+  },
+  label: ({ labels = {} }, value) => {
+    const equals = value.indexOf('=');
+    return equals < 0 ? value in labels : labels[value.slice(0, equals)] === value.slice(equals + 1);
+  },
+  ancestor: ({ image = '', imageId = '' }, value) =>
+    image === value ||
+    image === `${value}:latest` ||
+    imageId.replace('sha256:', '').startsWith(value.replace('sha256:', '')),
+  exited: ({ state, exitCode = 0 }, value) => state === 'exited' && exitCode === Number(value),
+  before: (container, value, all) => Number(container.createdMs) < createdMs(all, value),
+  since: (container, value, all) => Number(container.createdMs) > createdMs(all, value),
+};
+const STATES = ['created', 'restarting', 'running', 'removing', 'paused', 'exited', 'dead'];
+/** Filters that say which states are meant, so that those which do not run count as well. */
+const OF_ALL_STATES = new Set(['status', 'exited']);
+
+/** Throws `CliError` for a filter that there is not. */
+export function filterContainers(
+  containers: readonly ContainerJson[],
+  filters: readonly string[],
+  { all }: { all: boolean },
+): ContainerJson[] {
+  const wanted = new Map<string, string[]>();
+  for (const filter of filters) {
+    const equals = filter.indexOf('=');
+    const name = filter.slice(0, Math.max(0, equals));
+    if (FILTERS[name] === undefined)
+      throw new CliError(
+        `${JSON.stringify(filter)} is no filter; there are ${Object.keys(FILTERS)
+          .map((known) => `${known}=…`)
+          .join(', ')}`,
+        1,
+      );
+    wanted.set(name, [...(wanted.get(name) ?? []), filter.slice(equals + 1)]);
+  }
+  const anyState = all || [...wanted.keys()].some((name) => OF_ALL_STATES.has(name));
+  return containers.filter((container) => {
+    if (!anyState && !['running', 'paused', 'restarting'].includes(container.state ?? '')) return false;
+    return [...wanted].every(([name, values]) => {
+      const matches = (value: string): boolean => FILTERS[name]?.(container, value, containers) ?? false;
+      return name === 'label' ? values.every(matches) : values.some(matches);
+    });
+  });
+}
+
+function createdMs(all: readonly ContainerJson[], reference: string): number {
+  const found = all.find(({ id = '', name }) => name === reference || id.startsWith(reference));
+  if (found === undefined) throw new CliError(`no such container: ${reference}`, 1);
+  return Number(found.createdMs);
+}
+
+/** Docker takes a regular expression here. */
+function pattern(text: string): RegExp {
+  try {
+    return new RegExp(text.replace(/^\//, ''));
+  } catch {
+    throw new CliError(`${JSON.stringify(text)} is no regular expression`, 1);
+  }
+}
