@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -73,6 +75,15 @@ void confine_and_exec(const struct options *o, pid_t guardian, int notify_channe
   *step = "set the limits";
   // Never a core file: it would hold the guest's memory.
   if (!limit(RLIMIT_CORE, 0) || !limit(RLIMIT_NOFILE, OPEN_FILES_MAX)) return;
+
+  *step = "leave the host's network";
+  // Every socket of the VMM comes as a descriptor. So a guest that breaks out of it finds nothing that listens on the
+  // host's addresses, its loopback included, nor abstract sockets. Where root may not do this (in a container), or the
+  // kernel has no namespaces, it goes on and says so.
+  if (o->change_user && unshare(CLONE_NEWNET | CLONE_NEWIPC) < 0) {
+    if (errno != EPERM && errno != EINVAL) return;
+    dprintf(2, "guardian: the VMM stays in the host's network: %s\n", strerror(errno));
+  }
 
   *step = "change the user";
   if (o->change_user) {

@@ -166,7 +166,8 @@ describe('the guardian', () => {
   });
 
   it('confines its program', { skip: process.getuid?.() !== 0 && 'only root can change users' }, async () => {
-    const script = 'cat /proc/self/status; ulimit -c; ls /proc/self/fd; env';
+    const script =
+      'cat /proc/self/status; ulimit -c; ls /proc/self/fd; env; for n in net ipc; do readlink /proc/self/ns/$n; done';
     const lease = start(['/bin/sh', '-c', script], '--uid', '1879050000');
     const end = await lease.ended;
     assert.ok(end.kind === 'exit');
@@ -178,6 +179,10 @@ describe('the guardian', () => {
     assert.match(text, /^NoNewPrivs:\t1$/m);
     // `ls` has its directory open as 3; nothing else came through.
     assert.match(text, /^0\n0\n1\n2\n3\n[A-Z]/m);
+    for (const kind of ['net', 'ipc']) {
+      const [own] = new RegExp(`^${kind}:\\[\\d+\\]$`, 'm').exec(text) ?? [];
+      assert.ok(own !== undefined && own !== fs.readlinkSync(`/proc/self/ns/${kind}`), `${kind}: ${own}`);
+    }
   });
 
   it('gives a program its descriptor for a path, and leaves other paths alone', async () => {
