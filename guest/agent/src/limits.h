@@ -34,8 +34,8 @@
 #define RETAIN_TOTAL_MAX (64u << 20)
 #define INPUT_WINDOW (256u << 10) /* a power of two */
 #define CHUNK_DATA_MAX (64u << 10)
-#define PIPE_SIZE (256u << 10) /* asked of the kernel for output pipes */
-#define FILL_BUDGET (256u << 10) /* moved before others get their turn */
+#define PIPE_SIZE (1u << 20) /* asked of the kernel: the fewer turns of writer and agent, the better */
+#define FILL_BUDGET (1u << 20) /* moved before others get their turn */
 #define FILL_COST_MIN (4u << 10) /* what one read counts at least */
 
 /* --- Operations ----------------------------------------------------------------------------- */

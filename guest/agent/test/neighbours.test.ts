@@ -13,6 +13,8 @@ import { test } from './support/test.ts';
 
 const OUTPUT_RETAIN_MAX = 1 << 20;
 const RETAIN_TOTAL_MAX = 64 << 20;
+/** More than a pipe holds, and less than a pipe and a full ring: it ends although nobody takes its output. */
+const WRITE_MUCH = `head -c ${OUTPUT_RETAIN_MAX + OUTPUT_RETAIN_MAX / 2} /dev/zero`;
 /** So many rings of full size are all that there may be. */
 const RINGS = RETAIN_TOTAL_MAX / OUTPUT_RETAIN_MAX;
 const OBJECTS_MAX = 4096;
@@ -28,8 +30,7 @@ test('small messages do not use up the room for output', async () => {
   writeFileSync(agent.path('event'), '');
   const last = await Gathered.attach(client, ids.at(-1) ?? '');
   await last.until(({ output }) => output.length > 0);
-  // More than a pipe holds: it ends although nobody takes its output.
-  const spawn = shell(`head -c ${OUTPUT_RETAIN_MAX} /dev/zero`);
+  const spawn = shell(WRITE_MUCH);
   await client.batch([spawn]);
   assert.equal((await client.wait(spawn.value.id ?? '', { timeoutMs: 10_000 })).code, 0);
   await client.batch([...ids, spawn.value.id ?? ''].map((id) => ({ case: 'release', value: { id } })));
@@ -48,7 +49,7 @@ test('the room of those who wrote much goes to those who write', async () => {
       (stream) => stream.bytes(1).length === OUTPUT_RETAIN_MAX && stream.error === 'written\n',
     );
   }
-  const next = shell(`head -c ${OUTPUT_RETAIN_MAX} /dev/zero`);
+  const next = shell(WRITE_MUCH);
   await client.batch([next]);
   assert.equal((await client.wait(next.value.id ?? '', { timeoutMs: 10_000 })).code, 0);
   await client.batch(
