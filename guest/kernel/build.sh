@@ -31,6 +31,7 @@ if [ -n "$missing$unwanted" ]; then
   exit 1
 fi
 
-make -s -j"$(nproc)" vmlinux
+# One more than there are processors: a file being read or written leaves one to another.
+make -s -j"$(($(nproc) + 1))" vmlinux
 strip --strip-all vmlinux -o vmlinux.stripped
 mv vmlinux.stripped "$output"
