@@ -1,5 +1,5 @@
 /*
- * Netlink: sends messages as they are and collects the answers.
+ * Network namespaces, and netlink inside of them: sends messages as they are and collects the answers.
  *
  * The last message of the request says how the end is known: it asks for an acknowledgement, or is a
  * dump. The kernel answers most families before send() returns; the few others are waited for.
@@ -46,26 +46,63 @@ static int check_request(const uint8_t *data, size_t size, uint32_t *last_sequen
   return size && ends ? 0 : EINVAL;
 }
 
-/* A socket belongs to the namespace it was made in: we go there for one call. */
-static int open_in(uint32_t protocol, int32_t pid) {
-  if (pid <= 0) {
-    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, (int)protocol);
-    return fd < 0 ? -errno : fd;
-  }
+/* Not <sys/mount.h>: it does not go together with <linux/mount.h> everywhere. */
+int mount(const char *, const char *, const char *, unsigned long, const void *);
+#define MS_BIND_FLAG 4096
+
+/* A descriptor of the namespace that the operation names, or -errno. */
+static int open_namespace(const Netlink *op) {
+  int fd = msg_is_set(op->netns_path) ? open(op->netns_path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
+                                      : (int)syscall(SYS_pidfd_open, (pid_t)op->netns_pid, 0);
+  return fd < 0 ? -errno : fd;
+}
+
+static int open_home(void) {
   int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-  if (home < 0) return -errno;
-  int pidfd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
-  int fd = -errno;
-  if (pidfd >= 0 && setns(pidfd, CLONE_NEWNET)) {
+  return home < 0 ? -errno : home;
+}
+
+static void return_home(int home) {
+  if (setns(home, CLONE_NEWNET)) fatal("return to our network namespace: %s", strerror(errno));
+}
+
+static int open_socket(uint32_t protocol) {
+  int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, (int)protocol);
+  return fd < 0 ? -errno : fd;
+}
+
+/* A socket belongs to the namespace it was made in: we go there for one call. */
+static int open_in(const Netlink *op) {
+  if (op->netns_pid <= 0 && !msg_is_set(op->netns_path)) return open_socket(op->protocol);
+  int home = open_home();
+  if (home < 0) return home;
+  int namespace = open_namespace(op), fd = namespace;
+  if (namespace >= 0 && setns(namespace, CLONE_NEWNET)) {
     fd = -errno;
-  } else if (pidfd >= 0) {
-    fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, (int)protocol);
-    if (fd < 0) fd = -errno;
-    if (setns(home, CLONE_NEWNET)) fatal("return to our network namespace: %s", strerror(errno));
+  } else if (namespace >= 0) {
+    fd = open_socket(op->protocol);
+    return_home(home);
   }
-  close_fd(&pidfd);
+  close_fd(&namespace);
   close(home);
   return fd;
+}
+
+enum op_state op_net_namespace(struct op_context *context, const NetNamespace *op, OpResult *result) {
+  const char *path = msg_string(op->path);
+  int error = check_path(path), home = -1;
+  int pin = error ? -1 : open(path, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (!error && pin < 0) error = errno;
+  if (!error && (home = open_home()) < 0) error = -home;
+  if (!error && unshare(CLONE_NEWNET)) error = errno;
+  else if (!error) {
+    if (mount("/proc/self/ns/net", path, NULL, MS_BIND_FLAG, NULL)) error = errno;
+    return_home(home);
+  }
+  if (error && pin >= 0) unlink(path);
+  if (pin >= 0) close(pin);
+  if (home >= 0) close(home);
+  return error ? op_fail(context, result, error, "network namespace at %.300s", path) : OP_DONE;
 }
 
 static void exchange_free(struct exchange *exchange) {
@@ -126,8 +163,10 @@ enum op_state op_netlink(struct op_context *context, const Netlink *op, OpResult
   uint32_t last_sequence = 0;
   if (check_request(op->request.data, op->request.size, &last_sequence))
     return op_fail(context, result, EINVAL, "netlink request that is malformed, or whose last message has neither NLM_F_ACK nor NLM_F_DUMP");
-  int fd = open_in(op->protocol, op->netns_pid);
-  if (fd < 0) return op_fail(context, result, fd, "netlink socket of protocol %u (namespace of process %d)", op->protocol, op->netns_pid);
+  int fd = open_in(op);
+  if (fd < 0)
+    return op_fail(context, result, fd, "netlink socket of protocol %u (namespace %.300s of process %d)", op->protocol,
+                   msg_string(op->netns_path), op->netns_pid);
   struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
   int buffer = NETLINK_REPLY_MAX;
   setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);

@@ -81,6 +81,7 @@ enum op_state op_run(struct op_context *context, const Op *op, OpResult *result)
     case Op_watch_tag: return op_watch(context, &op->op.watch, result);
     case Op_fuse_relay_tag: return op_fuse_relay(context, &op->op.fuse_relay, result);
     case Op_netlink_tag: return op_netlink(context, &op->op.netlink, result);
+    case Op_net_namespace_tag: return op_net_namespace(context, &op->op.net_namespace, result);
     case Op_set_time_tag: return op_set_time(context, &op->op.set_time, result);
     case Op_reseed_tag: return op_reseed(context, &op->op.reseed, result);
     case Op_stats_tag: return op_stats(context, &op->op.stats, result);

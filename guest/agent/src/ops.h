@@ -55,6 +55,7 @@ enum op_state op_archive(struct op_context *context, const Archive *op, OpResult
 enum op_state op_connect(struct op_context *context, const Connect *op, OpResult *result);
 enum op_state op_listen(struct op_context *context, const Listen *op, OpResult *result);
 enum op_state op_netlink(struct op_context *context, const Netlink *op, OpResult *result);
+enum op_state op_net_namespace(struct op_context *context, const NetNamespace *op, OpResult *result);
 enum op_state op_fuse_relay(struct op_context *context, const FuseRelay *op, OpResult *result);
 /* Path operations must not run on the loop then: they could wait for ourselves. */
 bool fuse_relay_exists(void);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readlinkSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { freemem, totalmem } from 'node:os';
+import { join } from 'node:path';
 import { type AgentClient, AgentOpError, WatchEventSchema } from '@arcbox/protocol';
 import { fromBinary } from '@bufbuild/protobuf';
 import { HostAgent } from './support/host-agent.ts';
@@ -110,6 +111,41 @@ test('netlink: the links, of here and of another namespace', async () => {
     const attempt = client.batch([{ case: 'netlink', value: { protocol: 0, request: bad } }]);
     await assert.rejects(attempt, { errnoName: 'EINVAL' });
   }
+});
+
+test('a network namespace of its own is pinned at a path, until that is let go of', async () => {
+  await using agent = await HostAgent.start();
+  await using client = await agent.connect();
+  const path = join(agent.directory, 'netns');
+  await client.batch([{ case: 'netNamespace', value: { path } }]);
+  // RTM_GETLINK of everything there: its loopback interface alone.
+  const request = Buffer.alloc(32);
+  request.writeUInt32LE(32, 0);
+  request.writeUInt16LE(18, 4);
+  request.writeUInt16LE(0x301, 6);
+  const links = async (netnsPath: string): Promise<number> => {
+    const results = await client.batch([{ case: 'netlink', value: { protocol: 0, request, netnsPath } }]);
+    const reply = Buffer.from(resultOf(results, 0, 'data').data);
+    let found = 0;
+    for (let at = 0; at < reply.length; at += (reply.readUInt32LE(at) + 3) & ~3)
+      if (reply.readUInt16LE(at + 4) === 16) found += 1;
+    return found;
+  };
+  assert.equal(await links(path), 1);
+  const home = readlinkSync('/proc/self/ns/net');
+  assert.equal(
+    (await run(client, shell('readlink /proc/self/ns/net'))).output.trim(),
+    home,
+    'we stay in ours',
+  );
+  const again = client.batch([{ case: 'netNamespace', value: { path } }]);
+  await assert.rejects(again, { errnoName: 'EEXIST' });
+  await client.batch([
+    { case: 'unmount', value: { target: path, detach: true } },
+    { case: 'remove', value: { path } },
+  ]);
+  await assert.rejects(links(path), { errnoName: 'ENOENT' });
+  await assert.rejects(links(agent.directory), { errnoName: 'EINVAL' });
 });
 
 test('statistics are those of the machine', async () => {

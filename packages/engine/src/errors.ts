@@ -21,7 +21,8 @@ export type EngineErrorCode =
   | 'ERR_ARCBOX_LOG_CORRUPT'
   | 'ERR_ARCBOX_MACHINE_NOT_FOUND'
   | 'ERR_ARCBOX_MACHINE_BOOT'
-  | 'ERR_ARCBOX_MACHINE_LOST';
+  | 'ERR_ARCBOX_MACHINE_LOST'
+  | 'ERR_ARCBOX_NETWORK';
 
 export class EngineError extends Error {
   override readonly name = 'EngineError';

@@ -1,0 +1,217 @@
+/**
+ * Networks inside a machine: links, and nothing else.
+ *
+ * A machine has one network card. A container network is a VLAN on it and a bridge that the VLAN is a port of; a
+ * container on that network has a cable to the bridge, with its own MAC and its own address at its end. The guest
+ * translates nothing, routes nothing and has no address on a bridge: a frame leaves the machine as the container sent
+ * it, tagged with its network, and whoever is at the other end of the card is the gateway.
+ *
+ *   container: eth0 ═══ e17 ─┐
+ *   container: eth0 ═══ e18 ─┤ b5 (bridge) ── v5 (VLAN 5 on eth0) ── eth0 (the card)
+ *
+ * A container's network namespace is made before its process and pinned at a path, so that the process never runs
+ * without its network, and so that others can join it. Links of ours in the machine's own namespace have indexes that
+ * follow from their numbers, so nothing has to be looked up or remembered.
+ */
+import { AgentOpError, errnoName, type OpInput, type OpResult } from '@arcbox/protocol';
+import { EngineError } from '../errors.ts';
+import {
+  decodeErrors,
+  deleteLink,
+  encodeRequest,
+  getLink,
+  linkIndexes,
+  type NetlinkMessage,
+  newAddress,
+  newBridge,
+  newDefaultRoute,
+  newVeth,
+  newVlan,
+  setLink,
+} from './rtnetlink.ts';
+
+/** What runs batches: an `AgentSession`, or a test's client. */
+export interface BatchRunner {
+  batch(ops: readonly OpInput[]): Promise<OpResult[]>;
+}
+
+export interface GuestInterface {
+  /** Of the endpoint; unique for ever. */
+  readonly number: number;
+  readonly vlan: number;
+  /** `eth0` is 0. */
+  readonly position: number;
+  /** 6 bytes. */
+  readonly mac: Buffer;
+  /** 4 or 16 bytes each. */
+  readonly addresses: readonly { readonly address: Buffer; readonly prefix: number }[];
+  /** Default gateways, one for each address family at most. */
+  readonly gateways: readonly Buffer[];
+}
+
+const NETLINK_ROUTE = 0;
+const CARD = 'eth0';
+const AGENT_PID = 1;
+const NAMESPACES = '/run/n';
+const LOOPBACK_INDEX = 1;
+const BRIDGE_INDEX_FIRST = 10_000;
+const VLAN_INDEX_FIRST = 20_000;
+const CABLE_INDEX_FIRST = 100_000;
+const EEXIST = 17;
+const ENODEV = 19;
+
+/** Where a container's network namespace is pinned. */
+export function namespacePath(containerId: string): string {
+  return `${NAMESPACES}/${containerId}`;
+}
+
+export class GuestNetwork {
+  readonly #agent: BatchRunner;
+  readonly #mtu: number;
+  #card: Promise<number> | undefined;
+  readonly #networks = new Map<number, Promise<void>>();
+
+  /** `mtu` is the card's. */
+  constructor(agent: BatchRunner, mtu: number) {
+    this.#agent = agent;
+    this.#mtu = mtu;
+  }
+
+  /** Makes the container's namespace, with its loopback interface up. One that a crash left there is replaced. */
+  async createNamespace(containerId: string): Promise<void> {
+    const path = namespacePath(containerId);
+    const make: OpInput[] = [
+      { case: 'mkdir', value: { path: NAMESPACES, mode: 0o700, parents: true } },
+      { case: 'netNamespace', value: { path } },
+    ];
+    try {
+      await this.#agent.batch(make);
+    } catch (error) {
+      if (!(error instanceof AgentOpError) || error.errnoName !== 'EEXIST') throw error;
+      await this.releaseNamespace(containerId);
+      await this.#agent.batch(make);
+    }
+    await this.#netlink([setLink({ index: LOOPBACK_INDEX, up: true })], path);
+  }
+
+  /** Lets go of the namespace: it ends with its last process, and its cables with it. Again: nothing. */
+  async releaseNamespace(containerId: string): Promise<void> {
+    const path = namespacePath(containerId);
+    try {
+      await this.#agent.batch([{ case: 'unmount', value: { target: path, detach: true } }]);
+    } catch (error) {
+      if (!(error instanceof AgentOpError) || !['ENOENT', 'EINVAL'].includes(error.errnoName)) throw error;
+    }
+    await this.#agent.batch([{ case: 'remove', value: { path, missingOk: true } }]);
+  }
+
+  /** Connects a container's namespace to a network. Throws `ERR_ARCBOX_NETWORK`. */
+  async connect(containerId: string, endpoint: GuestInterface): Promise<void> {
+    await this.#network(endpoint.vlan);
+    const near = LOOPBACK_INDEX + 1 + endpoint.position;
+    const name = `eth${endpoint.position}`;
+    const cable = CABLE_INDEX_FIRST + endpoint.number;
+    await this.#netlink(
+      [
+        newVeth({
+          index: near,
+          name,
+          mac: endpoint.mac,
+          mtu: this.#mtu,
+          peer: { index: cable, name: `e${endpoint.number}`, netnsPid: AGENT_PID },
+        }),
+        ...endpoint.addresses.map(({ address, prefix }) => newAddress(near, address, prefix)),
+        setLink({ index: near, up: true }),
+        ...endpoint.gateways.map((gateway) => newDefaultRoute(near, gateway)),
+      ],
+      namespacePath(containerId),
+    );
+    // A port that is up before its cable's other end exists would be one more event for everybody.
+    await this.#netlink([setLink({ index: cable, up: true, master: BRIDGE_INDEX_FIRST + endpoint.vlan })]);
+  }
+
+  /** Takes a container from a network; the namespace may be gone already. */
+  async disconnect(endpointNumber: number): Promise<void> {
+    await this.#netlink([deleteLink(CABLE_INDEX_FIRST + endpointNumber)], '', [ENODEV]);
+  }
+
+  /** Removes a network's links. Nothing is connected to it any more. */
+  async removeNetwork(vlan: number): Promise<void> {
+    this.#networks.delete(vlan);
+    await this.#netlink([deleteLink(VLAN_INDEX_FIRST + vlan), deleteLink(BRIDGE_INDEX_FIRST + vlan)], '', [
+      ENODEV,
+    ]);
+  }
+
+  #network(vlan: number): Promise<void> {
+    let ready = this.#networks.get(vlan);
+    if (ready === undefined) {
+      ready = this.#createNetwork(vlan);
+      this.#networks.set(vlan, ready);
+      ready.catch(() => this.#networks.delete(vlan));
+    }
+    return ready;
+  }
+
+  async #createNetwork(vlan: number): Promise<void> {
+    this.#card ??= this.#bringCardUp();
+    this.#card.catch(() => {
+      this.#card = undefined;
+    });
+    const card = await this.#card;
+    const bridge = BRIDGE_INDEX_FIRST + vlan;
+    // A daemon that took the machine over finds them there.
+    await this.#netlink(
+      [
+        newBridge({ index: bridge, name: `b${vlan}`, mtu: this.#mtu }),
+        newVlan({ index: VLAN_INDEX_FIRST + vlan, name: `v${vlan}`, parent: card, id: vlan, master: bridge }),
+      ],
+      '',
+      [EEXIST],
+    );
+  }
+
+  async #bringCardUp(): Promise<number> {
+    // Bridges and their ports are no hosts: no addresses of their own making, no router solicitations.
+    await this.#agent.batch([
+      {
+        case: 'write',
+        value: { path: '/proc/sys/net/ipv6/conf/default/disable_ipv6', data: Buffer.from('1') },
+      },
+      {
+        case: 'write',
+        value: { path: `/proc/sys/net/ipv6/conf/${CARD}/disable_ipv6`, data: Buffer.from('1') },
+      },
+    ]);
+    const answer = await this.#netlink([getLink(CARD)]);
+    const index = linkIndexes(answer).get(CARD);
+    if (index === undefined)
+      throw new EngineError('ERR_ARCBOX_NETWORK', `the machine has no network card ${CARD}`);
+    await this.#netlink([setLink({ index, up: true, mtu: this.#mtu })]);
+    return index;
+  }
+
+  async #netlink(
+    messages: readonly NetlinkMessage[],
+    netnsPath = '',
+    tolerated: readonly number[] = [],
+  ): Promise<Uint8Array> {
+    const request = encodeRequest(messages);
+    const [result] = await this.#agent.batch([
+      { case: 'netlink', value: { protocol: NETLINK_ROUTE, request, netnsPath } },
+    ]);
+    if (result?.result.case !== 'data')
+      throw new EngineError('ERR_ARCBOX_NETWORK', 'the agent did not answer a netlink request with data');
+    const { data } = result.result.value;
+    const failed = decodeErrors(data, messages.length).find(
+      (errno) => errno !== undefined && errno !== 0 && !tolerated.includes(errno),
+    );
+    if (failed !== undefined) {
+      throw new EngineError(
+        'ERR_ARCBOX_NETWORK',
+        `the links of ${netnsPath === '' ? 'the machine' : netnsPath} could not be set up: ${errnoName(failed)}`,
+      );
+    }
+    return data;
+  }
+}
