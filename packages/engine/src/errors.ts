@@ -22,7 +22,10 @@ export type EngineErrorCode =
   | 'ERR_ARCBOX_MACHINE_NOT_FOUND'
   | 'ERR_ARCBOX_MACHINE_BOOT'
   | 'ERR_ARCBOX_MACHINE_LOST'
-  | 'ERR_ARCBOX_NETWORK';
+  | 'ERR_ARCBOX_NETWORK'
+  | 'ERR_ARCBOX_NETWORK_NOT_FOUND'
+  | 'ERR_ARCBOX_NETWORK_NAME_IN_USE'
+  | 'ERR_ARCBOX_NETWORK_IN_USE';
 
 export class EngineError extends Error {
   override readonly name = 'EngineError';

@@ -108,3 +108,9 @@ export const REASON_LENGTH_MAX = 2048;
 export const AUTO_REMOVE_GRACE_MS = 10_000;
 /** Longest path of a Unix socket (sun_path, without its terminating zero). */
 export const SOCKET_PATH_BYTES_MAX = 107;
+/** Longest name of a network. */
+export const NETWORK_NAME_LENGTH_MAX = 128;
+/** VLAN identifiers that IEEE 802.1Q has, and so the networks there can be. */
+export const VLAN_MAX = 4094;
+/** Connections of containers to networks, all together. */
+export const ENDPOINTS_MAX = 16_384;

@@ -40,4 +40,29 @@ export const MIGRATIONS: readonly string[] = [
   ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
   ALTER TABLE containers ADD COLUMN stopped_by_user INTEGER NOT NULL DEFAULT 0;
   `,
+  `
+  CREATE TABLE networks (
+    id          TEXT PRIMARY KEY,
+    name        TEXT NOT NULL UNIQUE,
+    vlan        INTEGER NOT NULL UNIQUE,
+    subnet      TEXT NOT NULL,
+    gateway     TEXT NOT NULL,
+    range       TEXT,
+    internal    INTEGER NOT NULL,
+    labels      TEXT NOT NULL,
+    created_ms  INTEGER NOT NULL
+  ) STRICT;
+
+  CREATE TABLE endpoints (
+    -- Names the cable in a guest, and is never given out twice.
+    number        INTEGER PRIMARY KEY AUTOINCREMENT,
+    network_id    TEXT NOT NULL REFERENCES networks (id),
+    container_id  TEXT NOT NULL REFERENCES containers (id) ON DELETE CASCADE,
+    position      INTEGER NOT NULL,
+    address       TEXT NOT NULL,
+    mac           TEXT NOT NULL,
+    aliases       TEXT NOT NULL,
+    UNIQUE (network_id, container_id)
+  ) STRICT;
+  `,
 ];

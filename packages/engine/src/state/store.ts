@@ -10,6 +10,7 @@ import { DEFAULT_LIFE } from '../container/life-options.ts';
 import { EngineError, messageOf } from '../errors.ts';
 import type { SavedMachine } from '../machine/saved-machine.ts';
 import { MIGRATIONS } from './migrations.ts';
+import { NetworkTable } from './network-table.ts';
 
 type Row = Record<string, SQLOutputValue>;
 
@@ -19,6 +20,10 @@ const BUSY_TIMEOUT_MS = 2000;
 export class Store implements Disposable {
   readonly #database: DatabaseSync;
   readonly #statements = new Map<string, StatementSync>();
+  readonly networks = new NetworkTable({
+    all: (sql, ...parameters) => this.#statement(sql).all(...parameters),
+    run: (sql, ...parameters) => Number(this.#statement(sql).run(...parameters).lastInsertRowid),
+  });
 
   /** Opens the database at `path` (`:memory:` in tests) and brings its schema up to date. */
   constructor(path: string) {

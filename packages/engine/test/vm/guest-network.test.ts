@@ -4,7 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import type { AgentClient } from '@arcbox/protocol';
+import type { AgentClient, Attachment } from '@arcbox/protocol';
 import { QemuDriver } from '@arcbox/vm';
 import { bootDirectory, loadBootAssets } from '../../src/boot-assets.ts';
 import { type GuestInterface, GuestNetwork, namespacePath } from '../../src/network/guest-network.ts';
@@ -39,6 +39,7 @@ async function runIn(
 ): Promise<{ code: number; output: string }> {
   const id = `run-${Math.random().toString(36).slice(2)}`;
   let output = '';
+  const taken = [0, 0, 0];
   await client.batch([
     {
       case: 'spawn',
@@ -50,14 +51,18 @@ async function runIn(
       },
     },
   ]);
-  const attachment = await client.attach(id, {
+  let attachment: Attachment | undefined;
+  attachment = await client.attach(id, {
     output: { offset: 0, windowBytes: 65_536 },
     error: { offset: 0, windowBytes: 65_536 },
     onChunk: ({ channel, offset, data }) => {
       output += Buffer.from(data).toString('latin1');
-      attachment.ack(channel, offset + data.length);
+      taken[channel] = offset + data.length;
+      attachment?.ack(channel, offset + data.length);
     },
   });
+  // What came before the call returned.
+  for (const channel of [1, 2] as const) attachment.ack(channel, taken[channel] ?? 0);
   const { code } = await client.wait(id);
   await attachment.closed;
   await client.batch([{ case: 'release', value: { id } }]);
