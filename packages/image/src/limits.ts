@@ -4,3 +4,42 @@ export const REPOSITORY_LENGTH_MAX = 255;
 export const TAG_LENGTH_MAX = 128;
 /** Largest image configuration that is read, in bytes. */
 export const IMAGE_CONFIG_BYTES_MAX = 8 * 1024 * 1024;
+/** Largest manifest or index that is read, in bytes (the OCI distribution specification asks for at least 4 MiB). */
+export const MANIFEST_BYTES_MAX = 4 * 1024 * 1024;
+/** Layers of one image; overlayfs is mounted with all of them as its lower directories. */
+export const LAYERS_MAX = 127;
+
+/** Entries of one layer's tar. */
+export const TAR_ENTRIES_MAX = 1_000_000;
+/** Longest path in a layer, in bytes; Linux's PATH_MAX without the zero byte. */
+export const TAR_PATH_BYTES_MAX = 4095;
+/** Longest component of a path; NAME_MAX. */
+export const TAR_NAME_BYTES_MAX = 255;
+/** Extended header (pax, GNU long name) of one entry. */
+export const TAR_EXTENSION_BYTES_MAX = 1024 * 1024;
+/** Value of one extended attribute; XATTR_SIZE_MAX. */
+export const XATTR_BYTES_MAX = 64 * 1024;
+/** Pieces of a sparse file. */
+export const SPARSE_PIECES_MAX = 100_000;
+/** Symbolic links followed for one path, as Linux does. */
+export const SYMLINKS_FOLLOWED_MAX = 40;
+
+/** Uncompressed size of one layer: what a decompression bomb can make us look at. */
+export const LAYER_BYTES_MAX = 32 * 1024 ** 3;
+/** Stored size of one blob. */
+export const BLOB_BYTES_MAX = 32 * 1024 ** 3;
+/** Files in a docker-archive or oci-layout. */
+export const ARCHIVE_ENTRIES_MAX = 10_000;
+/** What has to stay free on the file system of the content store, in bytes. */
+export const DISK_RESERVE_BYTES = 512 * 1024 ** 2;
+/** How often that is looked at, in bytes written. */
+export const DISK_CHECK_BYTES = 64 * 1024 ** 2;
+
+/** Bytes on their way into a worker. */
+export const WORKER_INPUT_BYTES_MAX = 8 * 1024 * 1024;
+/** Bytes that wait for sqfstar. */
+export const PIPE_BYTES_MAX = 1024 * 1024;
+/** What sqfstar says on standard error, as far as it is kept. */
+export const STDERR_BYTES_MAX = 16 * 1024;
+/** How often progress is told, per layer. */
+export const PROGRESS_INTERVAL_MS = 100;
