@@ -1,6 +1,7 @@
 #!/bin/sh
 # Assembles the embedded default image, busybox, from Debian's busybox-static: build.sh WORK-DIR OUTPUT-DIR
-# Leaves busybox.squashfs (the layer, uncompressed) and busybox.json (the OCI image configuration).
+# Leaves busybox.squashfs (the layer, uncompressed), busybox.tar (the same as a tar) and busybox.json (the OCI image
+# configuration).
 set -eu
 work=$1 output=$2
 here=$(cd "$(dirname "$0")" && pwd)
@@ -24,6 +25,8 @@ tar --create --format=posix --pax-option=delete=atime,delete=ctime --sort=name -
   --owner=0 --group=0 --numeric-owner --file="$work/layer.tar" -C "$root" .
 sqfstar -quiet -no-progress -noI -noD -noF -noX -all-time 0 -mkfs-time 0 \
   -root-mode 0755 -root-uid 0 -root-gid 0 "$output/busybox.squashfs" <"$work/layer.tar" >/dev/null
+# What save and push give out.
+cp "$work/layer.tar" "$output/busybox.tar"
 diff_id=$(sha256sum "$work/layer.tar" | cut -d' ' -f1)
 version=$(dpkg-query -W -f='${Version}' busybox-static)
 

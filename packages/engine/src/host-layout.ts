@@ -69,6 +69,10 @@ export class HostLayout {
     const home = createHash('sha256').update(this.home).digest('hex').slice(0, 16);
     return join(TMPFS, `arcbox-${home}`, name);
   }
+  /** Images: blobs and layers. */
+  get content(): string {
+    return join(this.home, 'content');
+  }
   get containers(): string {
     return join(this.home, 'containers');
   }

@@ -50,9 +50,14 @@ export class Runtime implements AsyncDisposable {
     this.assets = assets;
     this.driver = driver;
     this.#logger = logger;
-    this.images = new ImageStore(assets.directory);
     this.#store = new Store(layout.stateDatabase);
     this.events = new EventLog(layout.eventsDatabase);
+    this.images = new ImageStore({
+      database: this.#store.database,
+      directory: layout.content,
+      bootDirectory: assets.directory,
+      isRunning: (id) => this.#containers.isLive(id),
+    });
     const environment: MachineEnvironment = {
       driver,
       layout,
@@ -189,6 +194,7 @@ export class Runtime implements AsyncDisposable {
       throw error;
     } finally {
       this.events[Symbol.dispose]();
+      await this.images.close();
       this.#store[Symbol.dispose]();
     }
   }

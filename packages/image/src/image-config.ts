@@ -1,5 +1,7 @@
 /** The part of an OCI image configuration (image-spec, config.md) that a container needs, checked. */
+import { isDigest } from './digest.ts';
 import { ImageError } from './errors.ts';
+import { LAYERS_MAX } from './limits.ts';
 
 export interface ImageConfig {
   readonly architecture: string;
@@ -78,6 +80,9 @@ export function parseImageConfig(json: string, source: string): ImageConfig {
   };
   const health = record(config.Healthcheck, 'Healthcheck');
   const healthMs = (key: string): number => Math.round(number(health[key], `Healthcheck.${key}`) / NS_PER_MS);
+  const diffIds = list(record(top.rootfs, 'rootfs').diff_ids, 'rootfs.diff_ids');
+  if (!diffIds.every(isDigest)) fail('names a layer by something that is no sha256 digest');
+  if (diffIds.length > LAYERS_MAX) fail(`has ${diffIds.length} layers; the limit is ${LAYERS_MAX}`);
   return {
     architecture: text(top.architecture, 'architecture', ''),
     os: text(top.os, 'os', 'linux'),
@@ -102,6 +107,6 @@ export function parseImageConfig(json: string, source: string): ImageConfig {
             retries: number(health.Retries, 'Healthcheck.Retries'),
           },
         }),
-    diffIds: list(record(top.rootfs, 'rootfs').diff_ids, 'rootfs.diff_ids'),
+    diffIds,
   };
 }

@@ -1,36 +1,16 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { ImageError, ImageStore, parseImageConfig } from '../src/index.ts';
-
-const config = {
-  architecture: 'amd64',
-  os: 'linux',
-  config: { Cmd: ['sh'], Env: ['PATH=/bin'], Labels: { a: 'b' } },
-  rootfs: { type: 'layers', diff_ids: [`sha256:${'1'.repeat(64)}`] },
-};
-
-async function withBootDirectory(run: (directory: string) => Promise<void>): Promise<void> {
-  const directory = await mkdtemp(join(tmpdir(), 'arcbox-image-'));
-  try {
-    await writeFile(join(directory, 'busybox.json'), JSON.stringify(config));
-    await writeFile(join(directory, 'busybox.squashfs'), 'hsqs');
-    await run(directory);
-  } finally {
-    await rm(directory, { recursive: true });
-  }
-}
+import { ImageError, parseImageConfig } from '../src/index.ts';
+import { withStore, writeBoot } from './support/store.ts';
 
 test('the embedded image is found by every form of its name and by its ID', async () => {
-  await withBootDirectory(async (directory) => {
-    const store = new ImageStore(directory);
+  await withStore(async ({ store }) => {
     const image = await store.resolve('busybox');
     assert.deepEqual(image.names, ['docker.io/library/busybox:latest']);
     assert.deepEqual(image.config.cmd, ['sh']);
     assert.equal(image.config.workingDir, '/');
-    assert.equal(image.layers[0]?.sizeBytes, 4);
     for (const name of [
       'busybox:latest',
       'docker.io/library/busybox:latest',
@@ -44,8 +24,7 @@ test('the embedded image is found by every form of its name and by its ID', asyn
 });
 
 test('an unknown image is an error that names it', async () => {
-  await withBootDirectory(async (directory) => {
-    const store = new ImageStore(directory);
+  await withStore(async ({ store }) => {
     for (const name of ['nosuch', 'busybox:2', 'localhost/busybox', 'deadbeefdead']) {
       await assert.rejects(
         store.resolve(name),
@@ -58,12 +37,32 @@ test('an unknown image is an error that names it', async () => {
 });
 
 test('missing assets are an error that says what to do, and the next try may succeed', async () => {
-  await withBootDirectory(async (directory) => {
-    await rm(join(directory, 'busybox.squashfs'));
-    const store = new ImageStore(directory);
-    await assert.rejects(store.resolve('busybox'), /run scripts\/setup/);
-    await writeFile(join(directory, 'busybox.squashfs'), 'hsqs');
-    assert.equal((await store.resolve('busybox')).layers.length, 1);
+  await withStore(
+    async ({ store, boot }) => {
+      await rename(join(boot, 'busybox.squashfs'), join(boot, 'away'));
+      await assert.rejects(store.resolve('busybox'), /run scripts\/setup/);
+      assert.deepEqual(await store.list(), []);
+      await rename(join(boot, 'away'), join(boot, 'busybox.squashfs'));
+      assert.equal((await store.resolve('busybox')).layers.length, 1);
+    },
+    { embeddedLater: true },
+  );
+});
+
+test('the embedded image stays with those who use it when the boot assets change', async () => {
+  await withStore(async ({ store, boot, database, reopen }) => {
+    const image = await store.resolve('busybox');
+    await store.close();
+    database.exec(`INSERT INTO "references" VALUES ('container:1', 'image:${image.id}')`);
+    await writeBoot(boot, 'another');
+    const next = reopen();
+    await next.collect();
+    assert.notEqual((await next.resolve('busybox')).id, image.id);
+    assert.equal((await next.resolve(image.id)).layers.length, 1);
+    assert.equal((await next.list()).length, 1);
+    database.exec(`DELETE FROM "references" WHERE holder = 'container:1'`);
+    await next.collect();
+    await assert.rejects(next.resolve(image.id), /no such image/);
   });
 });
 

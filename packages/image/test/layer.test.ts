@@ -14,11 +14,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
-import { ImageError } from '../src/errors.ts';
 import { sha256 } from '../src/digest.ts';
-import { content, convert, listing } from './support/squashfs.ts';
+import { ImageError } from '../src/errors.ts';
 import { paxRecord } from '../src/tar/pax.ts';
-import { entry, type EntryInput, patchHeader, paxHeader, tar } from './support/tars.ts';
+import { content, convert, listing } from './support/squashfs.ts';
+import { type EntryInput, entry, patchHeader, paxHeader, tar } from './support/tars.ts';
 
 const ROOT = 'drwxr-xr-x 0/0';
 const names = (path: string): string[] =>
@@ -54,8 +54,8 @@ test('what a layer is: digests of the blob and of the tar, whatever it is packed
 
 test('chunks of any size make the same', async () => {
   const plain = tar(
-    { name: 'a'.repeat(150) + '/' + 'b'.repeat(150), data: 'x'.repeat(1000) },
-    { name: 'l', type: 'symlink', linkName: '/' + 'c'.repeat(200) },
+    { name: `${'a'.repeat(150)}/${'b'.repeat(150)}`, data: 'x'.repeat(1000) },
+    { name: 'l', type: 'symlink', linkName: `/${'c'.repeat(200)}` },
   );
   for (const bytes of [512, 513, 700, 10_000]) {
     await convert(
@@ -74,7 +74,10 @@ test('chunks of any size make the same', async () => {
 
 test('the root is what the tar says, first or last, or a plain directory', async () => {
   const root: EntryInput = { name: './', type: 'directory', mode: 0o711 };
-  for (const entries of [[root, { name: './a' }], [{ name: './a' }, root]]) {
+  for (const entries of [
+    [root, { name: './a' }],
+    [{ name: './a' }, root],
+  ]) {
     await convert(tar(...entries), (path) => {
       assert.match(listing(path)[0] ?? '', /^drwx--x--x 0\/0 /);
     });
@@ -102,11 +105,10 @@ test('whiteouts and opaque directories become overlayfs’s', async () => {
   // What the layer brings itself is not removed by it, in either order; a directory hides the one below.
   for (const order of [1, -1]) {
     const entries = [{ name: '.wh.f' }, { name: 'f', data: 'new' }, { name: '.wh.d' }, { name: 'd/x' }];
-    await expect(entries.slice().sort(() => order), [
-      'drwxr-xr-x 0/0 /d',
-      '-rw-r--r-- 0/0 /d/x',
-      '-rw-r--r-- 0/0 /f',
-    ]);
+    await expect(
+      entries.slice().sort(() => order),
+      ['drwxr-xr-x 0/0 /d', '-rw-r--r-- 0/0 /d/x', '-rw-r--r-- 0/0 /f'],
+    );
   }
 });
 
@@ -131,8 +133,20 @@ test('a file replaced by a directory and a directory by a file', async () => {
     [{ name: 'a', data: 'x' }, { name: 'a', type: 'directory' }, { name: 'a/b' }],
     ['drwxr-xr-x 0/0 /a', '-rw-r--r-- 0/0 /a/b'],
   );
-  await expect([{ name: 'a/b/c', data: 'x' }, { name: 'a', data: 'y' }], ['-rw-r--r-- 0/0 /a']);
-  await expect([{ name: 'a', type: 'directory' }, { name: 'a', data: 'y' }], ['-rw-r--r-- 0/0 /a']);
+  await expect(
+    [
+      { name: 'a/b/c', data: 'x' },
+      { name: 'a', data: 'y' },
+    ],
+    ['-rw-r--r-- 0/0 /a'],
+  );
+  await expect(
+    [
+      { name: 'a', type: 'directory' },
+      { name: 'a', data: 'y' },
+    ],
+    ['-rw-r--r-- 0/0 /a'],
+  );
 });
 
 test('links in the parents of a name are followed inside the layer', async () => {
@@ -236,10 +250,14 @@ test('a hostile or broken layer is refused with a sentence', async () => {
     ['link out', tar({ name: 'a', type: 'link', linkName: '../../etc/passwd' }), /leads out of the layer/],
     ['link to nothing', tar({ name: 'a', type: 'link', linkName: 'nothing' }), /which is not in the layer/],
     ['link to later', tar({ name: 'a', type: 'link', linkName: 'b' }, { name: 'b' }), /not in the layer/],
-    ['link to a directory', tar({ name: 'd', type: 'directory' }, { name: 'a', type: 'link', linkName: 'd' }), /directory/],
+    [
+      'link to a directory',
+      tar({ name: 'd', type: 'directory' }, { name: 'a', type: 'link', linkName: 'd' }),
+      /directory/,
+    ],
     ['below a file', tar({ name: 'a' }, { name: 'a/b' }), /is not a directory/],
     ['loop', tar({ name: 'a', type: 'symlink', linkName: 'a' }, { name: 'a/b' }), /loop/],
-    ['root a file', tar({ name: '/' , type: 'symlink', linkName: 'x' }), /root/],
+    ['root a file', tar({ name: '/', type: 'symlink', linkName: 'x' }), /root/],
     ['device', tar({ name: 'a', type: 'char', devMajor: 100_000 }), /cannot be/],
     ['overlapping pieces', sparseTar(9, [4, 1, 4, 1], Buffer.from('xy')), /overlap/],
     ['long name', tar({ name: 'n'.repeat(256) }), /too long/],

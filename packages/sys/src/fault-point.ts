@@ -1,10 +1,19 @@
 /**
- * Places where a test lets the process die, as kill -9 would at that moment. A no-op unless the environment variable
- * `ARCBOX_FAULT_POINT` was the place's name when the process started.
+ * Places where a test may end the process as a power cut would, each right before a side effect.
+ *
+ * `faultPoint('image.pull.commit')` does nothing, unless the environment variable `ARCBOX_FAULT_POINT` is that name when
+ * the process starts: then the process kills itself there with SIGKILL, so that nothing is flushed, closed or
+ * caught. A number after a colon says at which time: `ARCBOX_FAULT_POINT=image.pull.commit:3` is the third. What the
+ * next process finds is what a test looks at.
  */
-const WANTED: string | undefined = process.env.ARCBOX_FAULT_POINT;
+const [wanted, times = '1'] = (process.env.ARCBOX_FAULT_POINT ?? '').split(':');
+let left = Number(times);
 
-/** Called right before a side effect: after a death here, what was recorded must be what is true. */
 export function faultPoint(name: string): void {
-  if (name === WANTED) process.kill(process.pid, 'SIGKILL');
+  if (name !== wanted) return;
+  left -= 1;
+  if (left > 0) return;
+  process.kill(process.pid, 'SIGKILL');
+  // The signal may take a moment; nothing of ours may happen after it.
+  for (;;) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
 }

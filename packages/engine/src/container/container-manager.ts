@@ -112,6 +112,11 @@ export class ContainerManager {
     return [...this.#containers.values()];
   }
 
+  /** Whether a process of it runs, or is about to. */
+  isLive(id: string): boolean {
+    return this.#containers.get(id)?.live ?? false;
+  }
+
   inspect(reference: string): ContainerRecord {
     return { ...this.find(reference).record };
   }
@@ -182,6 +187,7 @@ export class ContainerManager {
       restarts: 0,
       stoppedByUser: false,
     };
+    images.assertPresent(image);
     store.insertContainer(record, idempotencyKey);
     const container = new Container(record, this.#environment);
     this.#containers.set(id, container);
@@ -723,6 +729,8 @@ export class ContainerManager {
       'remove_upper',
       container.cleanUp.then(() => this.#removeUpper(record)),
     );
+    // It may have been the last that held an image which was removed by force.
+    this.#inBackground('collect_images', this.#environment.images.collect());
   }
 
   async #removeUpper(record: ContainerRecord): Promise<void> {

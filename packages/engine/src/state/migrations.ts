@@ -1,3 +1,5 @@
+import { IMAGE_TABLES } from '@arcbox/image';
+
 /** The schema of `state.db`, as steps: `user_version` counts those that were taken. A step is never changed. */
 export const MIGRATIONS: readonly string[] = [
   `
@@ -64,5 +66,16 @@ export const MIGRATIONS: readonly string[] = [
     aliases       TEXT NOT NULL,
     UNIQUE (network_id, container_id)
   ) STRICT;
+  `,
+  IMAGE_TABLES,
+  `
+  -- A container holds its image from its first moment to its last.
+  INSERT INTO "references" (holder, target) SELECT 'container:' || id, 'image:' || image_id FROM containers;
+  CREATE TRIGGER container_holds_image AFTER INSERT ON containers BEGIN
+    INSERT INTO "references" (holder, target) VALUES ('container:' || NEW.id, 'image:' || NEW.image_id);
+  END;
+  CREATE TRIGGER container_drops_image AFTER DELETE ON containers BEGIN
+    DELETE FROM "references" WHERE holder = 'container:' || OLD.id;
+  END;
   `,
 ];

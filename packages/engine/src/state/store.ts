@@ -39,6 +39,11 @@ export class Store implements Disposable {
     }
   }
 
+  /** For the image store, which keeps its tables in the same database. */
+  get database(): DatabaseSync {
+    return this.#database;
+  }
+
   // --- Machines ---------------------------------------------------------------------------------
 
   machineHandle(name: string): VmHandle | undefined {

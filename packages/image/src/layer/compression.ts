@@ -1,6 +1,7 @@
 /** What a stream is packed with, by its first bytes. */
-import { createGunzip, createZstdDecompress } from 'node:zlib';
+
 import type { Duplex } from 'node:stream';
+import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { ImageError } from '../errors.ts';
 import { BLOCK_BYTES } from '../tar/header.ts';
 
@@ -32,7 +33,10 @@ export function detectCompression(start: Buffer): Compression {
 /** Whether these first bytes are those of a tar: a header, or an empty archive's end. */
 export function looksLikeTar(start: Buffer): boolean {
   if (start.length < BLOCK_BYTES) return false;
-  return start.toString('latin1', 257, 262) === 'ustar' || start.subarray(0, BLOCK_BYTES).every((byte) => byte === 0);
+  return (
+    start.toString('latin1', 257, 262) === 'ustar' ||
+    start.subarray(0, BLOCK_BYTES).every((byte) => byte === 0)
+  );
 }
 
 export function decompressor(compression: 'gzip' | 'zstd'): Duplex {

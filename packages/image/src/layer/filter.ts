@@ -10,11 +10,11 @@
  * the plan, `planned` follows it.
  */
 import { LAYER_BYTES_MAX } from '../limits.ts';
-import { type TarEntry, NO_XATTRS } from '../tar/header.ts';
+import { NO_XATTRS, type TarEntry } from '../tar/header.ts';
 import { paddingOf, printable, type TarHandler } from '../tar/reader.ts';
-import { SparseFill } from './sparse-fill.ts';
 import { encodeHeader, TAR_END, ZEROS } from '../tar/writer.ts';
-import { type Attributes, cleanPath, invalid, LayerTree, Node, type Place } from './tree.ts';
+import { SparseFill } from './sparse-fill.ts';
+import { type Attributes, cleanPath, invalid, LayerTree, type Node, type Place } from './tree.ts';
 
 /**
  * Where the new tar goes. The root is no entry: sqfstar is told about it when it starts, of which it does not use the
@@ -147,7 +147,11 @@ export class LayerFilter implements TarHandler {
     }
     const place = this.#tree.place(entry.name);
     if (entry.type === 'directory') {
-      if (place === undefined && this.#started && !sameRoot(this.#tree.root.attributes, attributesOf(entry))) {
+      if (
+        place === undefined &&
+        this.#started &&
+        !sameRoot(this.#tree.root.attributes, attributesOf(entry))
+      ) {
         throw new SecondPass();
       }
       this.#tree.setDirectory(place, attributesOf(entry));
@@ -177,7 +181,8 @@ export class LayerFilter implements TarHandler {
       parent.opaque = true;
     } else if (!last.startsWith(WHITEOUT_META_PREFIX)) {
       const name = last.slice(WHITEOUT_PREFIX.length);
-      if (name === '' || name === '.' || name === '..') throw invalid(`${printable(entry.name)} removes nothing`);
+      if (name === '' || name === '.' || name === '..')
+        throw invalid(`${printable(entry.name)} removes nothing`);
       this.#tree.setWhiteout(parent, name);
     }
   }
@@ -218,7 +223,9 @@ export class LayerFilter implements TarHandler {
       } else if (node.kind === 'directory') {
         const attributes = node.attributes ?? IMPLIED;
         const opaque = node.opaque || node.whiteout;
-        const xattrs = opaque ? new Map([...attributes.xattrs, [OPAQUE_XATTR, Buffer.from('y')]]) : attributes.xattrs;
+        const xattrs = opaque
+          ? new Map([...attributes.xattrs, [OPAQUE_XATTR, Buffer.from('y')]])
+          : attributes.xattrs;
         this.#emit({ ...NOTHING, ...attributes, xattrs, name: path, type: 'directory' });
         this.#finishDirectory(node, `${path}/`);
       }
@@ -231,7 +238,8 @@ const NOTHING = { sizeBytes: 0, linkName: '', devMajor: 0, devMinor: 0 } as cons
 function attributesOf(entry: TarEntry): Attributes {
   const { mode, uid, gid, mtime } = entry;
   for (const id of [uid, gid]) {
-    if (id < 0 || id > ID_MAX) throw invalid(`${printable(entry.name)} belongs to ${id}, which is no user or group`);
+    if (id < 0 || id > ID_MAX)
+      throw invalid(`${printable(entry.name)} belongs to ${id}, which is no user or group`);
   }
   let { xattrs } = entry;
   if (xattrs.size > 0) xattrs = new Map([...xattrs].filter(([name]) => XATTR_KEPT.test(name)));

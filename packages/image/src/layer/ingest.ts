@@ -7,7 +7,7 @@
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { open, rm, stat } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
 import { ImageError, messageOf } from '../errors.ts';
 import { BLOB_BYTES_MAX, LAYER_BYTES_MAX } from '../limits.ts';
@@ -16,6 +16,7 @@ import { type Compression, decompressor, detectCompression } from './compression
 import { FileSink } from './file-sink.ts';
 import { LayerFilter, SecondPass } from './filter.ts';
 import { Squash } from './squash.ts';
+import { syncFile } from './sync-file.ts';
 
 export interface IngestPaths {
   /** Where the blob is stored, as it comes. Absent: it is not kept. */
@@ -204,17 +205,6 @@ async function roomIn(stream: Duplex): Promise<void> {
   stream.once('drain', resolve).once('close', resolve).once('error', resolve);
   await promise;
   stream.off('drain', resolve).off('close', resolve).off('error', resolve);
-}
-
-/** Makes the file durable; answers with its size. */
-async function syncFile(path: string): Promise<number> {
-  const handle = await open(path, 'r');
-  try {
-    await handle.datasync();
-  } finally {
-    await handle.close();
-  }
-  return (await stat(path)).size;
 }
 
 function tooLarge(limit: number): ImageError {

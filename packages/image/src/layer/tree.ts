@@ -7,11 +7,7 @@
  * decided at the end; only a replaced name that has data matters to somebody who has already passed the data on.
  */
 import { ImageError } from '../errors.ts';
-import {
-  SYMLINKS_FOLLOWED_MAX,
-  TAR_NAME_BYTES_MAX,
-  TAR_PATH_BYTES_MAX,
-} from '../limits.ts';
+import { SYMLINKS_FOLLOWED_MAX, TAR_NAME_BYTES_MAX, TAR_PATH_BYTES_MAX } from '../limits.ts';
 import { printable } from '../tar/reader.ts';
 
 export interface Attributes {
@@ -96,7 +92,9 @@ export class LayerTree {
     const place = this.#walk(linkName, false);
     const node = place?.parent.children?.get(place.last);
     if (place === undefined || node === undefined || node.kind === 'none') {
-      throw invalid(`${printable(from)} is a hard link to ${printable(linkName)}, which is not in the layer before it`);
+      throw invalid(
+        `${printable(from)} is a hard link to ${printable(linkName)}, which is not in the layer before it`,
+      );
     }
     if (node.kind === 'directory') {
       throw invalid(`${printable(from)} is a hard link to the directory ${printable(linkName)}`);
@@ -136,7 +134,8 @@ export class LayerTree {
       let child = current.children?.get(component);
       if (child?.kind === 'symlink') {
         followed += 1;
-        if (followed > SYMLINKS_FOLLOWED_MAX) throw invalid(`${printable(name)} leads through a loop of links`);
+        if (followed > SYMLINKS_FOLLOWED_MAX)
+          throw invalid(`${printable(name)} leads through a loop of links`);
         if (child.target.startsWith('/')) {
           nodes.length = 1;
           names.length = 0;
@@ -150,7 +149,8 @@ export class LayerTree {
         throw invalid(`${printable(name)} lies in ${printable(component)}, which is not a directory`);
       }
       if (child === undefined || child.kind === 'none') {
-        if (!create) throw invalid(`a hard link names ${printable(name)}, which is not in the layer before it`);
+        if (!create)
+          throw invalid(`a hard link names ${printable(name)}, which is not in the layer before it`);
         child = this.#directory(current, component);
       }
       nodes.push(child);
@@ -190,7 +190,8 @@ export function cleanPath(name: string): string[] {
       if (components.pop() === undefined) throw invalid(`${printable(name)} leads out of the layer`);
       continue;
     }
-    if (component.length > TAR_NAME_BYTES_MAX) throw invalid(`${printable(component)} is too long for a name`);
+    if (component.length > TAR_NAME_BYTES_MAX)
+      throw invalid(`${printable(component)} is too long for a name`);
     components.push(component);
   }
   return components;

@@ -5,11 +5,7 @@
  * know no sparse files, and make a stream of every entry. Here the data of a file is never looked at, and costs
  * one call for each chunk of input. What ends the archive, and what may stand where, follows what Docker accepts.
  */
-import {
-  TAR_ENTRIES_MAX,
-  TAR_EXTENSION_BYTES_MAX,
-  XATTR_BYTES_MAX,
-} from '../limits.ts';
+import { TAR_ENTRIES_MAX, TAR_EXTENSION_BYTES_MAX, XATTR_BYTES_MAX } from '../limits.ts';
 import {
   BLOCK_BYTES,
   invalidTar,
@@ -109,7 +105,8 @@ export class TarReader {
   end(): void {
     if (this.#state === 'end') return;
     const between = this.#state === 'block' && this.#left === BLOCK_BYTES;
-    const pending = this.#records !== undefined || this.#longName !== undefined || this.#longLink !== undefined;
+    const pending =
+      this.#records !== undefined || this.#longName !== undefined || this.#longLink !== undefined;
     if (!between || pending) throw invalidTar('it ends in the middle of an entry');
   }
 

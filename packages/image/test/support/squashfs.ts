@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { LayerIngest, type IngestedLayer } from '../../src/layer/ingest.ts';
+import { type IngestedLayer, LayerIngest } from '../../src/layer/ingest.ts';
 
 /** `unsquashfs -lln`: one line for each name, below the root; times left out. */
 export function listing(path: string): string[] {
@@ -35,7 +35,8 @@ export async function convert(
     const ingest = new LayerIngest(paths);
     await ingest.open();
     try {
-      for (let at = 0; at < blob.length; at += chunkBytes) await ingest.write(blob.subarray(at, at + chunkBytes));
+      for (let at = 0; at < blob.length; at += chunkBytes)
+        await ingest.write(blob.subarray(at, at + chunkBytes));
       await use(paths.squashfs, await ingest.finish());
     } catch (error) {
       await ingest.abort();

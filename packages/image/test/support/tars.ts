@@ -1,5 +1,5 @@
 /** Tars for tests, made entry by entry with the writer, or by hand where the writer would not make them. */
-import { type TarEntry, NO_XATTRS } from '../../src/tar/header.ts';
+import { NO_XATTRS, type TarEntry } from '../../src/tar/header.ts';
 import { paddingOf } from '../../src/tar/reader.ts';
 import { encodeHeader, TAR_END } from '../../src/tar/writer.ts';
 

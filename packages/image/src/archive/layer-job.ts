@@ -1,0 +1,53 @@
+/** The job of `import` and `commit`: a tar stream becomes a layer. */
+import { join } from 'node:path';
+import { faultPoint } from '@arcbox/sys/fault-point';
+import { DETECT_BYTES } from '../layer/compression.ts';
+import { type IngestedLayer, LayerIngest } from '../layer/ingest.ts';
+import { PROGRESS_INTERVAL_MS } from '../limits.ts';
+import type { JobContext } from '../worker/context.ts';
+import { LAYER_FILES, type LayerJob } from '../worker/protocol.ts';
+
+export async function layerJob(job: LayerJob, context: JobContext): Promise<IngestedLayer> {
+  faultPoint('image.layer.ingest');
+  const ingest = new LayerIngest({
+    blob: join(job.workspace, LAYER_FILES.blob),
+    squashfs: join(job.workspace, LAYER_FILES.squashfs),
+  });
+  try {
+    await ingest.open();
+    let current = 0;
+    let toldMs = 0;
+    for await (const chunk of startingWith(context.input, DETECT_BYTES)) {
+      await ingest.write(chunk);
+      current += chunk.length;
+      if (Date.now() - toldMs >= PROGRESS_INTERVAL_MS) {
+        toldMs = Date.now();
+        context.progress({ id: '', status: 'Importing', current });
+      }
+    }
+    faultPoint('image.layer.finish');
+    return await ingest.finish();
+  } catch (error) {
+    await ingest.abort();
+    throw error;
+  }
+}
+
+/** The same chunks, the first of them with at least so many bytes, when there are so many. */
+export async function* startingWith(
+  input: AsyncIterable<Buffer>,
+  bytes: number,
+): AsyncGenerator<Buffer, void, undefined> {
+  let first: Buffer | undefined = Buffer.alloc(0);
+  for await (const chunk of input) {
+    if (first === undefined) {
+      yield chunk;
+      continue;
+    }
+    first = first.length === 0 ? chunk : Buffer.concat([first, chunk]);
+    if (first.length < bytes) continue;
+    yield first;
+    first = undefined;
+  }
+  if (first !== undefined && first.length > 0) yield first;
+}
