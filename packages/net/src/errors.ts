@@ -16,6 +16,10 @@ export type NetErrorCode =
   | 'ERR_ARCBOX_NET_PORT_SPEC'
   /** A host port is in use by somebody else, or we may not bind it. */
   | 'ERR_ARCBOX_NET_PORT_TAKEN'
+  /** A configuration of the stack that cannot work. */
+  | 'ERR_ARCBOX_NET_CONFIG'
+  /** The far end of a link sent what no frame can be. */
+  | 'ERR_ARCBOX_NET_LINK'
   /** The host does not offer what is needed, for example a TAP device. */
   | 'ERR_ARCBOX_NET_HOST';
 

@@ -1,0 +1,47 @@
+/** The question that is asked once for every flow, before anything leaves. */
+
+export interface Flow {
+  readonly protocol: 'tcp' | 'udp' | 'icmp';
+  /** Name of the network. */
+  readonly network: string;
+  /** Name of the link, which is the machine's. */
+  readonly link: string;
+  readonly sourceMac: string;
+  readonly source: string;
+  /** 0 for ICMP, as is the other. */
+  readonly sourcePort: number;
+  readonly destination: string;
+  readonly destinationPort: number;
+}
+
+export type Verdict =
+  | { readonly action: 'allow' }
+  | { readonly action: 'deny'; readonly reason?: string }
+  /** Goes to another place instead; the machine does not see the difference. */
+  | { readonly action: 'redirect'; readonly address: string; readonly port: number };
+
+/** May answer at once, which costs no turn of the event loop. What it throws denies the flow. */
+export type FlowPolicy = (flow: Flow) => Verdict | Promise<Verdict>;
+
+export const ALLOW: Verdict = { action: 'allow' };
+
+/** Calls `then` with the verdict, at once when it is there at once; `stillWanted` is asked before. */
+export function judge(policy: FlowPolicy | undefined, flow: Flow, then: (verdict: Verdict) => void): void {
+  if (policy === undefined) {
+    then(ALLOW);
+    return;
+  }
+  let answer: Verdict | Promise<Verdict>;
+  try {
+    answer = policy(flow);
+  } catch (error) {
+    then(failed(error));
+    return;
+  }
+  if (answer instanceof Promise) answer.then(then, (error: unknown) => then(failed(error)));
+  else then(answer);
+}
+
+function failed(error: unknown): Verdict {
+  return { action: 'deny', reason: `the policy failed: ${error instanceof Error ? error.message : error}` };
+}
