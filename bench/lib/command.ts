@@ -60,8 +60,10 @@ export class ArcBox implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.run('machine', 'stop', 'default');
-    await this.run('daemon', 'stop');
-    await rm(this.home, { recursive: true, force: true });
+    try {
+      await this.run('daemon', 'stop');
+    } finally {
+      await rm(this.home, { recursive: true, force: true });
+    }
   }
 }

@@ -14,7 +14,7 @@ export const INPUT_FRAME_COST_BYTES = 64;
 export const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
 /** Records shorter than this are copied together before they are sent. */
 export const SMALL_RECORD_BYTES = 2048;
-/** How long a new connection may take to say what it speaks. */
+/** How long a new connection may take to say what it speaks and, over HTTP/1.1, to send the headers of a request. */
 export const PREFACE_TIMEOUT_MS = 10_000;
 /** Connections to the socket at one time. */
 export const CONNECTIONS_MAX = 1024;
@@ -35,5 +35,8 @@ export const DAEMON_STOP_TIMEOUT_MS = 60_000;
 /** Back-off while another process starts the daemon. */
 export const CONNECT_RETRY_MS_MIN = 1;
 export const CONNECT_RETRY_MS_MAX = 50;
+/** Back-off of starting another daemon while one has the lock: it is starting, or it is stopping its containers. */
+export const SPAWN_RETRY_MS_MIN = 50;
+export const SPAWN_RETRY_MS_MAX = 1000;
 /** The daemon's log is set aside at start when it is larger. */
 export const DAEMON_LOG_BYTES_MAX = 10 * 1024 * 1024;

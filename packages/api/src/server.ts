@@ -32,6 +32,8 @@ export interface ServerOptions {
   /** Takes over an HTTP/1.1 connection that asked for an upgrade. */
   readonly onUpgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => Promise<void>;
   readonly onError: (error: unknown) => void;
+  /** How long a new connection may take to say what it wants. */
+  readonly prefaceTimeoutMs?: number;
   /** Called when there has been no connection for a while. */
   readonly onQuiet?: () => void;
 }
@@ -54,8 +56,10 @@ export class ApiServer implements AsyncDisposable {
     this.#methods = unaryMethods(options.services);
     this.#streams = streamMethods(options.services);
     this.#http1 = createHttpServer(
-      { keepAliveTimeout: 0, requestTimeout: 0, headersTimeout: PREFACE_TIMEOUT_MS },
+      // Its time limits run only in a server that listens itself: ours is on the socket, until the headers are there.
+      { keepAliveTimeout: 0, requestTimeout: 0, headersTimeout: 0 },
       (request, response) => {
+        request.socket.setTimeout(0);
         const served = isUnaryJson(request, this.#methods)
           ? serveUnaryJson(request, response, this.#methods)
           : isStreamJson(request, this.#streams)
@@ -68,6 +72,7 @@ export class ApiServer implements AsyncDisposable {
       },
     );
     this.#http1.on('upgrade', (request, socket, head) => {
+      request.socket.setTimeout(0);
       const upgrade = options
         .onUpgrade(request, socket, head)
         .catch(options.onError)
@@ -150,7 +155,7 @@ export class ApiServer implements AsyncDisposable {
       if (this.#sockets.size === 0 && this.#server.listening) this.#awaitQuiet();
     });
     socket.on('error', () => socket.destroy());
-    socket.setTimeout(PREFACE_TIMEOUT_MS, () => socket.destroy());
+    socket.setTimeout(this.#options.prefaceTimeoutMs ?? PREFACE_TIMEOUT_MS, () => socket.destroy());
     let seen: Buffer = Buffer.alloc(0);
     const onReadable = (): void => {
       const bytes = socket.read() as Buffer | null;
@@ -161,14 +166,13 @@ export class ApiServer implements AsyncDisposable {
       if (isHttp2 && length < HTTP2_PREFACE.length) return;
       socket.off('readable', onReadable);
       socket.off('end', onEnd);
-      socket.setTimeout(0);
-      socket.removeAllListeners('timeout');
       socket.unshift(seen);
       if (!isHttp2) {
         this.#http1.emit('connection', socket);
         socket.resume();
         return;
       }
+      socket.setTimeout(0);
       this.#fullServer().then(
         ({ http2 }) => http2.emit('connection', socket),
         (error: unknown) => {

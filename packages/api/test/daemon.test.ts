@@ -1,7 +1,18 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmdirSync,
+  rmSync,
+} from 'node:fs';
 import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { Code, ConnectError, createClient } from '@connectrpc/connect';
 import { createConnectTransport, createGrpcTransport } from '@connectrpc/connect-node';
@@ -9,6 +20,7 @@ import { ContainerService } from '../src/gen/arcbox/v1/container_pb.ts';
 import { ErrorDetailSchema } from '../src/gen/arcbox/v1/error_pb.ts';
 import { SystemService } from '../src/gen/arcbox/v1/system_pb.ts';
 import { ApiError } from '../src/index.ts';
+import { ApiServer } from '../src/server.ts';
 import { fakeDaemon } from './support.ts';
 
 test('one daemon for each data directory; it gives everything back', async () => {
@@ -156,6 +168,36 @@ test('nobody listening, and a daemon that cannot start, are told apart', async (
   await using host = await fakeDaemon();
   assert.equal(await host.control.callIfUp('SystemService/Ping', {}), undefined);
   await assert.rejects(host.control.call('SystemService/Ping', {}), { code: 'ERR_ARCBOX_DAEMON_START' });
+});
+
+test('a connection that does not come to the point is closed, one that did may take its time', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'arcbox-server-'));
+  const path = join(directory, 's');
+  const upgraded = Promise.withResolvers<void>();
+  await using server = new ApiServer({
+    services: [],
+    onUpgrade: async (_request, socket) => {
+      socket.resume().once('end', () => socket.end());
+      await once(socket, 'close');
+      upgraded.resolve();
+    },
+    onError: (error) => assert.fail(String(error)),
+    prefaceTimeoutMs: 30,
+  });
+  await server.listen(path);
+  const patient = connect(path);
+  patient.write('POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n');
+  for (const bytes of ['', 'PRI * ', 'POST / HTTP/1.1\r\nHost: x\r\n']) {
+    const socket = connect(path);
+    socket.on('error', () => {});
+    if (bytes !== '') socket.write(bytes);
+    socket.resume();
+    await once(socket, 'close');
+  }
+  assert.equal(patient.destroyed, false);
+  patient.destroy();
+  await upgraded.promise;
+  rmSync(directory, { recursive: true });
 });
 
 test('a connection that says nothing we know is closed', async () => {

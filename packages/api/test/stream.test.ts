@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { ContainerStream, type DaemonControl } from '../src/client/index.ts';
@@ -209,6 +209,37 @@ test('what cannot be attached to is refused with its code', async () => {
     assert.match(String((await once(socket, 'data'))[0]), /^HTTP\/1\.1 400 .*not the number of a run/s, run);
     socket.destroy();
   }
+});
+
+test('a client that was killed is let go at once, one that has only said everything is not', async () => {
+  await using host = await fakeDaemon();
+  await host.start();
+  const id = await create(host.control, ['sleep']);
+  await host.control.call('ContainerService/Start', { id });
+  const fds = (): number => readdirSync('/proc/self/fd').length;
+  const attach = async (): Promise<Socket> => {
+    const socket = connect({ path: host.fake.layout.socket, allowHalfOpen: true });
+    socket.write(
+      `POST /v1/containers/${id}/attach HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: arcbox-stream\r\n\r\n`,
+    );
+    assert.match(String((await once(socket, 'data'))[0]), /^HTTP\/1\.1 101 /);
+    return socket;
+  };
+  const half = await attach();
+  half.end();
+  const [ping] = (await once(half, 'data')) as [Buffer];
+  assert.deepEqual(ping, frame(FrameType.ping));
+  const before = fds();
+  (await attach()).destroy();
+  while (fds() > before) await new Promise((resolve) => setImmediate(resolve));
+  await host.control.call('ContainerService/Kill', { id });
+  let told = '';
+  half.on('data', (data: Buffer) => {
+    told += data.toString();
+  });
+  await once(half, 'end');
+  assert.match(told, /"exitCode":137/);
+  half.destroy();
 });
 
 test('a client that breaks the protocol is told and let go; the container goes on', async () => {

@@ -1,4 +1,5 @@
 /** A daemon in this process, on the fake driver, and clients of it. */
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadConfig, SILENT } from '@arcbox/engine';
 import type { Program } from '../../engine/test/support/fake-guest.ts';
@@ -29,9 +30,16 @@ export async function fakeDaemon(programs: Readonly<Record<string, Program>> = {
     control: new DaemonControl({
       paths: { socket: layout.socket, daemonLog: join(layout.logs, 'none.log') },
       command: ['/bin/false'],
+      // A client that comes while one daemon has gone and the next is not there yet waits for the test to start it.
+      async prepare() {
+        while (current !== undefined && !existsSync(layout.socket))
+          await new Promise((resolve) => setImmediate(resolve));
+      },
     }),
     async [Symbol.asyncDispose]() {
-      await current?.stop();
+      const last = current;
+      current = undefined;
+      await last?.stop();
       await fake[Symbol.asyncDispose]();
     },
   };

@@ -206,6 +206,8 @@ export class ContainerStream {
       case FrameType.error:
         this.#failed(JSON.parse(payload.toString('utf8')) as ErrorPayload);
         return;
+      case FrameType.ping:
+        return;
       default:
         throw new ApiError('ERR_ARCBOX_STREAM_PROTOCOL', `a daemon does not send frames of type ${type}`);
     }

@@ -18,6 +18,8 @@ import {
   DAEMON_START_DEATHS_MAX,
   DAEMON_START_TIMEOUT_MS,
   DAEMON_STOP_TIMEOUT_MS,
+  SPAWN_RETRY_MS_MAX,
+  SPAWN_RETRY_MS_MIN,
 } from '../limits.ts';
 import { call, isUnreachable, type Methods } from './client.ts';
 import { callStream, type StreamMethods } from './stream-call.ts';
@@ -110,11 +112,20 @@ export class DaemonControl {
   async start(): Promise<void> {
     const deadline = Date.now() + DAEMON_START_TIMEOUT_MS;
     let deaths = 0;
+    // Asking costs little; starting a process to be told `busy` does not.
+    let nextSpawnMs = 0;
+    let spawnDelayMs = SPAWN_RETRY_MS_MIN;
     for (let delayMs = CONNECT_RETRY_MS_MIN; ; delayMs = Math.min(delayMs * 2, CONNECT_RETRY_MS_MAX)) {
       if ((await this.callIfUp('SystemService/Ping', {}).catch(tolerateBreak)) !== undefined) return;
-      const word = await this.#spawn(deadline);
-      if (word === 'ready') return;
-      if (word === 'died') deaths += 1;
+      if (Date.now() >= nextSpawnMs) {
+        const word = await this.#spawn(deadline);
+        if (word === 'ready') return;
+        if (word === 'died') deaths += 1;
+        if (word === 'busy') {
+          nextSpawnMs = Date.now() + spawnDelayMs;
+          spawnDelayMs = Math.min(spawnDelayMs * 2, SPAWN_RETRY_MS_MAX);
+        }
+      }
       if (deaths >= DAEMON_START_DEATHS_MAX) {
         throw new ApiError(
           'ERR_ARCBOX_DAEMON_START',

@@ -10,6 +10,7 @@
  *   4  signal: u32                           20 input: u64 acknowledged, u64 accepted
  *   5  farewell: the client has everything   21 exit: JSON {"exitCode", "error"}
  *                                            22 error: JSON {"code", "message"}; "final": true when the stream ends
+ *                                            23 ping: empty; says nothing
  *
  * Resuming. A cursor frame says that what came before it is what the log has before that position. A client that loses
  * the connection connects again with the last cursor it got, and skips as many bytes of output as it had received since:
@@ -31,6 +32,7 @@ export const FrameType = {
   input: 20,
   exit: 21,
   error: 22,
+  ping: 23,
 } as const;
 
 export const FRAME_HEADER_BYTES = 8;

@@ -14,6 +14,7 @@ import {
   FRAME_HEADER_BYTES,
   FrameDecoder,
   FrameType,
+  frame,
   jsonFrame,
   numbersFrame,
   readNumbers,
@@ -128,7 +129,11 @@ export class ClientInput {
     if (head.length > 0) push(head);
     socket.on('data', push);
     // A client that closes its side without a word has no more to say, and still wants to hear.
-    socket.on('end', () => this.#bye.resolve());
+    // One that was killed has closed both sides, which only a write finds out.
+    socket.on('end', () => {
+      this.#bye.resolve();
+      if (socket.writable) socket.write(frame(FrameType.ping));
+    });
     socket.on('close', () => this.#bye.resolve());
   }
 
