@@ -141,6 +141,8 @@ export class ExecStream {
       case FrameType.error:
         this.#options.onError?.(JSON.parse(payload.toString('utf8')) as ErrorPayload);
         return;
+      case FrameType.ping:
+        return;
       default:
         throw new ApiError('ERR_ARCBOX_STREAM_PROTOCOL', `a daemon does not send frames of type ${type}`);
     }
