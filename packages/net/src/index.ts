@@ -3,3 +3,5 @@ export * from './dns/index.ts';
 export { NetError, type NetErrorCode } from './errors.ts';
 export * from './ipam/index.ts';
 export * from './pcapng/index.ts';
+export * from './policy/index.ts';
+export * from './ports/index.ts';
