@@ -1,10 +1,15 @@
 /*
  * Fuzzes what a host can send: frames, requests, batches, and the state of calls and streams. Two
- * objects are there to be attached to, waited for and fed. Operations and the connection are replaced
- * by nothing, so no input touches the machine.
+ * objects are there to be attached to, waited for and fed: one between pipes, whose other ends are read,
+ * and now and then closed, as the input has it; one that has ended. Operations and the connection are
+ * replaced by nothing, so no input touches the machine (random-operations.test.ts has the operations).
  */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "limits.h"
 #include "link.h"
@@ -40,7 +45,19 @@ void link_fail(uint32_t stream_id, const char *why) {
 
 /* --- In place of the operations --------------------------------------------------------------- */
 
+static struct op_wait waiting; /* of the one operation that takes its time */
+
+/* What becomes of it after a frame of this size. */
+static void end_waiting(uint32_t size) {
+  OpResult result = {0};
+  if (!waiting.batch || size % 4 == 0) return;
+  if (size % 4 == 1) batch_op_done(&waiting, &result);
+  else if (size % 4 == 2) batch_op_done_encoded(&waiting, 0, NULL, 0);
+  else batch_op_failed(&waiting, 110, "wait for nothing");
+}
+
 enum op_state op_run(struct op_context *context, const Op *op, OpResult *result) {
+  if (op->which_op == Op_wait_device_tag && !waiting.batch) return op_pending(context, &waiting);
   if (!op->which_op) return op_fail(context, result, 38, "unknown operation");
   if (op->which_op == Op_list_objects_tag) {
     struct buf list = {0};
@@ -63,17 +80,41 @@ enum op_state op_run(struct op_context *context, const Op *op, OpResult *result)
 static void release(struct object *object) { free(object); }
 static const struct object_type type = {.kind = ObjectInfo_Kind_KIND_PROCESS, .release = release};
 
-static void make_object(const char *id, bool input, bool ended) {
+static int input_reader = -1; /* where the input of the living one arrives */
+
+/* `output` -1: channel 1 has only what is in its ring; `input` -1: there is none. */
+static void make_object(const char *id, int input, int output) {
   struct object *object = calloc(1, sizeof *object);
   static const uint8_t bytes[5000] = {1, 2, 3};
+  bool ended = output < 0;
   object_init(object, &type, id);
   for (uint8_t index = 1; index < 3; index++) {
-    struct channel *channel = channel_output(object, index, -1);
-    if (!channel_push(channel, bytes, index == 1 ? sizeof bytes : 10)) abort();
+    struct channel *channel = channel_output(object, index, index == 1 ? output : -1);
+    if (!channel || !channel_push(channel, bytes, index == 1 ? sizeof bytes : 10)) abort();
     if (ended) channel_end_output(channel);
   }
-  if (input) channel_input(object, -1, END_CLOSE);
+  if (input >= 0 && !channel_input(object, input, END_CLOSE)) abort();
   if (ended) object_end(object, &(struct outcome){.code = 3});
+}
+
+static void make_objects(void) {
+  static const char more[3000];
+  int input[2], output[2];
+  if (pipe2(input, O_CLOEXEC | O_NONBLOCK) || pipe2(output, O_CLOEXEC | O_NONBLOCK)) abort();
+  fcntl(input[1], F_SETPIPE_SZ, 4096);
+  if (write(output[1], more, sizeof more) != sizeof more) abort();
+  close(output[1]);
+  input_reader = input[0];
+  make_object("a", input[1], output[0]);
+  make_object("b", -1, -1);
+}
+
+/* What the reader of the input does after a frame of this size. */
+static void read_input(uint32_t size) {
+  static char taken[4096];
+  if (input_reader < 0) return;
+  if (size % 16 == 15) close_fd(&input_reader);
+  else sent_bytes += (uint64_t)MAX(read(input_reader, taken, size * 16 % sizeof taken), 0);
 }
 
 static void check_channels(const char *id) {
@@ -92,11 +133,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   static const uint8_t secret[SECRET_SIZE] = "0123456789abcdef";
   static bool ready;
   struct hello hello;
-  if (!ready) loop_init();
-  ready = true;
+  if (!ready) {
+    loop_init();
+    signal(SIGPIPE, SIG_IGN);
+    ready = true;
+  }
   failed = false;
-  make_object("a", true, false);
-  make_object("b", false, true);
+  make_objects();
   if (hello_at_tail(data, size, secret, &hello) && memcmp(hello.secret, secret, SECRET_SIZE)) abort();
   hello_at_tail(data, size, NULL, &hello);
   for (size_t at = 0; at < size && !failed;) {
@@ -111,11 +154,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     else calls_drop_all();
     if (streams_pending()) streams_pump();
     loop_turn(false);
+    read_input(frame.size);
+    end_waiting(frame.size);
     check_channels("a");
     check_channels("b");
   }
   calls_drop_all();
   objects_release_all();
+  close_fd(&input_reader);
   loop_turn(false);
   return 0;
 }
