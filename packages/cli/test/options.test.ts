@@ -1,0 +1,170 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { ContainerJson } from '@arcbox/api/client';
+import { cpuPercent, humanSize, memoryUsage } from '../src/commands/stats.ts';
+import { chooseColumns } from '../src/commands/top.ts';
+import { createRequest } from '../src/create-flags.ts';
+import { dockerContainer } from '../src/docker-shape.ts';
+import { environment, labels } from '../src/environment.ts';
+import { filterContainers } from '../src/filters.ts';
+import { limitsRequest } from '../src/limit-flags.ts';
+
+test('limits in docker’s units', () => {
+  assert.deepEqual(
+    limitsRequest({
+      memory: '64m',
+      memorySwap: '-1',
+      cpus: '1.5',
+      cpuShares: '512',
+      pidsLimit: '10',
+      cpusetCpus: '0-1',
+    }),
+    {
+      memoryBytes: '67108864',
+      memorySwapBytes: '-1',
+      nanoCpus: '1500000000',
+      cpuShares: 512,
+      pidsMax: '10',
+      cpusetCpus: '0-1',
+    },
+  );
+  assert.deepEqual(limitsRequest({ memory: '0', pidsLimit: '-1', cpus: '0' }), {}, 'none');
+  for (const [flags, message] of [
+    [{ memory: 'much' }, /--memory: "much" is not a size/],
+    [{ cpus: 'x' }, /--cpus/],
+    [{ pidsLimit: '1.5' }, /--pids-limit/],
+    [{ blkioWeight: '500' }, /--blkio-weight is not supported/],
+  ] as const) {
+    assert.throws(() => limitsRequest(flags), message);
+  }
+});
+
+test('what a container is created with', () => {
+  const { host = {}, ...request } = createRequest('busybox', ['true'], {
+    interactive: true,
+    entrypoint: '',
+    ulimit: ['nofile=1024:2048', 'core=-1'],
+    tmpfs: ['/run:size=64m,exec', '/tmp'],
+    sysctl: ['net.ipv4.ip_forward=1'],
+    label: ['a=b=c', 'empty'],
+    stopTimeout: '1.5',
+  });
+  assert.equal(request.stdinOnce, true);
+  assert.equal(request.stopTimeoutMs, 1500);
+  assert.deepEqual(request.entrypoint, { argv: [] });
+  assert.deepEqual(request.labels, { a: 'b=c', empty: '' });
+  assert.deepEqual(host.ulimits, [
+    { name: 'nofile', soft: '1024', hard: '2048' },
+    { name: 'core', soft: '-1', hard: '-1' },
+  ]);
+  assert.deepEqual(host.tmpfs, { '/run': 'size=64m,exec', '/tmp': '' });
+  assert.deepEqual(host.sysctls, { 'net.ipv4.ip_forward': '1' });
+  assert.throws(() => createRequest('x', [], { ulimit: ['nofile'] }), /NAME=SOFT/);
+  assert.throws(() => createRequest('x', [], { device: ['/dev/kvm'] }), /--device is not supported/);
+});
+
+test('environment and labels from files: comments, our own values, what is not set', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'arcbox-cli-'));
+  try {
+    const file = join(directory, 'env');
+    writeFileSync(file, '\ufeff# comment\nA=1\r\n\n  B=two words\nHOME\nNOT_SET_ANYWHERE_AT_ALL\n');
+    assert.deepEqual(environment(['C=3'], [file]), ['A=1', 'B=two words', `HOME=${process.env.HOME}`, 'C=3']);
+    writeFileSync(file, 'one=1\ntwo\n');
+    assert.deepEqual(labels(['one=mine'], [file]), { one: 'mine', two: '' });
+    writeFileSync(file, 'A B=1\n');
+    assert.throws(() => environment([], [file]), /white space/);
+    assert.throws(() => environment([], [join(directory, 'nosuch')]), /cannot read/);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});
+
+const containers: ContainerJson[] = [
+  { id: 'aa11', name: 'web', state: 'running', image: 'busybox', createdMs: '30', labels: { tier: 'front' } },
+  {
+    id: 'bb22',
+    name: 'db',
+    state: 'exited',
+    exitCode: 3,
+    image: 'other',
+    createdMs: '20',
+    labels: { tier: 'back', x: '' },
+  },
+  { id: 'cc33', name: 'job', state: 'paused', image: 'busybox:latest', createdMs: '10' },
+];
+
+test('filters: alternatives of one, all of different ones', () => {
+  const table: readonly [readonly string[], boolean, readonly string[]][] = [
+    [[], false, ['web', 'job']],
+    [[], true, ['web', 'db', 'job']],
+    [['status=exited'], false, ['db']],
+    [['status=exited', 'status=paused'], false, ['db', 'job']],
+    [['name=^(web|db)$'], true, ['web', 'db']],
+    [['label=tier'], true, ['web', 'db']],
+    [['label=tier=back', 'label=x'], true, ['db']],
+    [['label=tier=front', 'label=x'], true, []],
+    [['ancestor=busybox'], true, ['web', 'job']],
+    [['exited=3'], false, ['db']],
+    [['before=web'], true, ['db', 'job']],
+    [['since=cc33'], true, ['web', 'db']],
+    [['id=bb'], true, ['db']],
+  ];
+  for (const [filters, all, names] of table) {
+    assert.deepEqual(
+      filterContainers(containers, filters, { all }).map(({ name }) => name),
+      names,
+      filters.join(' '),
+    );
+  }
+  assert.throws(
+    () => filterContainers(containers, ['size=1'], { all: true }),
+    /is no filter; there are id=…/,
+  );
+  assert.throws(() => filterContainers(containers, ['status=dozing'], { all: true }), /is no status/);
+});
+
+test('docker’s numbers for what a container uses', () => {
+  const before = { running: true, cpuUsageNs: '1000', machineCpuNs: '10000', machineCpus: 2 };
+  const now = {
+    ...before,
+    cpuUsageNs: '2000',
+    machineCpuNs: '14000',
+    memoryBytes: '3000',
+    memoryInactiveFileBytes: '1000',
+  };
+  assert.equal(cpuPercent(now, before), 50);
+  assert.equal(cpuPercent(now, undefined), 0);
+  assert.equal(memoryUsage(now), 2000);
+  assert.equal(humanSize(2000, 1000), '2kB');
+  assert.equal(humanSize(1_992_294, 1024), '1.9MiB');
+});
+
+test('columns of top: -ef, aux and lists', () => {
+  assert.equal(chooseColumns([])[0], 'uid');
+  assert.equal(chooseColumns(['aux'])[0], 'user');
+  assert.deepEqual(chooseColumns(['-o', 'pid,comm']), ['pid', 'comm']);
+  assert.deepEqual(chooseColumns(['-eo', 'pid,args,%cpu']), ['pid', 'args', 'pcpu']);
+  assert.throws(() => chooseColumns(['-o', 'pid,nosuch']), /there is no column "nosuch"/);
+  assert.throws(() => chooseColumns(['--forest']), /not supported/);
+});
+
+test('inspect has docker’s shape', () => {
+  const shaped = dockerContainer({
+    id: 'ab',
+    name: 'web',
+    state: 'exited',
+    argv: ['/entry', 'arg'],
+    entrypointLength: 1,
+    exitCode: 3,
+    createdMs: '0',
+    stopSignal: 15,
+  });
+  const { State, Config } = shaped as { State: Record<string, unknown>; Config: Record<string, unknown> };
+  assert.equal(shaped.Name, '/web');
+  assert.equal(shaped.Path, '/entry');
+  assert.deepEqual([State.Status, State.Running, State.ExitCode], ['exited', false, 3]);
+  assert.deepEqual([Config.Entrypoint, Config.Cmd, Config.StopSignal], [['/entry'], ['arg'], 'SIGTERM']);
+});
