@@ -38,6 +38,9 @@ export interface CreateFlags extends LimitFlags, LifeFlags {
   readonly ipc?: string;
   readonly uts?: string;
   readonly network?: string;
+  readonly networkAlias?: readonly string[];
+  readonly ip?: string;
+  readonly macAddress?: string;
   readonly addHost?: readonly string[];
   readonly dns?: readonly string[];
   readonly dnsSearch?: readonly string[];
@@ -110,6 +113,9 @@ function hostRequest(flags: CreateFlags): HostOptionsJson {
     ipcMode: flags.ipc ?? '',
     utsMode: flags.uts ?? '',
     networkMode: flags.network ?? '',
+    networkAliases: [...(flags.networkAlias ?? [])],
+    ipAddress: flags.ip ?? '',
+    macAddress: flags.macAddress ?? '',
     extraHosts: [...(flags.addHost ?? [])],
     dns: [...(flags.dns ?? [])],
     dnsSearch: [...(flags.dnsSearch ?? [])],

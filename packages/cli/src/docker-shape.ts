@@ -61,7 +61,7 @@ export function dockerContainer(container: ContainerJson): Record<string, unknow
 function hostConfig(host: HostOptionsJson, container: ContainerJson): Record<string, unknown> {
   const { limits = {} } = host;
   return {
-    NetworkMode: host.networkMode || 'none',
+    NetworkMode: host.networkMode || 'bridge',
     AutoRemove: container.autoRemove === true,
     Memory: Number(limits.memoryBytes ?? 0),
     MemorySwap: Number(limits.memorySwapBytes ?? 0),

@@ -4,6 +4,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { availableParallelism, totalmem } from 'node:os';
+import { formatCidr, PREFIX_MAX, PREFIX_MIN, parseCidr } from '@arcbox/net/ipam';
 import { parse } from 'smol-toml';
 import { EngineError, messageOf } from './errors.ts';
 import { parseSize } from './size.ts';
@@ -16,6 +17,8 @@ export interface Config {
     /** How long no container must have run until it idles down, in seconds; `Infinity`: never. */
     readonly idleS: number;
   };
+  /** The subnet of the network `bridge`, when it is made. */
+  readonly networkCidr: string;
   /** How long a machine goes on without a daemon, in seconds; `Infinity`: for ever. */
   readonly orphanGraceS: number;
 }
@@ -24,7 +27,7 @@ export interface Config {
 interface Setting {
   readonly key: string;
   readonly variable: string;
-  parse(value: unknown): number | undefined;
+  parse(value: unknown): number | string | undefined;
   readonly expected: string;
 }
 
@@ -34,6 +37,7 @@ const MEMORY_MIB_MIN = 128;
 const MEMORY_MIB_MAX = 1024 * 1024;
 const MEMORY_MIB_DEFAULT_MAX = 2048;
 const ORPHAN_GRACE_S_DEFAULT = 600;
+const NETWORK_CIDR_DEFAULT = '172.20.0.0/16';
 /** Coming back costs a third of a second, so there is no reason to wait for long. */
 const IDLE_S_DEFAULT = 60;
 const IDLE_S_MAX = 7 * 86_400;
@@ -62,6 +66,17 @@ const SETTINGS: readonly Setting[] = [
     parse: (value) =>
       value === 'never' || value === Infinity ? Infinity : inRange(toNumber(value), 1, IDLE_S_MAX),
     expected: `a whole number of seconds from 1 to ${IDLE_S_MAX}, or "never"`,
+  },
+  {
+    key: 'network.cidr',
+    variable: 'ARCBOX_NETWORK_CIDR',
+    parse: (value) => {
+      const cidr = typeof value === 'string' ? parseCidr(value) : undefined;
+      return cidr?.family === 4 && cidr.prefix >= PREFIX_MIN && cidr.prefix <= PREFIX_MAX
+        ? formatCidr(cidr)
+        : undefined;
+    },
+    expected: `an IPv4 subnet such as "172.20.0.0/16", with a prefix of ${PREFIX_MIN} to ${PREFIX_MAX}`,
   },
   {
     key: 'orphan_grace_s',
@@ -93,7 +108,7 @@ export async function loadConfig(sources: ConfigSources): Promise<Config> {
       throw new EngineError('ERR_ARCBOX_CONFIG', `${sources.file}: unknown key ${key} (known: ${known})`);
     }
   }
-  const value = (key: string, fallback: number): number => {
+  const value = <T extends number | string>(key: string, fallback: T): T => {
     const setting = SETTINGS.find((candidate) => candidate.key === key);
     if (setting === undefined) throw new EngineError('ERR_ARCBOX_CONFIG', `no setting ${key}`);
     const places: readonly [string, unknown][] = [
@@ -110,7 +125,8 @@ export async function loadConfig(sources: ConfigSources): Promise<Config> {
           `${place} is ${JSON.stringify(given)}; it must be ${setting.expected}`,
         );
       }
-      return parsed;
+      // A setting's values are of its fallback's type.
+      return parsed as T;
     }
     return fallback;
   };
@@ -127,6 +143,7 @@ export async function loadConfig(sources: ConfigSources): Promise<Config> {
       ),
       idleS: value('machine.idle_s', IDLE_S_DEFAULT),
     },
+    networkCidr: value('network.cidr', NETWORK_CIDR_DEFAULT),
     orphanGraceS: value('orphan_grace_s', ORPHAN_GRACE_S_DEFAULT),
   };
 }

@@ -108,6 +108,8 @@ export const REASON_LENGTH_MAX = 2048;
 export const AUTO_REMOVE_GRACE_MS = 10_000;
 /** Longest path of a Unix socket (sun_path, without its terminating zero). */
 export const SOCKET_PATH_BYTES_MAX = 107;
+/** The largest that QEMU's network card takes: frames of 64 KiB need no more system calls than those of 1500 bytes. */
+export const CARD_MTU = 65_520;
 /** Longest name of a network. */
 export const NETWORK_NAME_LENGTH_MAX = 128;
 /** VLAN identifiers that IEEE 802.1Q has, and so the networks there can be. */

@@ -11,6 +11,7 @@ import { ExecManager } from './exec/exec-manager.ts';
 import type { HostLayout } from './host-layout.ts';
 import type { Logger } from './logger.ts';
 import { Machine, type MachineEnvironment } from './machine/machine.ts';
+import { NetworkManager } from './network/network-manager.ts';
 import { Store } from './state/store.ts';
 
 export const DEFAULT_MACHINE = 'default';
@@ -32,6 +33,7 @@ export class Runtime implements AsyncDisposable {
   readonly driver: VmDriver;
   readonly images: ImageStore;
   readonly events: EventLog;
+  readonly networks: NetworkManager;
   readonly #store: Store;
   readonly #logger: Logger;
   readonly #machine: Machine;
@@ -52,6 +54,7 @@ export class Runtime implements AsyncDisposable {
     this.#logger = logger;
     this.#store = new Store(layout.stateDatabase);
     this.events = new EventLog(layout.eventsDatabase);
+    this.networks = new NetworkManager(this.#store.networks, config.networkCidr);
     this.images = new ImageStore({
       database: this.#store.database,
       directory: layout.content,
@@ -78,6 +81,7 @@ export class Runtime implements AsyncDisposable {
       assets,
       logger,
       events: this.events,
+      networks: this.networks,
       machine: (name) => this.machine(name),
       defaultMachine: DEFAULT_MACHINE,
       removed: (id) => this.#execs.forget(id),

@@ -158,6 +158,7 @@ function hostMessage({ config: { host } }: ContainerRecord): MessageInitShape<ty
     dns: [...host.dns],
     dnsSearch: [...host.dnsSearch],
     dnsOptions: [...host.dnsOptions],
+    networkAliases: [...host.networkAliases],
   };
 }
 

@@ -56,7 +56,7 @@ export async function ps(context: Context, options: PsOptions): Promise<number> 
         (name: unknown) =>
           labels[String(name)] ?? '',
       Mounts: () => '',
-      Networks: ({ host }) => host?.networkMode || 'none',
+      Networks: ({ host }) => host?.networkMode || 'bridge',
       LocalVolumes: () => '0',
       Platform: () => 'linux',
     },

@@ -26,6 +26,15 @@ import type { LogReader } from '../log/log-reader.ts';
 import type { Logger } from '../logger.ts';
 import { BUNDLES, processObjectId, UPPERS } from '../machine/guest-layout.ts';
 import type { Machine, UpMachine } from '../machine/machine.ts';
+import {
+  joinNetwork,
+  type NetworkPlace,
+  NO_NETWORK,
+  networkMode,
+  placeOf,
+  plugIn,
+} from '../network/container-network.ts';
+import type { NetworkManager } from '../network/network-manager.ts';
 import type { Store } from '../state/store.ts';
 import { Container, type ContainerExit } from './container.ts';
 import { ContainerAttachment } from './container-attachment.ts';
@@ -62,6 +71,7 @@ export interface ContainerEnvironment {
   readonly assets: BootAssets;
   readonly logger: Logger;
   readonly events: EventLog;
+  readonly networks: NetworkManager;
   machine(name: string): Machine;
   readonly defaultMachine: string;
   /** A container is gone, with whatever else belonged to it. */
@@ -160,7 +170,7 @@ export class ContainerManager {
 
   /** Makes a record; nothing runs. */
   async create(options: CreateOptions): Promise<ContainerRecord> {
-    const { store, images, logger, defaultMachine } = this.#environment;
+    const { store, images, logger, networks, defaultMachine } = this.#environment;
     const image = await images.resolve(options.image);
     const { idempotencyKey } = options;
     const known = idempotencyKey === undefined ? undefined : store.containerIdByKey(idempotencyKey);
@@ -189,6 +199,12 @@ export class ContainerManager {
     };
     images.assertPresent(image);
     store.insertContainer(record, idempotencyKey);
+    try {
+      joinNetwork(networks, record);
+    } catch (error) {
+      store.deleteContainer(id);
+      throw error;
+    }
     const container = new Container(record, this.#environment);
     this.#containers.set(id, container);
     container.emit('create');
@@ -557,18 +573,20 @@ export class ContainerManager {
     const lowers = await Promise.all(image.layers.map((layer) => up.mountLayer(layer)));
     const mounts = mountOps(record, lowers);
     try {
+      // The bundle's directory says that there may be more to clean up; so it is made first.
+      await up.agent.batch(mounts);
+      const plugging = this.#plugIn(container, up);
+      plugging.catch(() => {});
       const userKey = JSON.stringify([record.imageId, record.config.user, host.groupAdd]);
       // Only a first start sees the image's own accounts; later ones may have been changed.
       let user = record.run === 1 ? this.#users.get(userKey) : undefined;
-      let pending = mounts;
       if (user === undefined) {
-        await up.agent.batch(mounts);
-        pending = [];
         const { passwd, group } = await readAccounts(up.agent, record);
         user = resolveUser(record.config.user, passwd, group, host.groupAdd);
         if (this.#users.size >= USERS_CACHED_MAX) this.#users.clear();
         if (record.run === 1) this.#users.set(userKey, user);
       }
+      const network = await plugging;
       const ops = launchOps({
         record,
         user,
@@ -577,10 +595,12 @@ export class ContainerManager {
         joined: {
           ...(pidOf?.process === undefined ? {} : { pid: pidOf.process.pid }),
           ...(ipcOf?.process === undefined ? {} : { ipc: ipcOf.process.pid }),
+          ...(network.path === undefined ? {} : { network: network.path }),
         },
+        network,
         shmOwnerId: ipcOf?.record.id,
       });
-      return await launch(up.agent, [...pending, ...ops]);
+      return await launch(up.agent, ops);
     } catch (error) {
       const failure =
         error instanceof AgentOpError && error.op === 'spawn'
@@ -594,6 +614,18 @@ export class ContainerManager {
       });
       throw failure;
     }
+  }
+
+  /** Its network, ready to be run in. */
+  async #plugIn(container: Container, up: UpMachine): Promise<NetworkPlace> {
+    const { record } = container;
+    const { networks } = this.#environment;
+    const mode = networkMode(record);
+    if (mode.kind === 'host') return { ...NO_NETWORK, path: 'host' };
+    if (mode.kind !== 'container') return plugIn(up.network, networks, record);
+    const other = this.#joined(container, record.config.host.networkMode);
+    if (other?.process === undefined) return NO_NETWORK;
+    return { ...placeOf(networks, other.record), path: `/proc/${other.process.pid}/ns/net` };
   }
 
   /** The running container whose namespace `mode` joins, if it does. */
@@ -708,7 +740,7 @@ export class ContainerManager {
 
   async #remove(container: Container): Promise<void> {
     const { record } = container;
-    const { store, layout, logger } = this.#environment;
+    const { store, layout, logger, networks } = this.#environment;
     if (!this.#containers.has(record.id)) return;
     if (!canApply(record.state, 'remove')) {
       throw new EngineError(
@@ -718,6 +750,7 @@ export class ContainerManager {
     }
     container.apply('remove');
     await rm(layout.container(record.id), { recursive: true, force: true });
+    networks.release(record.id);
     store.deleteContainer(record.id);
     this.#containers.delete(record.id);
     container.emit('destroy');

@@ -57,8 +57,14 @@ export interface HostOptions {
   readonly ipcMode: string;
   /** Empty: its own; `host`: the machine's. */
   readonly utsMode: string;
-  /** Empty or `none`. */
+  /** Empty: `bridge`; `none`, `host`, `container:ID`, or a network. */
   readonly networkMode: string;
+  /** In the network that `networkMode` names; empty: the next free one. */
+  readonly ipAddress: string;
+  /** Empty: one that follows from the address. */
+  readonly macAddress: string;
+  /** Further names of the container in that network. */
+  readonly networkAliases: readonly string[];
   /** `NAME:ADDRESS`. */
   readonly extraHosts: readonly string[];
   readonly dns: readonly string[];
@@ -84,11 +90,17 @@ export const DEFAULT_HOST_OPTIONS: HostOptions = {
   ipcMode: '',
   utsMode: '',
   networkMode: '',
+  ipAddress: '',
+  macAddress: '',
+  networkAliases: [],
   extraHosts: [],
   dns: [],
   dnsSearch: [],
   dnsOptions: [],
 };
+
+/** Stands for the address at which the host is reached, in `--add-host`. */
+export const HOST_GATEWAY = 'host-gateway';
 
 /** RLIMIT_* by the names that docker's `--ulimit` has. */
 export const ULIMIT_NUMBERS: Readonly<Record<string, number>> = {
@@ -153,14 +165,18 @@ export function checkHostOptions(options: Partial<HostOptions>): HostOptions {
   checkMode('--ipc', checked.ipcMode, ['private', 'shareable', 'none', 'host']);
   if (checked.utsMode !== '' && checked.utsMode !== 'host')
     invalid(`${JSON.stringify(checked.utsMode)} is no mode of --uts; there is host`);
-  if (!['', 'none', 'default'].includes(checked.networkMode))
+  const joinsNothing =
+    ['none', 'host'].includes(checked.networkMode) || containerOfMode(checked.networkMode) !== undefined;
+  if (joinsNothing && checked.ipAddress + checked.macAddress + checked.networkAliases.join('') !== '')
     invalid(
-      `the network ${JSON.stringify(checked.networkMode)} does not exist; containers have no network yet, use none`,
+      `an address or alias was given, but with the network ${checked.networkMode} the container is in none`,
     );
+  for (const alias of checked.networkAliases)
+    if (!isHostname(alias)) invalid(`the network alias ${JSON.stringify(alias)} is not a host name`);
   for (const name of Object.keys(checked.sysctls)) checkSysctl(name, checked);
   for (const entry of checked.extraHosts) {
     const [name = '', address = ''] = splitHost(entry);
-    if (!isHostname(name) || isIP(address) === 0)
+    if (!isHostname(name) || (isIP(address) === 0 && address !== HOST_GATEWAY))
       invalid(`${JSON.stringify(entry)} is not of the form NAME:ADDRESS`);
   }
   for (const address of checked.dns)

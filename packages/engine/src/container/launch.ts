@@ -3,9 +3,17 @@ import { AgentOpError, type OpInput } from '@arcbox/protocol';
 import { EngineError } from '../errors.ts';
 import { REASON_LENGTH_MAX } from '../limits.ts';
 import type { AgentSession } from '../machine/agent-session.ts';
-import { CGROUP_ROOT, CRUN, CRUN_STATE, containerPaths, processObjectId } from '../machine/guest-layout.ts';
+import {
+  CGROUP_ROOT,
+  CRUN,
+  CRUN_STATE,
+  containerPaths,
+  namespacePath,
+  processObjectId,
+} from '../machine/guest-layout.ts';
+import type { NetworkPlace } from '../network/container-network.ts';
 import type { ContainerRecord } from './container-record.ts';
-import { containerOfMode, type HostOptions, splitHost } from './host-options.ts';
+import { containerOfMode, HOST_GATEWAY, type HostOptions, splitHost } from './host-options.ts';
 import { isShmShared, shmBytes } from './oci-mounts.ts';
 import { type JoinedNamespaces, ociSpec, type TerminalSize } from './oci-spec.ts';
 import type { ResolvedUser } from './user.ts';
@@ -61,6 +69,7 @@ export interface LaunchInput {
   readonly seccompBase64: string;
   readonly terminalSize: TerminalSize | undefined;
   readonly joined: JoinedNamespaces;
+  readonly network: NetworkPlace;
   /** Of the container whose /dev/shm is joined. */
   readonly shmOwnerId: string | undefined;
 }
@@ -92,8 +101,8 @@ export function launchOps(input: LaunchInput): OpInput[] {
   return [
     file('config.json', JSON.stringify(spec)),
     file('hostname', `${record.config.hostname}\n`),
-    file('hosts', hostsFile(record)),
-    file('resolv.conf', resolvConf(record)),
+    file('hosts', hostsFile(record, input.network)),
+    file('resolv.conf', resolvConf(record, input.network)),
     {
       case: 'spawn',
       value: {
@@ -155,19 +164,20 @@ export async function readAccounts(
 /** What opening and reading something says that is no file. */
 const NO_FILE = new Set(['ENOENT', 'ENOTDIR', 'EISDIR', 'ELOOP', 'ENXIO', 'EACCES', 'EINVAL', 'EAGAIN']);
 
-function hostsFile({ config }: ContainerRecord): string {
+function hostsFile({ config }: ContainerRecord, { address: own, nameServer }: NetworkPlace): string {
   const { hostname, domainname, host } = config;
   const full = domainname === '' ? hostname : `${hostname}.${domainname} ${hostname}`;
   const extra = host.extraHosts.map((entry) => {
     const [name, address] = splitHost(entry);
-    return `${address}\t${name}\n`;
+    return `${address === HOST_GATEWAY ? nameServer : address}\t${name}\n`;
   });
-  return `127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t${full}\n${extra.join('')}`;
+  return `127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n${own || '127.0.1.1'}\t${full}\n${extra.join('')}`;
 }
 
-function resolvConf({ config: { host } }: ContainerRecord): string {
+function resolvConf({ config: { host } }: ContainerRecord, { nameServer }: NetworkPlace): string {
+  const servers = host.dns.length > 0 || nameServer === '' ? host.dns : [nameServer];
   const lines = [
-    ...host.dns.map((address) => `nameserver ${address}`),
+    ...servers.map((address) => `nameserver ${address}`),
     ...(host.dnsSearch.length === 0 ? [] : [`search ${host.dnsSearch.join(' ')}`]),
     ...(host.dnsOptions.length === 0 ? [] : [`options ${host.dnsOptions.join(' ')}`]),
   ];
@@ -262,6 +272,8 @@ export function cleanUpOps(containerId: string, run: number, host?: HostOptions)
           },
         ]
       : []),
+    { case: 'unmount', value: { target: namespacePath(containerId), detach: true } },
+    { case: 'remove', value: { path: namespacePath(containerId), missingOk: true } },
     // What `crun delete` would do, without a process: the container has no hooks.
     { case: 'remove', value: { path: paths.runtimeState, recursive: true, missingOk: true } },
     { case: 'remove', value: { path: CGROUP_ROOT + paths.cgroup, missingOk: true } },

@@ -19,6 +19,8 @@ export interface TerminalSize {
 export interface JoinedNamespaces {
   readonly pid?: number;
   readonly ipc?: number;
+  /** Path of a network namespace, or `host` for the machine's. */
+  readonly network?: string;
 }
 
 export interface SpecInput {
@@ -90,7 +92,9 @@ function namespaces(host: HostOptions, joined: JoinedNamespaces): Record<string,
     pid === undefined ? own(type) : { type, path: `/proc/${pid}/ns/${file}` };
   return [
     ...(host.pidMode === 'host' ? [] : [of('pid', 'pid', joined.pid)]),
-    own('network'),
+    ...(joined.network === 'host'
+      ? []
+      : [joined.network === undefined ? own('network') : { type: 'network', path: joined.network }]),
     ...(host.ipcMode === 'host' ? [] : [of('ipc', 'ipc', joined.ipc)]),
     ...(host.utsMode === 'host' ? [] : [own('uts')]),
     own('mount'),

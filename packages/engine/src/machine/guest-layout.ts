@@ -18,6 +18,13 @@ export const CGROUP_ROOT = '/sys/fs/cgroup';
 /** The cgroup above all containers, without the root. */
 export const CGROUP_PARENT = '/arcbox';
 
+/** Where a container's network namespace is pinned. */
+export const NAMESPACES = '/run/n';
+
+export function namespacePath(containerId: string): string {
+  return `${NAMESPACES}/${containerId}`;
+}
+
 /** Mount point of a layer. */
 export function layerMount(number: number): string {
   return `/l/${number}`;

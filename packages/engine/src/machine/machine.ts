@@ -17,8 +17,15 @@ import type { Config } from '../config.ts';
 import { EngineError, messageOf } from '../errors.ts';
 import type { EventLog } from '../events/event-log.ts';
 import type { HostLayout } from '../host-layout.ts';
-import { BOOT_TIMEOUT_MS, IDLE_GIVE_BACK_MS, IDLE_RETRY_MS, MACHINE_STOP_TIMEOUT_MS } from '../limits.ts';
+import {
+  BOOT_TIMEOUT_MS,
+  CARD_MTU,
+  IDLE_GIVE_BACK_MS,
+  IDLE_RETRY_MS,
+  MACHINE_STOP_TIMEOUT_MS,
+} from '../limits.ts';
 import type { Logger } from '../logger.ts';
+import { GuestNetwork } from '../network/guest-network.ts';
 import type { Store } from '../state/store.ts';
 import { AgentSession } from './agent-session.ts';
 import { DISK_ID, DISK_MOUNT, layerDiskId, layerMount, layerNumberOfDisk } from './guest-layout.ts';
@@ -27,6 +34,8 @@ import { DROP_PAGE_CACHE, mountHotLayer, mountPoints, setUpOps } from './machine
 import { checkSaved, discardSaved, type SavedMachine, saveMachine } from './saved-machine.ts';
 
 const ENTROPY_BYTES = 64;
+/** The same in every machine: each has a cable of its own to our stack. */
+const CARD_MAC = '52:54:00:61:72:63';
 
 /**
  *   stopped, idle ── ensure ─▶ starting ─▶ running ── stop ─▶ stopping ─▶ stopped
@@ -59,6 +68,8 @@ export interface UpMachine {
   readonly name: string;
   readonly vm: RunningVm;
   readonly agent: AgentSession;
+  /** Links of container networks. */
+  readonly network: GuestNetwork;
   /** Where the layer is mounted in the guest; attaches and mounts it once. */
   mountLayer(layer: Layer): Promise<string>;
 }
@@ -362,7 +373,7 @@ export class Machine {
       initramfs: assets.initramfs,
       kernelArgs: [],
       disks: [{ id: DISK_ID, path: disk, format: 'raw', readOnly: false }],
-      nics: [],
+      nics: [{ mac: CARD_MAC, mtu: CARD_MTU }],
       lifetime: { kind: 'adoptable', orphanGraceMs: config.orphanGraceS * 1000 },
       bootTimeoutMs: BOOT_TIMEOUT_MS,
     };
@@ -404,6 +415,7 @@ export class Machine {
         name: this.name,
         vm,
         agent,
+        network: new GuestNetwork(agent, CARD_MTU),
         mountLayer: (layer) => this.#mountLayer(vm, agent, layers, layer),
       };
     } catch (error) {

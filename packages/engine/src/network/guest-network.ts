@@ -15,6 +15,7 @@
  */
 import { AgentOpError, errnoName, type OpInput, type OpResult } from '@arcbox/protocol';
 import { EngineError } from '../errors.ts';
+import { NAMESPACES, namespacePath } from '../machine/guest-layout.ts';
 import {
   decodeErrors,
   deleteLink,
@@ -52,18 +53,12 @@ export interface GuestInterface {
 const NETLINK_ROUTE = 0;
 const CARD = 'eth0';
 const AGENT_PID = 1;
-const NAMESPACES = '/run/n';
 const LOOPBACK_INDEX = 1;
 const BRIDGE_INDEX_FIRST = 10_000;
 const VLAN_INDEX_FIRST = 20_000;
 const CABLE_INDEX_FIRST = 100_000;
 const EEXIST = 17;
 const ENODEV = 19;
-
-/** Where a container's network namespace is pinned. */
-export function namespacePath(containerId: string): string {
-  return `${NAMESPACES}/${containerId}`;
-}
 
 export class GuestNetwork {
   readonly #agent: BatchRunner;

@@ -228,6 +228,13 @@ export class FakeContainerGuest {
       case 'shutdown':
         guest.onShutdown?.();
         return undefined;
+      case 'netNamespace':
+        if (this.mounts.has(op.value.path)) throw new OpFailure(EEXIST, op.value.path);
+        this.mounts.set(op.value.path, `nsfs ${op.value.path} nsfs rw 0 0`);
+        this.files.set(op.value.path, Buffer.alloc(0));
+        return undefined;
+      case 'netlink':
+        return { case: 'data', value: { data: netlinkAnswer(Buffer.from(op.value.request)), eof: true } };
       case 'setTime':
       case 'reseed':
       case 'sync':
@@ -307,4 +314,24 @@ export class FakeContainerGuest {
     }
     return found;
   }
+}
+
+/** Every message is done; whoever asks for a link hears that it is number 2. */
+function netlinkAnswer(request: Buffer): Buffer {
+  const answers: Buffer[] = [];
+  for (let at = 0; at < request.length; at += request.readUInt32LE(at)) {
+    const message = request.subarray(at, at + request.readUInt32LE(at));
+    if (message.readUInt16LE(4) === 18) {
+      const link = Buffer.from(message);
+      link.writeUInt16LE(16, 4);
+      link.writeInt32LE(2, 20);
+      answers.push(link);
+    }
+    const done = Buffer.alloc(36);
+    done.writeUInt32LE(36, 0);
+    done.writeUInt16LE(2, 4);
+    message.copy(done, 8, 8, 12);
+    answers.push(done);
+  }
+  return Buffer.concat(answers);
 }

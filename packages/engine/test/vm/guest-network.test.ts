@@ -7,7 +7,8 @@ import { it } from 'node:test';
 import type { AgentClient, Attachment } from '@arcbox/protocol';
 import { QemuDriver } from '@arcbox/vm';
 import { bootDirectory, loadBootAssets } from '../../src/boot-assets.ts';
-import { type GuestInterface, GuestNetwork, namespacePath } from '../../src/network/guest-network.ts';
+import { namespacePath } from '../../src/machine/guest-layout.ts';
+import { type GuestInterface, GuestNetwork } from '../../src/network/guest-network.ts';
 
 const MTU = 65_520;
 
