@@ -410,6 +410,7 @@ int main(int argc, char **argv) {
   bool parsed = options_parse(&options, argc, argv, error, sizeof error);
   if (!parsed) {
     dprintf(2, "guardian: %s\n", error);
+    if (options.dir != NULL) rmdir(options.dir);
     if (options.owner_fd >= 0) dprintf(options.owner_fd, "fail errno=%d step=read the options: %s\n", EINVAL, error);
     return 2;
   }

@@ -238,6 +238,10 @@ describe('the guardian', () => {
       nonsense.waitUntilUp(),
       (error) => error instanceof VmError && error.code === 'ERR_ARCBOX_VM_HOST',
     );
+    const misspelt = Lease.spawn(guardian, options('--orphan-ms', 'soon'), []);
+    await assert.rejects(misspelt.waitUntilUp(), /could not read the options/);
+    assert.deepEqual(fs.readdirSync(root), []);
+    fs.mkdirSync(runDir);
     const missing = Lease.spawn('/nowhere/guardian', [], []);
     await assert.rejects(missing.waitUntilUp(), (error) => error instanceof VmError);
   });
