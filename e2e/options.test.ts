@@ -91,14 +91,25 @@ test('capabilities, privileged, seccomp, no-new-privileges', async () => {
 test('names: host, domain, hosts, resolver', async () => {
   const out = await inside(
     [
-      ...['-h', 'box', '--domainname', 'example.test', '--add-host', 'db:10.0.0.7', '--dns', '9.9.9.9'],
+      ...[
+        '-h',
+        'box',
+        '--domainname',
+        'example.test',
+        '--add-host',
+        'db:10.0.0.7',
+        '--dns',
+        '9.9.9.9',
+        '--ip',
+        '172.20.7.7',
+      ],
       ...['--dns-search', 'example.test', '--dns-option', 'ndots:2'],
     ],
     'hostname; cat /proc/sys/kernel/domainname; grep -E "box|db" /etc/hosts; cat /etc/resolv.conf',
   );
   assert.equal(
     out,
-    'box\nexample.test\n127.0.1.1\tbox.example.test box\n10.0.0.7\tdb\nnameserver 9.9.9.9\nsearch example.test\noptions ndots:2\n',
+    'box\nexample.test\n172.20.7.7\tbox.example.test box\n10.0.0.7\tdb\nnameserver 9.9.9.9\nsearch example.test\noptions ndots:2\n',
   );
 });
 
@@ -155,7 +166,7 @@ test('files of variables and labels, an ID file, its stop signal and time, its p
     '{{.State.Status}} {{.Config.StopSignal}} {{.Config.StopTimeout}} {{.Config.Labels.a}} {{.Config.Tty}} {{.HostConfig.NetworkMode}}',
     'made',
   ]);
-  assert.equal(stdout, 'created SIGUSR1 3 b true none\n');
+  assert.equal(stdout, 'created SIGUSR1 3 b true bridge\n');
   const again = await arcbox.run(['create', '--cidfile', cidfile, 'busybox']);
   assert.equal(again.code, 125);
   assert.equal((await arcbox.run(['run', '--platform', 'linux/s390x', 'busybox'])).code, 125);

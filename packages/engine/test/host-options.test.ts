@@ -38,7 +38,7 @@ test('what cannot be is refused, with what can', () => {
     [{ sysctls: { 'kernel.shmmax': '1' }, ipcMode: 'host' }, /IPC namespace/],
     [{ pidMode: 'private' }, /--pid/],
     [{ ipcMode: 'container:' }, /--ipc/],
-    [{ networkMode: 'web' }, /use none/],
+    [{ networkMode: 'none', networkAliases: ['web'] }, /in none/],
     [{ extraHosts: ['here'] }, /NAME:ADDRESS/],
     [{ dns: ['dns.example'] }, /name server/],
     [{ dnsSearch: ['a b'] }, /resolv.conf/],
