@@ -14,6 +14,7 @@ import { ExecService } from './gen/arcbox/v1/exec_pb.ts';
 import { ImageService } from './gen/arcbox/v1/image_pb.ts';
 import { MachineService } from './gen/arcbox/v1/machine_pb.ts';
 import { SystemService } from './gen/arcbox/v1/system_pb.ts';
+import { VolumeService } from './gen/arcbox/v1/volume_pb.ts';
 import { FAREWELL_TIMEOUT_MS } from './limits.ts';
 import { registration } from './rpc/registration.ts';
 import { ApiServer } from './server.ts';
@@ -22,6 +23,7 @@ import { execService } from './services/exec-service.ts';
 import { imageService } from './services/image-service.ts';
 import { machineService } from './services/machine-service.ts';
 import { systemService } from './services/system-service.ts';
+import { volumeService } from './services/volume-service.ts';
 import { serveUpgrade } from './stdio/upgrade.ts';
 
 export interface DaemonOptions {
@@ -102,6 +104,7 @@ export class Daemon implements AsyncDisposable {
         registration(ExecService, execService(runtime)),
         registration(MachineService, machineService(runtime)),
         registration(ImageService, imageService(runtime)),
+        registration(VolumeService, volumeService(runtime)),
       ],
       onUpgrade: (request, socket, head) => serveUpgrade(runtime, request, socket, head),
       onError: (error) => logger.error('server.failed', { reason: String(error) }),

@@ -6,8 +6,9 @@ import { environment, labels } from './environment.ts';
 import { CliError } from './errors.ts';
 import { type LifeFlags, lifeOptions } from './life-flags.ts';
 import { durationMs, type LimitFlags, limitsRequest, sizeBytes, wholeNumber } from './limit-flags.ts';
+import { type MountFlags, mounts } from './mount-flags.ts';
 
-export interface CreateFlags extends LimitFlags, LifeFlags {
+export interface CreateFlags extends LimitFlags, LifeFlags, MountFlags {
   readonly rm?: boolean;
   readonly interactive?: boolean;
   readonly tty?: boolean;
@@ -86,6 +87,7 @@ export function createRequest(
     idempotencyKey: randomUUID(),
     host: hostRequest(flags),
     life: lifeOptions(flags),
+    mounts: mounts(flags),
     ...(stopTimeoutMs === undefined ? {} : { stopTimeoutMs }),
     ...(flags.entrypoint === undefined
       ? {}

@@ -8,6 +8,7 @@ const [
   { defineContainerCommands },
   { formatOption: format },
   { action, collect, exits },
+  { defineVolumeCommands },
   { VERSION },
 ] = await Promise.all([
   import('commander'),
@@ -16,6 +17,7 @@ const [
   import('./program/containers.ts'),
   import('./program/flags.ts'),
   import('./program/support.ts'),
+  import('./program/volumes.ts'),
   import('@arcbox/api/client'),
 ]);
 
@@ -39,6 +41,7 @@ const program = new Command('arcbox')
   });
 
 defineContainerCommands(program, context);
+defineVolumeCommands(program, context);
 
 const system = () => import('./commands/system.ts');
 program

@@ -73,6 +73,15 @@ export class HostLayout {
   get content(): string {
     return join(this.home, 'content');
   }
+  get volumes(): string {
+    return join(this.home, 'volumes');
+  }
+  volume(name: string): string {
+    return join(this.volumes, name);
+  }
+  volumeDisk(name: string): string {
+    return join(this.volume(name), 'disk.raw');
+  }
   get containers(): string {
     return join(this.home, 'containers');
   }

@@ -23,3 +23,6 @@ export type { Machine, MachineState } from './machine/machine.ts';
 export * from './runtime.ts';
 export { signalNumber } from './signals.ts';
 export { formatSize, parseSize } from './size.ts';
+export type { ContainerMount, MountRequest, VolumeMount } from './volume/mounts.ts';
+export type { CreateVolume, VolumeManager, VolumeUsage } from './volume/volume-manager.ts';
+export type { VolumeRecord } from './volume/volume-record.ts';

@@ -19,6 +19,19 @@ export const MEMORY_LIMIT_BYTES_MIN = 6 * 1024 * 1024;
 export const LOG_SEGMENT_BYTES_MIN = 64 * 1024;
 export const LOG_FILES_MAX = 1000;
 
+/** Volumes in the store, and mounts of one container. */
+export const VOLUMES_MAX = 4096;
+export const MOUNTS_MAX = 128;
+export const VOLUME_NAME_LENGTH_MAX = 128;
+/** Size of a volume's disk, which is sparse: usual, least and most. */
+export const VOLUME_BYTES = 64 * 1024 ** 3;
+export const VOLUME_BYTES_MIN = 8 * 1024 ** 2;
+export const VOLUME_BYTES_MAX = 8 * 1024 ** 4;
+/** Volumes that a machine keeps attached although no container uses them. */
+export const VOLUMES_UNUSED_MAX = 16;
+/** What is under way between packing and unpacking when a volume is filled. */
+export const COPY_WINDOW_BYTES = 1024 * 1024;
+
 /** Back-off of restarts: docker's figures. */
 export const RESTART_MS_MIN = 100;
 export const RESTART_MS_MAX = 60_000;

@@ -13,6 +13,7 @@ import type { Logger } from './logger.ts';
 import { Machine, type MachineEnvironment } from './machine/machine.ts';
 import { NetworkManager } from './network/network-manager.ts';
 import { Store } from './state/store.ts';
+import { VolumeManager } from './volume/volume-manager.ts';
 
 export const DEFAULT_MACHINE = 'default';
 
@@ -40,6 +41,7 @@ export class Runtime implements AsyncDisposable {
   readonly #containers: ContainerManager;
   readonly #execs: ExecManager;
   readonly #tools: ContainerTools;
+  readonly #volumes: VolumeManager;
   readonly #adopted: Promise<void>;
   #refusing = false;
   #closing: Promise<void> | undefined;
@@ -69,12 +71,25 @@ export class Runtime implements AsyncDisposable {
       assets,
       logger,
       events: this.events,
-      reconcile: (up) => this.#containers.reconcile(up),
+      reconcile: async (up) => {
+        await this.#containers.reconcile(up);
+        await this.#volumes.reconcile(up);
+      },
+      releaseUnused: (up) => this.#volumes.releaseUnused(up),
       inUse: (machine) => this.#containers.inUse(machine),
       lost: (machine, why) => this.#containers.machineLost(machine, why),
     };
     this.#machine = new Machine(DEFAULT_MACHINE, environment);
+    this.#volumes = new VolumeManager({
+      store: this.#store,
+      layout,
+      logger,
+      events: this.events,
+      usersOf: (name) => this.#containers.usersOfVolume(name),
+      machine: () => this.#machine.current(),
+    });
     this.#containers = new ContainerManager({
+      volumes: this.#volumes,
       store: this.#store,
       layout,
       images: this.images,
@@ -117,6 +132,13 @@ export class Runtime implements AsyncDisposable {
   async tools(): Promise<ContainerTools> {
     await this.containers();
     return this.#tools;
+  }
+
+  /** The volumes, once what an earlier daemon left behind has been looked at. */
+  async volumes(): Promise<VolumeManager> {
+    await this.#adopted;
+    if (this.#refusing) throw new EngineError('ERR_ARCBOX_SHUTTING_DOWN', 'the daemon is shutting down');
+    return this.#volumes;
   }
 
   /** All machines, in order of their names. */
@@ -173,6 +195,7 @@ export class Runtime implements AsyncDisposable {
       this.#logger.error('run.sweep_failed', { reason: messageOf(error) });
     }
     await this.#machine.adopt();
+    if ((await this.#machine.current()) === undefined) await this.#volumes.reconcile(undefined);
   }
 
   async #close(disown: boolean): Promise<void> {

@@ -75,6 +75,18 @@ import type {
   VersionRequestJson,
   VersionResponseJson,
 } from '../gen/arcbox/v1/system_pb.ts';
+import type {
+  CreateVolumeRequestJson,
+  CreateVolumeResponseJson,
+  InspectVolumeRequestJson,
+  InspectVolumeResponseJson,
+  ListVolumesRequestJson,
+  ListVolumesResponseJson,
+  PruneVolumesRequestJson,
+  PruneVolumesResponseJson,
+  RemoveVolumeRequestJson,
+  RemoveVolumeResponseJson,
+} from '../gen/arcbox/v1/volume_pb.ts';
 import { ANSWER_BYTES_MAX } from '../limits.ts';
 
 /** Request and answer of every unary method. */
@@ -105,6 +117,11 @@ export interface Methods {
   'MachineService/Start': [StartMachineRequestJson, StartMachineResponseJson];
   'MachineService/Idle': [IdleMachineRequestJson, IdleMachineResponseJson];
   'MachineService/Stop': [StopMachineRequestJson, StopMachineResponseJson];
+  'VolumeService/Create': [CreateVolumeRequestJson, CreateVolumeResponseJson];
+  'VolumeService/List': [ListVolumesRequestJson, ListVolumesResponseJson];
+  'VolumeService/Inspect': [InspectVolumeRequestJson, InspectVolumeResponseJson];
+  'VolumeService/Remove': [RemoveVolumeRequestJson, RemoveVolumeResponseJson];
+  'VolumeService/Prune': [PruneVolumesRequestJson, PruneVolumesResponseJson];
   'SystemService/Ping': [PingRequestJson, PingResponseJson];
   'SystemService/Version': [VersionRequestJson, VersionResponseJson];
   'SystemService/Info': [InfoRequestJson, InfoResponseJson];

@@ -8,6 +8,7 @@ export type {
   CreateContainerRequestJson,
   HostOptionsJson,
   LifeOptionsJson,
+  MountJson,
   ResourceLimitsJson,
   UlimitJson,
 } from '../gen/arcbox/v1/container_pb.ts';

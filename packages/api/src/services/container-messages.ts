@@ -17,7 +17,7 @@ import type {
   HostOptionsSchema,
   ResourceLimits as ResourceLimitsMessage,
 } from '../gen/arcbox/v1/container_pb.ts';
-import { lifeMessage, lifeRequest } from './life-messages.ts';
+import { lifeMessage, lifeRequest, mountMessage, mountRequests } from './life-messages.ts';
 
 /** Throws `ERR_ARCBOX_INVALID_ARGUMENT`. */
 export function createOptions(request: CreateContainerRequest, architecture: string): CreateOptions {
@@ -37,6 +37,7 @@ export function createOptions(request: CreateContainerRequest, architecture: str
     stopSignal: request.stopSignal,
     labels: request.labels,
     life: lifeRequest(request.life),
+    mounts: mountRequests(request.mounts),
     ...(request.stopTimeoutMs === undefined ? {} : { stopTimeoutMs: request.stopTimeoutMs }),
     ...(request.host === undefined ? {} : { host: hostOptions(request.host) }),
     ...(request.name === '' ? {} : { name: request.name }),
@@ -80,6 +81,7 @@ export function toMessage({ record, process }: Container): MessageInitShape<type
     host: hostMessage(record),
     life: lifeMessage(config.life),
     restarts: record.restarts,
+    mounts: config.mounts.map(mountMessage),
     machine: record.machine,
     run: record.run,
     pid: process?.pid ?? 0,

@@ -51,9 +51,9 @@ export function containerService(runtime: Runtime): ServiceImpl<typeof Container
       });
       return {};
     },
-    async remove({ id, force }) {
+    async remove({ id, force, volumes }) {
       const containers = await runtime.containers();
-      await containers.remove(id, { force });
+      await containers.remove(id, { force, volumes });
       return {};
     },
     async list({ all }) {

@@ -1,7 +1,19 @@
-/** `LifeOptions` between the API and the engine. */
-import { type LifeOptions, type LifeRequest, parseRestartPolicy } from '@arcbox/engine';
+/** What becomes of a container, and what is mounted into it, between the API and the engine. */
+import {
+  type ContainerMount,
+  EngineError,
+  type LifeOptions,
+  type LifeRequest,
+  type MountRequest,
+  parseRestartPolicy,
+} from '@arcbox/engine';
 import { create } from '@bufbuild/protobuf';
-import { type LifeOptions as LifeMessage, LifeOptionsSchema } from '../gen/arcbox/v1/container_pb.ts';
+import {
+  type LifeOptions as LifeMessage,
+  LifeOptionsSchema,
+  type Mount,
+  MountSchema,
+} from '../gen/arcbox/v1/container_pb.ts';
 
 /** Throws `ERR_ARCBOX_INVALID_ARGUMENT`. */
 export function lifeRequest(message: LifeMessage | undefined): LifeRequest {
@@ -46,4 +58,33 @@ export function lifeMessage({ restart, health, log }: LifeOptions): LifeMessage 
           },
         }),
   });
+}
+
+/** Throws `ERR_ARCBOX_INVALID_ARGUMENT`. */
+export function mountRequests(messages: readonly Mount[]): MountRequest[] {
+  return messages.map(({ type, source, target, readOnly, noCopy, tmpfsBytes, tmpfsMode }) => {
+    if (type !== 'volume' && type !== 'tmpfs' && type !== 'bind') {
+      throw new EngineError(
+        'ERR_ARCBOX_INVALID_ARGUMENT',
+        `${JSON.stringify(type)} is no type of mount; there are volume and tmpfs`,
+      );
+    }
+    return { type, source, target, readOnly, noCopy, tmpfsBytes: Number(tmpfsBytes), tmpfsMode };
+  });
+}
+
+export function mountMessage(mount: ContainerMount): Mount {
+  const { type, target, readOnly } = mount;
+  return create(
+    MountSchema,
+    type === 'volume'
+      ? { type, target, readOnly, source: mount.name, noCopy: !mount.copy, anonymous: mount.anonymous }
+      : {
+          type,
+          target,
+          readOnly,
+          tmpfsBytes: BigInt(mount.sizeBytes ?? 0),
+          tmpfsMode: mount.mode ?? 0,
+        },
+  );
 }

@@ -74,10 +74,14 @@ export async function update(context: Context, ids: readonly string[], options: 
 export function remove(
   context: Context,
   ids: readonly string[],
-  options: { force?: boolean },
+  options: { force?: boolean; volumes?: boolean },
 ): Promise<number> {
   return each(ids, (id) =>
-    context.daemon.call('ContainerService/Remove', { id, force: options.force === true }),
+    context.daemon.call('ContainerService/Remove', {
+      id,
+      force: options.force === true,
+      volumes: options.volumes === true,
+    }),
   );
 }
 

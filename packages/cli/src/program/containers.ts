@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import type { Context } from '../context.ts';
 import { addLifeFlags } from '../life-flags.ts';
+import { addMountFlags } from '../mount-flags.ts';
 import { createFlags, detachKeysOption, formatOption, limitFlags, sigProxyOption } from './flags.ts';
 import { action, collect } from './support.ts';
 
@@ -9,7 +10,7 @@ export function defineContainerCommands(program: Command, context: Context): voi
   const containers = () => import('../commands/containers.ts');
   const runs = () => import('../commands/run.ts');
 
-  addLifeFlags(createFlags(program.command('run <image> [command...]')))
+  addMountFlags(addLifeFlags(createFlags(program.command('run <image> [command...]'))))
     .description('Create a container from an image and run a command in it')
     .passThroughOptions()
     .option('-d, --detach', 'print its ID and leave it running')
@@ -22,7 +23,7 @@ export function defineContainerCommands(program: Command, context: Context): voi
         'engine',
       ),
     );
-  addLifeFlags(createFlags(program.command('create <image> [command...]')))
+  addMountFlags(addLifeFlags(createFlags(program.command('create <image> [command...]'))))
     .description('Create a container without starting it')
     .passThroughOptions()
     .action(
@@ -129,6 +130,7 @@ export function defineContainerCommands(program: Command, context: Context): voi
     .command('rm <container...>')
     .description('Remove containers with their logs and everything they wrote')
     .option('-f, --force', 'kill them first')
+    .option('-v, --volumes', 'with the volumes that were made for them alone')
     .action(action(async (ids: string[], options) => (await containers()).remove(context, ids, options)));
   program
     .command('inspect <container...>')

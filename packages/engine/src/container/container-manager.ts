@@ -9,6 +9,7 @@
 import { rm } from 'node:fs/promises';
 import type { ImageStore } from '@arcbox/image';
 import { AgentOpError, type OpInput } from '@arcbox/protocol';
+import { faultPoint } from '@arcbox/sys';
 import type { BootAssets } from '../boot-assets.ts';
 import { EngineError, messageOf } from '../errors.ts';
 import type { EventLog } from '../events/event-log.ts';
@@ -36,6 +37,7 @@ import {
 } from '../network/container-network.ts';
 import type { NetworkManager } from '../network/network-manager.ts';
 import type { Store } from '../state/store.ts';
+import type { VolumeManager } from '../volume/volume-manager.ts';
 import { Container, type ContainerExit } from './container.ts';
 import { ContainerAttachment } from './container-attachment.ts';
 import { ContainerProcess } from './container-process.ts';
@@ -72,6 +74,7 @@ export interface ContainerEnvironment {
   readonly logger: Logger;
   readonly events: EventLog;
   readonly networks: NetworkManager;
+  readonly volumes: VolumeManager;
   machine(name: string): Machine;
   readonly defaultMachine: string;
   /** A container is gone, with whatever else belonged to it. */
@@ -129,6 +132,13 @@ export class ContainerManager {
 
   inspect(reference: string): ContainerRecord {
     return { ...this.find(reference).record };
+  }
+
+  /** Containers, in any state, that mount the volume. */
+  usersOfVolume(name: string): ContainerRecord[] {
+    return this.list().filter(({ config }) =>
+      config.mounts.some((mount) => mount.type === 'volume' && mount.name === name),
+    );
   }
 
   /** By ID, name, or the beginning of an ID. Throws `ERR_ARCBOX_CONTAINER_NOT_FOUND`. */
@@ -198,11 +208,19 @@ export class ContainerManager {
       stoppedByUser: false,
     };
     images.assertPresent(image);
-    store.insertContainer(record, idempotencyKey);
+    const volumes = record.config.mounts.filter((mount) => mount.type === 'volume');
+    faultPoint('create:record');
+    // A volume that nobody named is not to be left over without its container.
+    store.transaction(() => {
+      store.insertContainer(record, idempotencyKey);
+      this.#environment.volumes.register(volumes);
+    });
     try {
       joinNetwork(networks, record);
+      await this.#environment.volumes.makeDisks(volumes);
     } catch (error) {
       store.deleteContainer(id);
+      await this.#removeVolumes(record);
       throw error;
     }
     const container = new Container(record, this.#environment);
@@ -360,10 +378,11 @@ export class ContainerManager {
   }
 
   /** Removes it with its log and everything it wrote. `force` kills it first. */
-  async remove(reference: string, options: { force?: boolean } = {}): Promise<void> {
+  async remove(reference: string, options: { force?: boolean; volumes?: boolean } = {}): Promise<void> {
     const container = this.find(reference);
     if (options.force === true) await this.stop(container.record.id, { timeoutMs: 0 });
     await container.transitions.run(() => this.#remove(container));
+    if (options.volumes === true) await this.#removeVolumes(container.record);
   }
 
   // --- Streams ----------------------------------------------------------------------------------
@@ -577,6 +596,7 @@ export class ContainerManager {
       await up.agent.batch(mounts);
       const plugging = this.#plugIn(container, up);
       plugging.catch(() => {});
+      const volumeMounts = await this.#environment.volumes.attach(record, up);
       const userKey = JSON.stringify([record.imageId, record.config.user, host.groupAdd]);
       // Only a first start sees the image's own accounts; later ones may have been changed.
       let user = record.run === 1 ? this.#users.get(userKey) : undefined;
@@ -599,6 +619,7 @@ export class ContainerManager {
         },
         network,
         shmOwnerId: ipcOf?.record.id,
+        mounts: volumeMounts,
       });
       return await launch(up.agent, ops);
     } catch (error) {
@@ -612,6 +633,7 @@ export class ContainerManager {
           reason: messageOf(cleanUpError),
         });
       });
+      await this.#environment.volumes.release(record, undefined);
       throw failure;
     }
   }
@@ -669,6 +691,7 @@ export class ContainerManager {
     if (log.run === record.run) log.resumeRun(AUTO_REMOVE_GRACE_MS);
     else log.beginRun(record.run);
     if (record.state === 'starting') container.apply('started', { startedMs: Date.now() });
+    this.#environment.volumes.adopt(record);
     this.#follow(container, new ContainerProcess(up.agent, objectId, pid, log), log, up);
     return true;
   }
@@ -713,9 +736,13 @@ export class ContainerManager {
   /** Off everybody's path. What is left when it fails is found by the next `reconcile`. */
   async #cleanUp(container: Container, up: UpMachine): Promise<void> {
     const { record } = container;
-    if (up.agent.ended.aborted) return;
+    if (up.agent.ended.aborted) {
+      await this.#environment.volumes.release(record, undefined);
+      return;
+    }
     try {
       await runTolerant(up.agent, cleanUpOps(record.id, record.run, record.config.host));
+      await this.#environment.volumes.release(record, up);
     } catch (error) {
       this.#environment.logger.warn('container.clean_up_failed', { id: record.id, reason: messageOf(error) });
     }
@@ -776,6 +803,19 @@ export class ContainerManager {
       if (container.attached === 0 && canApply(container.record.state, 'remove'))
         await this.#remove(container);
     });
+    if (!this.#containers.has(container.record.id)) await this.#removeVolumes(container.record);
+  }
+
+  /** Those that were made for it alone. */
+  async #removeVolumes({ config }: ContainerRecord): Promise<void> {
+    const { volumes, logger } = this.#environment;
+    for (const mount of config.mounts) {
+      if (mount.type !== 'volume' || !mount.anonymous) continue;
+      await volumes.remove(mount.name).catch((error: unknown) => {
+        // Another container may have been given it by its name.
+        logger.info('volume.kept', { name: mount.name, reason: messageOf(error) });
+      });
+    }
   }
 
   /** After a crash: containers whose removal we owe, once their clients had time to come back for the end. */

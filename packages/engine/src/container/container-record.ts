@@ -1,4 +1,6 @@
 /** What is stored of a container. */
+
+import type { ContainerMount } from '../volume/mounts.ts';
 import type { HostOptions } from './host-options.ts';
 import type { LifeOptions } from './life-options.ts';
 import type { ContainerState } from './transitions.ts';
@@ -32,6 +34,8 @@ export interface ContainerConfig {
   readonly labels: Readonly<Record<string, string>>;
   readonly host: HostOptions;
   readonly life: LifeOptions;
+  /** Besides its root and what every container has; in the order in which they are mounted. */
+  readonly mounts: readonly ContainerMount[];
 }
 
 export interface ContainerRecord {

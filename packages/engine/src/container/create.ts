@@ -3,6 +3,8 @@ import type { Image } from '@arcbox/image';
 import { EngineError } from '../errors.ts';
 import { ARGUMENTS_BYTES_MAX, LABELS_BYTES_MAX } from '../limits.ts';
 import { signalNumber } from '../signals.ts';
+import { containerMounts, type MountRequest } from '../volume/mounts.ts';
+import { newVolumeName } from '../volume/volume-manager.ts';
 import type { ContainerConfig } from './container-record.ts';
 import { checkHostOptions, type HostOptions, isHostname } from './host-options.ts';
 import { type LifeRequest, lifeOptions } from './life-options.ts';
@@ -29,6 +31,7 @@ export interface CreateOptions {
   readonly host?: Partial<HostOptions>;
   readonly labels?: Readonly<Record<string, string>>;
   readonly life?: LifeRequest;
+  readonly mounts?: readonly MountRequest[];
   /** The same key twice makes one container. */
   readonly idempotencyKey?: string;
 }
@@ -96,5 +99,6 @@ export function containerConfig(options: CreateOptions, image: Image, id: string
     labels,
     host: checkHostOptions(options.host ?? {}),
     life: lifeOptions(options.life ?? {}, image, options.autoRemove ?? false),
+    mounts: containerMounts(options.mounts ?? [], image, newVolumeName),
   };
 }

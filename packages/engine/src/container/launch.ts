@@ -72,6 +72,8 @@ export interface LaunchInput {
   readonly network: NetworkPlace;
   /** Of the container whose /dev/shm is joined. */
   readonly shmOwnerId: string | undefined;
+  /** OCI mounts besides those that every container has. */
+  readonly mounts: readonly Record<string, unknown>[];
 }
 
 /** Writes the bundle and runs it; the last operation's result is the process. The root is mounted already. */
@@ -87,6 +89,7 @@ export function launchOps(input: LaunchInput): OpInput[] {
     seccompBase64: input.seccompBase64,
     terminalSize,
     joined: input.joined,
+    mounts: input.mounts,
   });
   const file = (name: string, text: string): OpInput => ({
     case: 'write',

@@ -31,6 +31,8 @@ export interface SpecInput {
   readonly seccompBase64: string;
   readonly terminalSize: TerminalSize | undefined;
   readonly joined: JoinedNamespaces;
+  /** After those that every container has. */
+  readonly mounts: readonly Record<string, unknown>[];
 }
 
 /** `config.json` of the bundle, as a plain object. */
@@ -57,7 +59,7 @@ export function ociSpec(input: SpecInput): Record<string, unknown> {
       oomScoreAdj: host.oomScoreAdj,
       noNewPrivileges: hasNoNewPrivileges(host),
     },
-    mounts: ociMounts(host, paths),
+    mounts: [...ociMounts(host, paths), ...input.mounts],
     ...(isSeccompUnconfined(host)
       ? {}
       : { annotations: { 'run.oci.seccomp_bpf_data': input.seccompBase64 } }),

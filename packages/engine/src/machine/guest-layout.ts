@@ -38,6 +38,21 @@ export function layerNumberOfDisk(diskId: string): number | undefined {
   return match === null ? undefined : Number(match[1]);
 }
 
+/** Mount point of a volume's disk, and where its data is below it. */
+export function volumeMount(number: number): string {
+  return `/v/${number}`;
+}
+export function volumeData(number: number): string {
+  return `${volumeMount(number)}/d`;
+}
+export function volumeDiskId(number: number): string {
+  return `v-${number}`;
+}
+export function volumeNumberOfDisk(diskId: string): number | undefined {
+  const match = /^v-(\d+)$/.exec(diskId);
+  return match === null ? undefined : Number(match[1]);
+}
+
 export interface ContainerPaths {
   readonly upper: string;
   readonly work: string;

@@ -31,6 +31,7 @@ import { AgentSession } from './agent-session.ts';
 import { DISK_ID, DISK_MOUNT, layerDiskId, layerMount, layerNumberOfDisk } from './guest-layout.ts';
 import { ensureMachineDisk } from './machine-disk.ts';
 import { DROP_PAGE_CACHE, mountHotLayer, mountPoints, setUpOps } from './machine-set-up.ts';
+import { MachineVolumes } from './machine-volumes.ts';
 import { checkSaved, discardSaved, type SavedMachine, saveMachine } from './saved-machine.ts';
 
 const ENTROPY_BYTES = 64;
@@ -57,6 +58,8 @@ export interface MachineEnvironment {
   readonly events: EventLog;
   /** Called before a machine counts as running: brings containers and guest together. */
   reconcile(machine: UpMachine): Promise<void>;
+  /** Takes away what the machine has and nobody uses, before it idles down. */
+  releaseUnused(machine: UpMachine): Promise<void>;
   /** Whether a container runs there, or is being started or removed. */
   inUse(machine: string): boolean;
   /** Called when the machine has gone, with the reason: nothing of it runs any more. */
@@ -72,6 +75,7 @@ export interface UpMachine {
   readonly network: GuestNetwork;
   /** Where the layer is mounted in the guest; attaches and mounts it once. */
   mountLayer(layer: Layer): Promise<string>;
+  readonly volumes: MachineVolumes;
 }
 
 export class Machine {
@@ -291,9 +295,10 @@ export class Machine {
     faultPoint('wake:forget');
     this.#saved = undefined;
     store.setSavedMachine(this.name, undefined);
+    let vm: RunningVm | undefined;
     try {
       faultPoint('wake:restore');
-      const vm = await driver.restore(saved.snapshot, {
+      vm = await driver.restore(saved.snapshot, {
         name: this.name,
         lifetime: { kind: 'adoptable', orphanGraceMs: config.orphanGraceS * 1000 },
         timeoutMs: BOOT_TIMEOUT_MS,
@@ -305,6 +310,7 @@ export class Machine {
       return vm;
     } catch (error) {
       logger.warn('machine.restore_failed', { machine: this.name, reason: messageOf(error) });
+      await vm?.kill();
       return undefined;
     } finally {
       await this.#discardFiles();
@@ -416,6 +422,7 @@ export class Machine {
         vm,
         agent,
         network: new GuestNetwork(agent, CARD_MTU),
+        volumes: new MachineVolumes(vm, agent, mounts),
         mountLayer: (layer) => this.#mountLayer(vm, agent, layers, layer),
       };
     } catch (error) {
@@ -498,6 +505,7 @@ export class Machine {
   async #idleDown(up: UpMachine, needed: AbortSignal): Promise<boolean> {
     const { driver, store, logger, assets } = this.#environment;
     const startedMs = performance.now();
+    await this.#environment.releaseUnused(up);
     await up.agent.batch([{ case: 'sync', value: {} }, DROP_PAGE_CACHE]);
     if (driver.capabilities.freePageReporting)
       await sleep(IDLE_GIVE_BACK_MS, undefined, { signal: needed, ref: false }).catch(() => {});

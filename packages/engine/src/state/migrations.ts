@@ -78,4 +78,18 @@ export const MIGRATIONS: readonly string[] = [
     DELETE FROM "references" WHERE holder = 'container:' || OLD.id;
   END;
   `,
+  `
+  CREATE TABLE volumes (
+    -- The volume's short name in every guest: mounted at /v/<number>. Never given out twice.
+    number      INTEGER PRIMARY KEY AUTOINCREMENT,
+    name        TEXT NOT NULL UNIQUE,
+    -- new, made or removing.
+    state       TEXT NOT NULL,
+    anonymous   INTEGER NOT NULL,
+    -- An object as JSON.
+    labels      TEXT NOT NULL,
+    size_bytes  INTEGER NOT NULL,
+    created_ms  INTEGER NOT NULL
+  ) STRICT;
+  `,
 ];

@@ -9,6 +9,7 @@ import { DEFAULT_HOST_OPTIONS } from '../container/host-options.ts';
 import { DEFAULT_LIFE } from '../container/life-options.ts';
 import { EngineError, messageOf } from '../errors.ts';
 import type { SavedMachine } from '../machine/saved-machine.ts';
+import type { VolumeRecord } from '../volume/volume-record.ts';
 import { MIGRATIONS } from './migrations.ts';
 import { NetworkTable } from './network-table.ts';
 
@@ -150,6 +151,58 @@ export class Store implements Disposable {
     return typeof row?.id === 'string' ? row.id : undefined;
   }
 
+  // --- Volumes ----------------------------------------------------------------------------------
+
+  /** Answers with its number. */
+  insertVolume(record: Omit<VolumeRecord, 'number'>): number {
+    const { lastInsertRowid } = this.#statement(
+      'INSERT INTO volumes (name, state, anonymous, labels, size_bytes, created_ms) VALUES (?, ?, ?, ?, ?, ?)',
+    ).run(
+      record.name,
+      record.state,
+      Number(record.anonymous),
+      JSON.stringify(record.labels),
+      record.sizeBytes,
+      record.createdMs,
+    );
+    return Number(lastInsertRowid);
+  }
+
+  setVolumeState(number: number, state: VolumeRecord['state']): void {
+    this.#run('UPDATE volumes SET state = ? WHERE number = ?', state, number);
+  }
+
+  deleteVolume(number: number): void {
+    this.#run('DELETE FROM volumes WHERE number = ?', number);
+  }
+
+  volumes(): VolumeRecord[] {
+    return this.#statement('SELECT * FROM volumes ORDER BY name')
+      .all()
+      .map((row) => ({
+        number: Number(row.number),
+        name: String(row.name),
+        state: String(row.state) as VolumeRecord['state'],
+        anonymous: Number(row.anonymous) !== 0,
+        labels: JSON.parse(String(row.labels)) as Record<string, string>,
+        sizeBytes: Number(row.size_bytes),
+        createdMs: Number(row.created_ms),
+      }));
+  }
+
+  /** All of what `work` writes, or nothing of it. */
+  transaction<T>(work: () => T): T {
+    this.#database.exec('BEGIN IMMEDIATE');
+    try {
+      const result = work();
+      this.#database.exec('COMMIT');
+      return result;
+    } catch (error) {
+      this.#database.exec('ROLLBACK');
+      throw error;
+    }
+  }
+
   [Symbol.dispose](): void {
     this.#statements.clear();
     this.#database.close();
@@ -214,6 +267,7 @@ function toConfig(json: string): ContainerRecord['config'] {
     ...{ domainname: '', stdinOnce: false },
     ...stored,
     life: stored.life ?? DEFAULT_LIFE,
+    mounts: stored.mounts ?? [],
     host: { ...DEFAULT_HOST_OPTIONS, ...stored.host },
   };
 }

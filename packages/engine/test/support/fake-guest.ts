@@ -2,7 +2,14 @@
  * A guest in memory that containers can run in: files, mounts, and processes that are functions. It is what stands
  * behind the fake VM driver in the tests of the engine, the daemon and the command.
  */
-import { type AgentHandlers, type Op, type OpAnswer, OpFailure, ServedObject } from '@arcbox/protocol';
+import {
+  type AgentHandlers,
+  Archive_Mode,
+  type Op,
+  type OpAnswer,
+  OpFailure,
+  ServedObject,
+} from '@arcbox/protocol';
 import type { FakeGuest } from '@arcbox/vm';
 
 const ENOENT = 2;
@@ -196,6 +203,13 @@ export class FakeContainerGuest {
         const disk = guest.disks.find(({ lun }) => lun === match.value);
         if (disk === undefined) throw new OpFailure(ETIMEDOUT, 'the device did not appear');
         return { case: 'device', value: { path: `/dev/sd${disk.lun}` } };
+      }
+      case 'archive': {
+        // No image of the fake has a directory to be copied.
+        const object = new ServedObject({ id: op.value.id, pid: 0, input: () => {} });
+        this.objects.set(op.value.id, object);
+        if (op.value.mode === Archive_Mode.PACK) object.finish({ signaled: false, code: ENOENT });
+        return undefined;
       }
       case 'spawn':
         return { case: 'process', value: { pid: this.#spawn(op.value) } };

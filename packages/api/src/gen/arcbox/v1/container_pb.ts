@@ -10,7 +10,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file arcbox/v1/container.proto.
  */
 export const file_arcbox_v1_container: GenFile = /*@__PURE__*/
-  fileDesc("ChlhcmNib3gvdjEvY29udGFpbmVyLnByb3RvEglhcmNib3gudjEi0QQKFkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QSDQoFaW1hZ2UYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdjb21tYW5kGAMgAygJEikKCmVudHJ5cG9pbnQYBCABKAsyFS5hcmNib3gudjEuRW50cnlwb2ludBILCgNlbnYYBSADKAkSEwoLd29ya2luZ19kaXIYBiABKAkSEQoEdXNlchgHIAEoCUgAiAEBEhAKCGhvc3RuYW1lGAggASgJEgsKA3R0eRgJIAEoCBISCgpvcGVuX3N0ZGluGAogASgIEhMKC2F1dG9fcmVtb3ZlGAwgASgIEhMKC3N0b3Bfc2lnbmFsGA0gASgJEj0KBmxhYmVscxgOIAMoCzItLmFyY2JveC52MS5DcmVhdGVDb250YWluZXJSZXF1ZXN0LkxhYmVsc0VudHJ5EhcKD2lkZW1wb3RlbmN5X2tleRgPIAEoCRIkCgRob3N0GBAgASgLMhYuYXJjYm94LnYxLkhvc3RPcHRpb25zEhIKCmRvbWFpbm5hbWUYESABKAkSEgoKc3RkaW5fb25jZRgSIAEoCBIcCg9zdG9wX3RpbWVvdXRfbXMYEyABKAVIAYgBARIQCghwbGF0Zm9ybRgUIAEoCRIkCgRsaWZlGDwgASgLMhYuYXJjYm94LnYxLkxpZmVPcHRpb25zGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCBwoFX3VzZXJCEgoQX3N0b3BfdGltZW91dF9tc0oECAsQDCJ5CgtMaWZlT3B0aW9ucxIPCgdyZXN0YXJ0GAEgASgJEiYKBmhlYWx0aBgCIAEoCzIWLmFyY2JveC52MS5IZWFsdGhDaGVjaxIaChJsb2dfbWF4X3NpemVfYnl0ZXMYAyABKAMSFQoNbG9nX21heF9maWxlcxgEIAEoDSKJAQoLSGVhbHRoQ2hlY2sSDAoEdGVzdBgBIAMoCRITCgtpbnRlcnZhbF9tcxgCIAEoAxISCgp0aW1lb3V0X21zGAMgASgDEg8KB3JldHJpZXMYBCABKA0SFwoPc3RhcnRfcGVyaW9kX21zGAUgASgDEhkKEXN0YXJ0X2ludGVydmFsX21zGAYgASgDIqsFCgtIb3N0T3B0aW9ucxIpCgZsaW1pdHMYASABKAsyGS5hcmNib3gudjEuUmVzb3VyY2VMaW1pdHMSEgoKcHJpdmlsZWdlZBgCIAEoCBIPCgdjYXBfYWRkGAMgAygJEhAKCGNhcF9kcm9wGAQgAygJEhQKDHNlY3VyaXR5X29wdBgFIAMoCRIWCg5yZWFkX29ubHlfcm9vdBgGIAEoCBIwCgV0bXBmcxgHIAMoCzIhLmFyY2JveC52MS5Ib3N0T3B0aW9ucy5UbXBmc0VudHJ5EhEKCXNobV9ieXRlcxgIIAEoAxIiCgd1bGltaXRzGAkgAygLMhEuYXJjYm94LnYxLlVsaW1pdBI0CgdzeXNjdGxzGAogAygLMiMuYXJjYm94LnYxLkhvc3RPcHRpb25zLlN5c2N0bHNFbnRyeRIRCglncm91cF9hZGQYCyADKAkSDAoEaW5pdBgMIAEoCBIVCg1vb21fc2NvcmVfYWRqGA0gASgFEhAKCHBpZF9tb2RlGA4gASgJEhAKCGlwY19tb2RlGA8gASgJEhAKCHV0c19tb2RlGBAgASgJEhQKDG5ldHdvcmtfbW9kZRgRIAEoCRITCgtleHRyYV9ob3N0cxgSIAMoCRILCgNkbnMYEyADKAkSEgoKZG5zX3NlYXJjaBgUIAMoCRITCgtkbnNfb3B0aW9ucxgVIAMoCRISCgppcF9hZGRyZXNzGBYgASgJEhMKC21hY19hZGRyZXNzGBcgASgJEhcKD25ldHdvcmtfYWxpYXNlcxgYIAMoCRosCgpUbXBmc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLgoMU3lzY3Rsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi1gMKDlJlc291cmNlTGltaXRzEhkKDG1lbW9yeV9ieXRlcxgBIAEoA0gAiAEBEh4KEW1lbW9yeV9zd2FwX2J5dGVzGAIgASgDSAGIAQESJQoYbWVtb3J5X3Jlc2VydmF0aW9uX2J5dGVzGAMgASgDSAKIAQESFgoJbmFub19jcHVzGAQgASgDSAOIAQESGQoMY3B1X3F1b3RhX3VzGAUgASgDSASIAQESGgoNY3B1X3BlcmlvZF91cxgGIAEoA0gFiAEBEhcKCmNwdV9zaGFyZXMYByABKAVIBogBARIYCgtjcHVzZXRfY3B1cxgIIAEoCUgHiAEBEhgKC2NwdXNldF9tZW1zGAkgASgJSAiIAQESFQoIcGlkc19tYXgYCiABKANICYgBAUIPCg1fbWVtb3J5X2J5dGVzQhQKEl9tZW1vcnlfc3dhcF9ieXRlc0IbChlfbWVtb3J5X3Jlc2VydmF0aW9uX2J5dGVzQgwKCl9uYW5vX2NwdXNCDwoNX2NwdV9xdW90YV91c0IQCg5fY3B1X3BlcmlvZF91c0INCgtfY3B1X3NoYXJlc0IOCgxfY3B1c2V0X2NwdXNCDgoMX2NwdXNldF9tZW1zQgsKCV9waWRzX21heCIyCgZVbGltaXQSDAoEbmFtZRgBIAEoCRIMCgRzb2Z0GAIgASgDEgwKBGhhcmQYAyABKAMiGgoKRW50cnlwb2ludBIMCgRhcmd2GAEgAygJIkIKF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiTwoVU3RhcnRDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEgsKA3J1bhgCIAEoDRIMCgRyb3dzGAMgASgNEg8KB2NvbHVtbnMYBCABKA0iGAoWU3RhcnRDb250YWluZXJSZXNwb25zZSK4AQoUV2FpdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSPAoJY29uZGl0aW9uGAIgASgOMikuYXJjYm94LnYxLldhaXRDb250YWluZXJSZXF1ZXN0LkNvbmRpdGlvbiJWCglDb25kaXRpb24SGQoVQ09ORElUSU9OX1VOU1BFQ0lGSUVEEAASFwoTQ09ORElUSU9OX05FWFRfRVhJVBABEhUKEUNPTkRJVElPTl9SRU1PVkVEEAIiOQoVV2FpdENvbnRhaW5lclJlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRINCgVlcnJvchgCIAEoCSIyChRLaWxsQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIOCgZzaWduYWwYAiABKAkiFwoVS2lsbENvbnRhaW5lclJlc3BvbnNlIloKFFN0b3BDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEhcKCnRpbWVvdXRfbXMYAiABKAVIAIgBARIOCgZzaWduYWwYAyABKAlCDQoLX3RpbWVvdXRfbXMiFwoVU3RvcENvbnRhaW5lclJlc3BvbnNlIjMKFlJlbW92ZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDQoFZm9yY2UYAiABKAgiGQoXUmVtb3ZlQ29udGFpbmVyUmVzcG9uc2UiJAoVTGlzdENvbnRhaW5lcnNSZXF1ZXN0EgsKA2FsbBgBIAEoCCJCChZMaXN0Q29udGFpbmVyc1Jlc3BvbnNlEigKCmNvbnRhaW5lcnMYASADKAsyFC5hcmNib3gudjEuQ29udGFpbmVyIiUKF0luc3BlY3RDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJIkMKGEluc3BlY3RDb250YWluZXJSZXNwb25zZRInCgljb250YWluZXIYASABKAsyFC5hcmNib3gudjEuQ29udGFpbmVyIkMKFlJlc2l6ZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDAoEcm93cxgCIAEoDRIPCgdjb2x1bW5zGAMgASgNIhkKF1Jlc2l6ZUNvbnRhaW5lclJlc3BvbnNlIl0KF1Jlc3RhcnRDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEhcKCnRpbWVvdXRfbXMYAiABKAVIAIgBARIOCgZzaWduYWwYAyABKAlCDQoLX3RpbWVvdXRfbXMiGgoYUmVzdGFydENvbnRhaW5lclJlc3BvbnNlIiMKFVBhdXNlQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCSIYChZQYXVzZUNvbnRhaW5lclJlc3BvbnNlIiUKF1VucGF1c2VDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJIhoKGFVucGF1c2VDb250YWluZXJSZXNwb25zZSIyChZSZW5hbWVDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkiGQoXUmVuYW1lQ29udGFpbmVyUmVzcG9uc2UiTwoWVXBkYXRlQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIpCgZsaW1pdHMYAiABKAsyGS5hcmNib3gudjEuUmVzb3VyY2VMaW1pdHMiQgoXVXBkYXRlQ29udGFpbmVyUmVzcG9uc2USJwoJY29udGFpbmVyGAEgASgLMhQuYXJjYm94LnYxLkNvbnRhaW5lciIhChNUb3BDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJIkYKFFRvcENvbnRhaW5lclJlc3BvbnNlEi4KCXByb2Nlc3NlcxgBIAMoCzIbLmFyY2JveC52MS5Db250YWluZXJQcm9jZXNzIt0BChBDb250YWluZXJQcm9jZXNzEgsKA3BpZBgBIAEoBRISCgpwYXJlbnRfcGlkGAIgASgFEgsKA3VpZBgDIAEoDRIMCgR1c2VyGAQgASgJEhAKCHRlcm1pbmFsGAUgASgJEhIKCnN0YXJ0ZWRfbXMYBiABKAMSDgoGY3B1X21zGAcgASgDEhMKC2NwdV9wZXJjZW50GAggASgBEhQKDG1lbW9yeV9ieXRlcxgJIAEoAxINCgVzdGF0ZRgKIAEoCRIPCgdjb21tYW5kGAsgASgJEgwKBG5hbWUYDCABKAkiJAoVQ29udGFpbmVyU3RhdHNSZXF1ZXN0EgsKA2lkcxgBIAMoCSJCChZDb250YWluZXJTdGF0c1Jlc3BvbnNlEigKBXN0YXRzGAEgAygLMhkuYXJjYm94LnYxLkNvbnRhaW5lclN0YXRzIqAECg5Db250YWluZXJTdGF0cxIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEhQKDHJlYWRfdW5peF9ucxgDIAEoAxIUCgxjcHVfdXNhZ2VfbnMYBCABKAMSEwoLY3B1X3VzZXJfbnMYBSABKAMSFQoNY3B1X3N5c3RlbV9ucxgGIAEoAxIWCg5tYWNoaW5lX2NwdV9ucxgHIAEoAxIUCgxtYWNoaW5lX2NwdXMYCCABKAUSEwoLY3B1X3BlcmlvZHMYCSABKAMSHQoVY3B1X3Rocm90dGxlZF9wZXJpb2RzGAogASgDEhgKEGNwdV90aHJvdHRsZWRfbnMYCyABKAMSFAoMbWVtb3J5X2J5dGVzGAwgASgDEiIKGm1lbW9yeV9pbmFjdGl2ZV9maWxlX2J5dGVzGA0gASgDEhkKEW1lbW9yeV9hbm9uX2J5dGVzGA4gASgDEhkKEW1lbW9yeV9maWxlX2J5dGVzGA8gASgDEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgQIAEoAxIZChFtZW1vcnlfcGVha19ieXRlcxgRIAEoAxIRCglvb21fa2lsbHMYEiABKAMSDAoEcGlkcxgTIAEoAxISCgpwaWRzX2xpbWl0GBQgASgDEhgKEGJsb2NrX3JlYWRfYnl0ZXMYFSABKAMSGQoRYmxvY2tfd3JpdGVfYnl0ZXMYFiABKAMSDwoHcnVubmluZxgXIAEoCCJSChRDb250YWluZXJMb2dzUmVxdWVzdBIKCgJpZBgBIAEoCRITCgZjdXJzb3IYAiABKARIAIgBARIOCgZmb2xsb3cYAyABKAhCCQoHX2N1cnNvciJNChVDb250YWluZXJMb2dzUmVzcG9uc2USJAoHZW50cmllcxgBIAMoCzITLmFyY2JveC52MS5Mb2dFbnRyeRIOCgZjdXJzb3IYAiABKAQinQEKCExvZ0VudHJ5EioKBnN0cmVhbRgBIAEoDjIaLmFyY2JveC52MS5Mb2dFbnRyeS5TdHJlYW0SDAoEZGF0YRgCIAEoDBIPCgd1bml4X21zGAMgASgDIkYKBlN0cmVhbRIWChJTVFJFQU1fVU5TUEVDSUZJRUQQABIRCg1TVFJFQU1fU1RET1VUEAESEQoNU1RSRUFNX1NUREVSUhACIoIGCglDb250YWluZXISCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRINCgVpbWFnZRgDIAEoCRIQCghpbWFnZV9pZBgEIAEoCRINCgVzdGF0ZRgFIAEoCRIMCgRhcmd2GAYgAygJEgsKA2VudhgHIAMoCRITCgt3b3JraW5nX2RpchgIIAEoCRIMCgR1c2VyGAkgASgJEhAKCGhvc3RuYW1lGAogASgJEgsKA3R0eRgLIAEoCBISCgpvcGVuX3N0ZGluGAwgASgIEhMKC2F1dG9fcmVtb3ZlGA4gASgIEjAKBmxhYmVscxgPIAMoCzIgLmFyY2JveC52MS5Db250YWluZXIuTGFiZWxzRW50cnkSDwoHbWFjaGluZRgQIAEoCRILCgNydW4YESABKA0SEgoKY3JlYXRlZF9tcxgSIAEoAxIXCgpzdGFydGVkX21zGBMgASgDSACIAQESGAoLZmluaXNoZWRfbXMYFCABKANIAYgBARIWCglleGl0X2NvZGUYFSABKAVIAogBARINCgVlcnJvchgWIAEoCRIkCgRob3N0GBcgASgLMhYuYXJjYm94LnYxLkhvc3RPcHRpb25zEhIKCmRvbWFpbm5hbWUYGCABKAkSEgoKc3RkaW5fb25jZRgZIAEoCBITCgtzdG9wX3NpZ25hbBgaIAEoBRIcCg9zdG9wX3RpbWVvdXRfbXMYGyABKAVIA4gBARIZChFlbnRyeXBvaW50X2xlbmd0aBgcIAEoBRILCgNwaWQYHSABKAUSEAoIZXhlY19pZHMYHiADKAkSJAoEbGlmZRg8IAEoCzIWLmFyY2JveC52MS5MaWZlT3B0aW9ucxIQCghyZXN0YXJ0cxg9IAEoDRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQg0KC19zdGFydGVkX21zQg4KDF9maW5pc2hlZF9tc0IMCgpfZXhpdF9jb2RlQhIKEF9zdG9wX3RpbWVvdXRfbXNKBAgNEA4y0AoKEENvbnRhaW5lclNlcnZpY2USTwoGQ3JlYXRlEiEuYXJjYm94LnYxLkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuQ3JlYXRlQ29udGFpbmVyUmVzcG9uc2USTAoFU3RhcnQSIC5hcmNib3gudjEuU3RhcnRDb250YWluZXJSZXF1ZXN0GiEuYXJjYm94LnYxLlN0YXJ0Q29udGFpbmVyUmVzcG9uc2USSQoEV2FpdBIfLmFyY2JveC52MS5XYWl0Q29udGFpbmVyUmVxdWVzdBogLmFyY2JveC52MS5XYWl0Q29udGFpbmVyUmVzcG9uc2USSQoES2lsbBIfLmFyY2JveC52MS5LaWxsQ29udGFpbmVyUmVxdWVzdBogLmFyY2JveC52MS5LaWxsQ29udGFpbmVyUmVzcG9uc2USSQoEU3RvcBIfLmFyY2JveC52MS5TdG9wQ29udGFpbmVyUmVxdWVzdBogLmFyY2JveC52MS5TdG9wQ29udGFpbmVyUmVzcG9uc2USTwoGUmVtb3ZlEiEuYXJjYm94LnYxLlJlbW92ZUNvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuUmVtb3ZlQ29udGFpbmVyUmVzcG9uc2USSwoETGlzdBIgLmFyY2JveC52MS5MaXN0Q29udGFpbmVyc1JlcXVlc3QaIS5hcmNib3gudjEuTGlzdENvbnRhaW5lcnNSZXNwb25zZRJSCgdJbnNwZWN0EiIuYXJjYm94LnYxLkluc3BlY3RDb250YWluZXJSZXF1ZXN0GiMuYXJjYm94LnYxLkluc3BlY3RDb250YWluZXJSZXNwb25zZRJPCgZSZXNpemUSIS5hcmNib3gudjEuUmVzaXplQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5SZXNpemVDb250YWluZXJSZXNwb25zZRJSCgdSZXN0YXJ0EiIuYXJjYm94LnYxLlJlc3RhcnRDb250YWluZXJSZXF1ZXN0GiMuYXJjYm94LnYxLlJlc3RhcnRDb250YWluZXJSZXNwb25zZRJMCgVQYXVzZRIgLmFyY2JveC52MS5QYXVzZUNvbnRhaW5lclJlcXVlc3QaIS5hcmNib3gudjEuUGF1c2VDb250YWluZXJSZXNwb25zZRJSCgdVbnBhdXNlEiIuYXJjYm94LnYxLlVucGF1c2VDb250YWluZXJSZXF1ZXN0GiMuYXJjYm94LnYxLlVucGF1c2VDb250YWluZXJSZXNwb25zZRJPCgZSZW5hbWUSIS5hcmNib3gudjEuUmVuYW1lQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5SZW5hbWVDb250YWluZXJSZXNwb25zZRJPCgZVcGRhdGUSIS5hcmNib3gudjEuVXBkYXRlQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5VcGRhdGVDb250YWluZXJSZXNwb25zZRJGCgNUb3ASHi5hcmNib3gudjEuVG9wQ29udGFpbmVyUmVxdWVzdBofLmFyY2JveC52MS5Ub3BDb250YWluZXJSZXNwb25zZRJMCgVTdGF0cxIgLmFyY2JveC52MS5Db250YWluZXJTdGF0c1JlcXVlc3QaIS5hcmNib3gudjEuQ29udGFpbmVyU3RhdHNSZXNwb25zZRJLCgRMb2dzEh8uYXJjYm94LnYxLkNvbnRhaW5lckxvZ3NSZXF1ZXN0GiAuYXJjYm94LnYxLkNvbnRhaW5lckxvZ3NSZXNwb25zZTABYgZwcm90bzM");
+  fileDesc("ChlhcmNib3gvdjEvY29udGFpbmVyLnByb3RvEglhcmNib3gudjEi8wQKFkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QSDQoFaW1hZ2UYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdjb21tYW5kGAMgAygJEikKCmVudHJ5cG9pbnQYBCABKAsyFS5hcmNib3gudjEuRW50cnlwb2ludBILCgNlbnYYBSADKAkSEwoLd29ya2luZ19kaXIYBiABKAkSEQoEdXNlchgHIAEoCUgAiAEBEhAKCGhvc3RuYW1lGAggASgJEgsKA3R0eRgJIAEoCBISCgpvcGVuX3N0ZGluGAogASgIEhMKC2F1dG9fcmVtb3ZlGAwgASgIEhMKC3N0b3Bfc2lnbmFsGA0gASgJEj0KBmxhYmVscxgOIAMoCzItLmFyY2JveC52MS5DcmVhdGVDb250YWluZXJSZXF1ZXN0LkxhYmVsc0VudHJ5EhcKD2lkZW1wb3RlbmN5X2tleRgPIAEoCRIkCgRob3N0GBAgASgLMhYuYXJjYm94LnYxLkhvc3RPcHRpb25zEhIKCmRvbWFpbm5hbWUYESABKAkSEgoKc3RkaW5fb25jZRgSIAEoCBIcCg9zdG9wX3RpbWVvdXRfbXMYEyABKAVIAYgBARIQCghwbGF0Zm9ybRgUIAEoCRIkCgRsaWZlGDwgASgLMhYuYXJjYm94LnYxLkxpZmVPcHRpb25zEiAKBm1vdW50cxg9IAMoCzIQLmFyY2JveC52MS5Nb3VudBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgcKBV91c2VyQhIKEF9zdG9wX3RpbWVvdXRfbXNKBAgLEAwilQEKBU1vdW50EgwKBHR5cGUYASABKAkSDgoGc291cmNlGAIgASgJEg4KBnRhcmdldBgDIAEoCRIRCglyZWFkX29ubHkYBCABKAgSDwoHbm9fY29weRgFIAEoCBITCgt0bXBmc19ieXRlcxgGIAEoAxISCgp0bXBmc19tb2RlGAcgASgNEhEKCWFub255bW91cxgIIAEoCCJ5CgtMaWZlT3B0aW9ucxIPCgdyZXN0YXJ0GAEgASgJEiYKBmhlYWx0aBgCIAEoCzIWLmFyY2JveC52MS5IZWFsdGhDaGVjaxIaChJsb2dfbWF4X3NpemVfYnl0ZXMYAyABKAMSFQoNbG9nX21heF9maWxlcxgEIAEoDSKJAQoLSGVhbHRoQ2hlY2sSDAoEdGVzdBgBIAMoCRITCgtpbnRlcnZhbF9tcxgCIAEoAxISCgp0aW1lb3V0X21zGAMgASgDEg8KB3JldHJpZXMYBCABKA0SFwoPc3RhcnRfcGVyaW9kX21zGAUgASgDEhkKEXN0YXJ0X2ludGVydmFsX21zGAYgASgDIqsFCgtIb3N0T3B0aW9ucxIpCgZsaW1pdHMYASABKAsyGS5hcmNib3gudjEuUmVzb3VyY2VMaW1pdHMSEgoKcHJpdmlsZWdlZBgCIAEoCBIPCgdjYXBfYWRkGAMgAygJEhAKCGNhcF9kcm9wGAQgAygJEhQKDHNlY3VyaXR5X29wdBgFIAMoCRIWCg5yZWFkX29ubHlfcm9vdBgGIAEoCBIwCgV0bXBmcxgHIAMoCzIhLmFyY2JveC52MS5Ib3N0T3B0aW9ucy5UbXBmc0VudHJ5EhEKCXNobV9ieXRlcxgIIAEoAxIiCgd1bGltaXRzGAkgAygLMhEuYXJjYm94LnYxLlVsaW1pdBI0CgdzeXNjdGxzGAogAygLMiMuYXJjYm94LnYxLkhvc3RPcHRpb25zLlN5c2N0bHNFbnRyeRIRCglncm91cF9hZGQYCyADKAkSDAoEaW5pdBgMIAEoCBIVCg1vb21fc2NvcmVfYWRqGA0gASgFEhAKCHBpZF9tb2RlGA4gASgJEhAKCGlwY19tb2RlGA8gASgJEhAKCHV0c19tb2RlGBAgASgJEhQKDG5ldHdvcmtfbW9kZRgRIAEoCRITCgtleHRyYV9ob3N0cxgSIAMoCRILCgNkbnMYEyADKAkSEgoKZG5zX3NlYXJjaBgUIAMoCRITCgtkbnNfb3B0aW9ucxgVIAMoCRISCgppcF9hZGRyZXNzGBYgASgJEhMKC21hY19hZGRyZXNzGBcgASgJEhcKD25ldHdvcmtfYWxpYXNlcxgYIAMoCRosCgpUbXBmc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLgoMU3lzY3Rsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi1gMKDlJlc291cmNlTGltaXRzEhkKDG1lbW9yeV9ieXRlcxgBIAEoA0gAiAEBEh4KEW1lbW9yeV9zd2FwX2J5dGVzGAIgASgDSAGIAQESJQoYbWVtb3J5X3Jlc2VydmF0aW9uX2J5dGVzGAMgASgDSAKIAQESFgoJbmFub19jcHVzGAQgASgDSAOIAQESGQoMY3B1X3F1b3RhX3VzGAUgASgDSASIAQESGgoNY3B1X3BlcmlvZF91cxgGIAEoA0gFiAEBEhcKCmNwdV9zaGFyZXMYByABKAVIBogBARIYCgtjcHVzZXRfY3B1cxgIIAEoCUgHiAEBEhgKC2NwdXNldF9tZW1zGAkgASgJSAiIAQESFQoIcGlkc19tYXgYCiABKANICYgBAUIPCg1fbWVtb3J5X2J5dGVzQhQKEl9tZW1vcnlfc3dhcF9ieXRlc0IbChlfbWVtb3J5X3Jlc2VydmF0aW9uX2J5dGVzQgwKCl9uYW5vX2NwdXNCDwoNX2NwdV9xdW90YV91c0IQCg5fY3B1X3BlcmlvZF91c0INCgtfY3B1X3NoYXJlc0IOCgxfY3B1c2V0X2NwdXNCDgoMX2NwdXNldF9tZW1zQgsKCV9waWRzX21heCIyCgZVbGltaXQSDAoEbmFtZRgBIAEoCRIMCgRzb2Z0GAIgASgDEgwKBGhhcmQYAyABKAMiGgoKRW50cnlwb2ludBIMCgRhcmd2GAEgAygJIkIKF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiTwoVU3RhcnRDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEgsKA3J1bhgCIAEoDRIMCgRyb3dzGAMgASgNEg8KB2NvbHVtbnMYBCABKA0iGAoWU3RhcnRDb250YWluZXJSZXNwb25zZSK4AQoUV2FpdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSPAoJY29uZGl0aW9uGAIgASgOMikuYXJjYm94LnYxLldhaXRDb250YWluZXJSZXF1ZXN0LkNvbmRpdGlvbiJWCglDb25kaXRpb24SGQoVQ09ORElUSU9OX1VOU1BFQ0lGSUVEEAASFwoTQ09ORElUSU9OX05FWFRfRVhJVBABEhUKEUNPTkRJVElPTl9SRU1PVkVEEAIiOQoVV2FpdENvbnRhaW5lclJlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRINCgVlcnJvchgCIAEoCSIyChRLaWxsQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIOCgZzaWduYWwYAiABKAkiFwoVS2lsbENvbnRhaW5lclJlc3BvbnNlIloKFFN0b3BDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEhcKCnRpbWVvdXRfbXMYAiABKAVIAIgBARIOCgZzaWduYWwYAyABKAlCDQoLX3RpbWVvdXRfbXMiFwoVU3RvcENvbnRhaW5lclJlc3BvbnNlIkQKFlJlbW92ZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDQoFZm9yY2UYAiABKAgSDwoHdm9sdW1lcxg8IAEoCCIZChdSZW1vdmVDb250YWluZXJSZXNwb25zZSIkChVMaXN0Q29udGFpbmVyc1JlcXVlc3QSCwoDYWxsGAEgASgIIkIKFkxpc3RDb250YWluZXJzUmVzcG9uc2USKAoKY29udGFpbmVycxgBIAMoCzIULmFyY2JveC52MS5Db250YWluZXIiJQoXSW5zcGVjdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiQwoYSW5zcGVjdENvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiQwoWUmVzaXplQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIMCgRyb3dzGAIgASgNEg8KB2NvbHVtbnMYAyABKA0iGQoXUmVzaXplQ29udGFpbmVyUmVzcG9uc2UiXQoXUmVzdGFydENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSFwoKdGltZW91dF9tcxgCIAEoBUgAiAEBEg4KBnNpZ25hbBgDIAEoCUINCgtfdGltZW91dF9tcyIaChhSZXN0YXJ0Q29udGFpbmVyUmVzcG9uc2UiIwoVUGF1c2VDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJIhgKFlBhdXNlQ29udGFpbmVyUmVzcG9uc2UiJQoXVW5wYXVzZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiGgoYVW5wYXVzZUNvbnRhaW5lclJlc3BvbnNlIjIKFlJlbmFtZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCSIZChdSZW5hbWVDb250YWluZXJSZXNwb25zZSJPChZVcGRhdGVDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEikKBmxpbWl0cxgCIAEoCzIZLmFyY2JveC52MS5SZXNvdXJjZUxpbWl0cyJCChdVcGRhdGVDb250YWluZXJSZXNwb25zZRInCgljb250YWluZXIYASABKAsyFC5hcmNib3gudjEuQ29udGFpbmVyIiEKE1RvcENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiRgoUVG9wQ29udGFpbmVyUmVzcG9uc2USLgoJcHJvY2Vzc2VzGAEgAygLMhsuYXJjYm94LnYxLkNvbnRhaW5lclByb2Nlc3Mi3QEKEENvbnRhaW5lclByb2Nlc3MSCwoDcGlkGAEgASgFEhIKCnBhcmVudF9waWQYAiABKAUSCwoDdWlkGAMgASgNEgwKBHVzZXIYBCABKAkSEAoIdGVybWluYWwYBSABKAkSEgoKc3RhcnRlZF9tcxgGIAEoAxIOCgZjcHVfbXMYByABKAMSEwoLY3B1X3BlcmNlbnQYCCABKAESFAoMbWVtb3J5X2J5dGVzGAkgASgDEg0KBXN0YXRlGAogASgJEg8KB2NvbW1hbmQYCyABKAkSDAoEbmFtZRgMIAEoCSIkChVDb250YWluZXJTdGF0c1JlcXVlc3QSCwoDaWRzGAEgAygJIkIKFkNvbnRhaW5lclN0YXRzUmVzcG9uc2USKAoFc3RhdHMYASADKAsyGS5hcmNib3gudjEuQ29udGFpbmVyU3RhdHMioAQKDkNvbnRhaW5lclN0YXRzEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSFAoMcmVhZF91bml4X25zGAMgASgDEhQKDGNwdV91c2FnZV9ucxgEIAEoAxITCgtjcHVfdXNlcl9ucxgFIAEoAxIVCg1jcHVfc3lzdGVtX25zGAYgASgDEhYKDm1hY2hpbmVfY3B1X25zGAcgASgDEhQKDG1hY2hpbmVfY3B1cxgIIAEoBRITCgtjcHVfcGVyaW9kcxgJIAEoAxIdChVjcHVfdGhyb3R0bGVkX3BlcmlvZHMYCiABKAMSGAoQY3B1X3Rocm90dGxlZF9ucxgLIAEoAxIUCgxtZW1vcnlfYnl0ZXMYDCABKAMSIgoabWVtb3J5X2luYWN0aXZlX2ZpbGVfYnl0ZXMYDSABKAMSGQoRbWVtb3J5X2Fub25fYnl0ZXMYDiABKAMSGQoRbWVtb3J5X2ZpbGVfYnl0ZXMYDyABKAMSGgoSbWVtb3J5X2xpbWl0X2J5dGVzGBAgASgDEhkKEW1lbW9yeV9wZWFrX2J5dGVzGBEgASgDEhEKCW9vbV9raWxscxgSIAEoAxIMCgRwaWRzGBMgASgDEhIKCnBpZHNfbGltaXQYFCABKAMSGAoQYmxvY2tfcmVhZF9ieXRlcxgVIAEoAxIZChFibG9ja193cml0ZV9ieXRlcxgWIAEoAxIPCgdydW5uaW5nGBcgASgIIlIKFENvbnRhaW5lckxvZ3NSZXF1ZXN0EgoKAmlkGAEgASgJEhMKBmN1cnNvchgCIAEoBEgAiAEBEg4KBmZvbGxvdxgDIAEoCEIJCgdfY3Vyc29yIk0KFUNvbnRhaW5lckxvZ3NSZXNwb25zZRIkCgdlbnRyaWVzGAEgAygLMhMuYXJjYm94LnYxLkxvZ0VudHJ5Eg4KBmN1cnNvchgCIAEoBCKdAQoITG9nRW50cnkSKgoGc3RyZWFtGAEgASgOMhouYXJjYm94LnYxLkxvZ0VudHJ5LlN0cmVhbRIMCgRkYXRhGAIgASgMEg8KB3VuaXhfbXMYAyABKAMiRgoGU3RyZWFtEhYKElNUUkVBTV9VTlNQRUNJRklFRBAAEhEKDVNUUkVBTV9TVERPVVQQARIRCg1TVFJFQU1fU1RERVJSEAIipAYKCUNvbnRhaW5lchIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEg0KBWltYWdlGAMgASgJEhAKCGltYWdlX2lkGAQgASgJEg0KBXN0YXRlGAUgASgJEgwKBGFyZ3YYBiADKAkSCwoDZW52GAcgAygJEhMKC3dvcmtpbmdfZGlyGAggASgJEgwKBHVzZXIYCSABKAkSEAoIaG9zdG5hbWUYCiABKAkSCwoDdHR5GAsgASgIEhIKCm9wZW5fc3RkaW4YDCABKAgSEwoLYXV0b19yZW1vdmUYDiABKAgSMAoGbGFiZWxzGA8gAygLMiAuYXJjYm94LnYxLkNvbnRhaW5lci5MYWJlbHNFbnRyeRIPCgdtYWNoaW5lGBAgASgJEgsKA3J1bhgRIAEoDRISCgpjcmVhdGVkX21zGBIgASgDEhcKCnN0YXJ0ZWRfbXMYEyABKANIAIgBARIYCgtmaW5pc2hlZF9tcxgUIAEoA0gBiAEBEhYKCWV4aXRfY29kZRgVIAEoBUgCiAEBEg0KBWVycm9yGBYgASgJEiQKBGhvc3QYFyABKAsyFi5hcmNib3gudjEuSG9zdE9wdGlvbnMSEgoKZG9tYWlubmFtZRgYIAEoCRISCgpzdGRpbl9vbmNlGBkgASgIEhMKC3N0b3Bfc2lnbmFsGBogASgFEhwKD3N0b3BfdGltZW91dF9tcxgbIAEoBUgDiAEBEhkKEWVudHJ5cG9pbnRfbGVuZ3RoGBwgASgFEgsKA3BpZBgdIAEoBRIQCghleGVjX2lkcxgeIAMoCRIkCgRsaWZlGDwgASgLMhYuYXJjYm94LnYxLkxpZmVPcHRpb25zEhAKCHJlc3RhcnRzGD0gASgNEiAKBm1vdW50cxg+IAMoCzIQLmFyY2JveC52MS5Nb3VudBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQg0KC19zdGFydGVkX21zQg4KDF9maW5pc2hlZF9tc0IMCgpfZXhpdF9jb2RlQhIKEF9zdG9wX3RpbWVvdXRfbXNKBAgNEA4y0AoKEENvbnRhaW5lclNlcnZpY2USTwoGQ3JlYXRlEiEuYXJjYm94LnYxLkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuQ3JlYXRlQ29udGFpbmVyUmVzcG9uc2USTAoFU3RhcnQSIC5hcmNib3gudjEuU3RhcnRDb250YWluZXJSZXF1ZXN0GiEuYXJjYm94LnYxLlN0YXJ0Q29udGFpbmVyUmVzcG9uc2USSQoEV2FpdBIfLmFyY2JveC52MS5XYWl0Q29udGFpbmVyUmVxdWVzdBogLmFyY2JveC52MS5XYWl0Q29udGFpbmVyUmVzcG9uc2USSQoES2lsbBIfLmFyY2JveC52MS5LaWxsQ29udGFpbmVyUmVxdWVzdBogLmFyY2JveC52MS5LaWxsQ29udGFpbmVyUmVzcG9uc2USSQoEU3RvcBIfLmFyY2JveC52MS5TdG9wQ29udGFpbmVyUmVxdWVzdBogLmFyY2JveC52MS5TdG9wQ29udGFpbmVyUmVzcG9uc2USTwoGUmVtb3ZlEiEuYXJjYm94LnYxLlJlbW92ZUNvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuUmVtb3ZlQ29udGFpbmVyUmVzcG9uc2USSwoETGlzdBIgLmFyY2JveC52MS5MaXN0Q29udGFpbmVyc1JlcXVlc3QaIS5hcmNib3gudjEuTGlzdENvbnRhaW5lcnNSZXNwb25zZRJSCgdJbnNwZWN0EiIuYXJjYm94LnYxLkluc3BlY3RDb250YWluZXJSZXF1ZXN0GiMuYXJjYm94LnYxLkluc3BlY3RDb250YWluZXJSZXNwb25zZRJPCgZSZXNpemUSIS5hcmNib3gudjEuUmVzaXplQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5SZXNpemVDb250YWluZXJSZXNwb25zZRJSCgdSZXN0YXJ0EiIuYXJjYm94LnYxLlJlc3RhcnRDb250YWluZXJSZXF1ZXN0GiMuYXJjYm94LnYxLlJlc3RhcnRDb250YWluZXJSZXNwb25zZRJMCgVQYXVzZRIgLmFyY2JveC52MS5QYXVzZUNvbnRhaW5lclJlcXVlc3QaIS5hcmNib3gudjEuUGF1c2VDb250YWluZXJSZXNwb25zZRJSCgdVbnBhdXNlEiIuYXJjYm94LnYxLlVucGF1c2VDb250YWluZXJSZXF1ZXN0GiMuYXJjYm94LnYxLlVucGF1c2VDb250YWluZXJSZXNwb25zZRJPCgZSZW5hbWUSIS5hcmNib3gudjEuUmVuYW1lQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5SZW5hbWVDb250YWluZXJSZXNwb25zZRJPCgZVcGRhdGUSIS5hcmNib3gudjEuVXBkYXRlQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5VcGRhdGVDb250YWluZXJSZXNwb25zZRJGCgNUb3ASHi5hcmNib3gudjEuVG9wQ29udGFpbmVyUmVxdWVzdBofLmFyY2JveC52MS5Ub3BDb250YWluZXJSZXNwb25zZRJMCgVTdGF0cxIgLmFyY2JveC52MS5Db250YWluZXJTdGF0c1JlcXVlc3QaIS5hcmNib3gudjEuQ29udGFpbmVyU3RhdHNSZXNwb25zZRJLCgRMb2dzEh8uYXJjYm94LnYxLkNvbnRhaW5lckxvZ3NSZXF1ZXN0GiAuYXJjYm94LnYxLkNvbnRhaW5lckxvZ3NSZXNwb25zZTABYgZwcm90bzM");
 
 /**
  * @generated from message arcbox.v1.CreateContainerRequest
@@ -135,6 +135,11 @@ export type CreateContainerRequest = Message<"arcbox.v1.CreateContainerRequest">
    * @generated from field: arcbox.v1.LifeOptions life = 60;
    */
   life?: LifeOptions | undefined;
+
+  /**
+   * @generated from field: repeated arcbox.v1.Mount mounts = 61;
+   */
+  mounts: Mount[];
 };
 
 /**
@@ -260,6 +265,11 @@ export type CreateContainerRequestJson = {
    * @generated from field: arcbox.v1.LifeOptions life = 60;
    */
   life?: LifeOptionsJson;
+
+  /**
+   * @generated from field: repeated arcbox.v1.Mount mounts = 61;
+   */
+  mounts?: MountJson[];
 };
 
 /**
@@ -268,6 +278,123 @@ export type CreateContainerRequestJson = {
  */
 export const CreateContainerRequestSchema: GenMessage<CreateContainerRequest, {jsonType: CreateContainerRequestJson}> = /*@__PURE__*/
   messageDesc(file_arcbox_v1_container, 0);
+
+/**
+ * @generated from message arcbox.v1.Mount
+ */
+export type Mount = Message<"arcbox.v1.Mount"> & {
+  /**
+   * volume or tmpfs. bind, a file or directory of the host, is refused for now.
+   *
+   * @generated from field: string type = 1;
+   */
+  type: string;
+
+  /**
+   * A volume's name; empty: a new one for this container.
+   *
+   * @generated from field: string source = 2;
+   */
+  source: string;
+
+  /**
+   * @generated from field: string target = 3;
+   */
+  target: string;
+
+  /**
+   * @generated from field: bool read_only = 4;
+   */
+  readOnly: boolean;
+
+  /**
+   * What the image has at the target is not copied into an empty volume.
+   *
+   * @generated from field: bool no_copy = 5;
+   */
+  noCopy: boolean;
+
+  /**
+   * Of a tmpfs; 0: not said.
+   *
+   * @generated from field: int64 tmpfs_bytes = 6;
+   */
+  tmpfsBytes: bigint;
+
+  /**
+   * @generated from field: uint32 tmpfs_mode = 7;
+   */
+  tmpfsMode: number;
+
+  /**
+   * In answers: the volume was made for this container alone.
+   *
+   * @generated from field: bool anonymous = 8;
+   */
+  anonymous: boolean;
+};
+
+/**
+ * @generated from message arcbox.v1.Mount
+ */
+export type MountJson = {
+  /**
+   * volume or tmpfs. bind, a file or directory of the host, is refused for now.
+   *
+   * @generated from field: string type = 1;
+   */
+  type?: string;
+
+  /**
+   * A volume's name; empty: a new one for this container.
+   *
+   * @generated from field: string source = 2;
+   */
+  source?: string;
+
+  /**
+   * @generated from field: string target = 3;
+   */
+  target?: string;
+
+  /**
+   * @generated from field: bool read_only = 4;
+   */
+  readOnly?: boolean;
+
+  /**
+   * What the image has at the target is not copied into an empty volume.
+   *
+   * @generated from field: bool no_copy = 5;
+   */
+  noCopy?: boolean;
+
+  /**
+   * Of a tmpfs; 0: not said.
+   *
+   * @generated from field: int64 tmpfs_bytes = 6;
+   */
+  tmpfsBytes?: string;
+
+  /**
+   * @generated from field: uint32 tmpfs_mode = 7;
+   */
+  tmpfsMode?: number;
+
+  /**
+   * In answers: the volume was made for this container alone.
+   *
+   * @generated from field: bool anonymous = 8;
+   */
+  anonymous?: boolean;
+};
+
+/**
+ * Describes the message arcbox.v1.Mount.
+ * Use `create(MountSchema)` to create a new message.
+ */
+export const MountSchema: GenMessage<Mount, {jsonType: MountJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 1);
 
 /**
  * @generated from message arcbox.v1.LifeOptions
@@ -336,7 +463,7 @@ export type LifeOptionsJson = {
  * Use `create(LifeOptionsSchema)` to create a new message.
  */
 export const LifeOptionsSchema: GenMessage<LifeOptions, {jsonType: LifeOptionsJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 1);
+  messageDesc(file_arcbox_v1_container, 2);
 
 /**
  * @generated from message arcbox.v1.HealthCheck
@@ -417,7 +544,7 @@ export type HealthCheckJson = {
  * Use `create(HealthCheckSchema)` to create a new message.
  */
 export const HealthCheckSchema: GenMessage<HealthCheck, {jsonType: HealthCheckJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 2);
+  messageDesc(file_arcbox_v1_container, 3);
 
 /**
  * How a container runs on its machine.
@@ -710,7 +837,7 @@ export type HostOptionsJson = {
  * Use `create(HostOptionsSchema)` to create a new message.
  */
 export const HostOptionsSchema: GenMessage<HostOptions, {jsonType: HostOptionsJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 3);
+  messageDesc(file_arcbox_v1_container, 4);
 
 /**
  * What may be used of the machine; absent: no limit.
@@ -839,7 +966,7 @@ export type ResourceLimitsJson = {
  * Use `create(ResourceLimitsSchema)` to create a new message.
  */
 export const ResourceLimitsSchema: GenMessage<ResourceLimits, {jsonType: ResourceLimitsJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 4);
+  messageDesc(file_arcbox_v1_container, 5);
 
 /**
  * @generated from message arcbox.v1.Ulimit
@@ -894,7 +1021,7 @@ export type UlimitJson = {
  * Use `create(UlimitSchema)` to create a new message.
  */
 export const UlimitSchema: GenMessage<Ulimit, {jsonType: UlimitJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 5);
+  messageDesc(file_arcbox_v1_container, 6);
 
 /**
  * Present: replaces the image's entrypoint (with nothing, when empty).
@@ -925,7 +1052,7 @@ export type EntrypointJson = {
  * Use `create(EntrypointSchema)` to create a new message.
  */
 export const EntrypointSchema: GenMessage<Entrypoint, {jsonType: EntrypointJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 6);
+  messageDesc(file_arcbox_v1_container, 7);
 
 /**
  * @generated from message arcbox.v1.CreateContainerResponse
@@ -952,7 +1079,7 @@ export type CreateContainerResponseJson = {
  * Use `create(CreateContainerResponseSchema)` to create a new message.
  */
 export const CreateContainerResponseSchema: GenMessage<CreateContainerResponse, {jsonType: CreateContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 7);
+  messageDesc(file_arcbox_v1_container, 8);
 
 /**
  * @generated from message arcbox.v1.StartContainerRequest
@@ -1017,7 +1144,7 @@ export type StartContainerRequestJson = {
  * Use `create(StartContainerRequestSchema)` to create a new message.
  */
 export const StartContainerRequestSchema: GenMessage<StartContainerRequest, {jsonType: StartContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 8);
+  messageDesc(file_arcbox_v1_container, 9);
 
 /**
  * @generated from message arcbox.v1.StartContainerResponse
@@ -1036,7 +1163,7 @@ export type StartContainerResponseJson = {
  * Use `create(StartContainerResponseSchema)` to create a new message.
  */
 export const StartContainerResponseSchema: GenMessage<StartContainerResponse, {jsonType: StartContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 9);
+  messageDesc(file_arcbox_v1_container, 10);
 
 /**
  * @generated from message arcbox.v1.WaitContainerRequest
@@ -1073,7 +1200,7 @@ export type WaitContainerRequestJson = {
  * Use `create(WaitContainerRequestSchema)` to create a new message.
  */
 export const WaitContainerRequestSchema: GenMessage<WaitContainerRequest, {jsonType: WaitContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 10);
+  messageDesc(file_arcbox_v1_container, 11);
 
 /**
  * @generated from enum arcbox.v1.WaitContainerRequest.Condition
@@ -1115,7 +1242,7 @@ export type WaitContainerRequest_ConditionJson = "CONDITION_UNSPECIFIED" | "COND
  * Describes the enum arcbox.v1.WaitContainerRequest.Condition.
  */
 export const WaitContainerRequest_ConditionSchema: GenEnum<WaitContainerRequest_Condition, WaitContainerRequest_ConditionJson> = /*@__PURE__*/
-  enumDesc(file_arcbox_v1_container, 10, 0);
+  enumDesc(file_arcbox_v1_container, 11, 0);
 
 /**
  * @generated from message arcbox.v1.WaitContainerResponse
@@ -1156,7 +1283,7 @@ export type WaitContainerResponseJson = {
  * Use `create(WaitContainerResponseSchema)` to create a new message.
  */
 export const WaitContainerResponseSchema: GenMessage<WaitContainerResponse, {jsonType: WaitContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 11);
+  messageDesc(file_arcbox_v1_container, 12);
 
 /**
  * @generated from message arcbox.v1.KillContainerRequest
@@ -1197,7 +1324,7 @@ export type KillContainerRequestJson = {
  * Use `create(KillContainerRequestSchema)` to create a new message.
  */
 export const KillContainerRequestSchema: GenMessage<KillContainerRequest, {jsonType: KillContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 12);
+  messageDesc(file_arcbox_v1_container, 13);
 
 /**
  * @generated from message arcbox.v1.KillContainerResponse
@@ -1216,7 +1343,7 @@ export type KillContainerResponseJson = {
  * Use `create(KillContainerResponseSchema)` to create a new message.
  */
 export const KillContainerResponseSchema: GenMessage<KillContainerResponse, {jsonType: KillContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 13);
+  messageDesc(file_arcbox_v1_container, 14);
 
 /**
  * @generated from message arcbox.v1.StopContainerRequest
@@ -1271,7 +1398,7 @@ export type StopContainerRequestJson = {
  * Use `create(StopContainerRequestSchema)` to create a new message.
  */
 export const StopContainerRequestSchema: GenMessage<StopContainerRequest, {jsonType: StopContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 14);
+  messageDesc(file_arcbox_v1_container, 15);
 
 /**
  * @generated from message arcbox.v1.StopContainerResponse
@@ -1290,7 +1417,7 @@ export type StopContainerResponseJson = {
  * Use `create(StopContainerResponseSchema)` to create a new message.
  */
 export const StopContainerResponseSchema: GenMessage<StopContainerResponse, {jsonType: StopContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 15);
+  messageDesc(file_arcbox_v1_container, 16);
 
 /**
  * @generated from message arcbox.v1.RemoveContainerRequest
@@ -1307,6 +1434,13 @@ export type RemoveContainerRequest = Message<"arcbox.v1.RemoveContainerRequest">
    * @generated from field: bool force = 2;
    */
   force: boolean;
+
+  /**
+   * With the volumes that were made for it alone.
+   *
+   * @generated from field: bool volumes = 60;
+   */
+  volumes: boolean;
 };
 
 /**
@@ -1324,6 +1458,13 @@ export type RemoveContainerRequestJson = {
    * @generated from field: bool force = 2;
    */
   force?: boolean;
+
+  /**
+   * With the volumes that were made for it alone.
+   *
+   * @generated from field: bool volumes = 60;
+   */
+  volumes?: boolean;
 };
 
 /**
@@ -1331,7 +1472,7 @@ export type RemoveContainerRequestJson = {
  * Use `create(RemoveContainerRequestSchema)` to create a new message.
  */
 export const RemoveContainerRequestSchema: GenMessage<RemoveContainerRequest, {jsonType: RemoveContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 16);
+  messageDesc(file_arcbox_v1_container, 17);
 
 /**
  * @generated from message arcbox.v1.RemoveContainerResponse
@@ -1350,7 +1491,7 @@ export type RemoveContainerResponseJson = {
  * Use `create(RemoveContainerResponseSchema)` to create a new message.
  */
 export const RemoveContainerResponseSchema: GenMessage<RemoveContainerResponse, {jsonType: RemoveContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 17);
+  messageDesc(file_arcbox_v1_container, 18);
 
 /**
  * @generated from message arcbox.v1.ListContainersRequest
@@ -1381,7 +1522,7 @@ export type ListContainersRequestJson = {
  * Use `create(ListContainersRequestSchema)` to create a new message.
  */
 export const ListContainersRequestSchema: GenMessage<ListContainersRequest, {jsonType: ListContainersRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 18);
+  messageDesc(file_arcbox_v1_container, 19);
 
 /**
  * @generated from message arcbox.v1.ListContainersResponse
@@ -1408,7 +1549,7 @@ export type ListContainersResponseJson = {
  * Use `create(ListContainersResponseSchema)` to create a new message.
  */
 export const ListContainersResponseSchema: GenMessage<ListContainersResponse, {jsonType: ListContainersResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 19);
+  messageDesc(file_arcbox_v1_container, 20);
 
 /**
  * @generated from message arcbox.v1.InspectContainerRequest
@@ -1435,7 +1576,7 @@ export type InspectContainerRequestJson = {
  * Use `create(InspectContainerRequestSchema)` to create a new message.
  */
 export const InspectContainerRequestSchema: GenMessage<InspectContainerRequest, {jsonType: InspectContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 20);
+  messageDesc(file_arcbox_v1_container, 21);
 
 /**
  * @generated from message arcbox.v1.InspectContainerResponse
@@ -1462,7 +1603,7 @@ export type InspectContainerResponseJson = {
  * Use `create(InspectContainerResponseSchema)` to create a new message.
  */
 export const InspectContainerResponseSchema: GenMessage<InspectContainerResponse, {jsonType: InspectContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 21);
+  messageDesc(file_arcbox_v1_container, 22);
 
 /**
  * @generated from message arcbox.v1.ResizeContainerRequest
@@ -1509,7 +1650,7 @@ export type ResizeContainerRequestJson = {
  * Use `create(ResizeContainerRequestSchema)` to create a new message.
  */
 export const ResizeContainerRequestSchema: GenMessage<ResizeContainerRequest, {jsonType: ResizeContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 22);
+  messageDesc(file_arcbox_v1_container, 23);
 
 /**
  * @generated from message arcbox.v1.ResizeContainerResponse
@@ -1528,7 +1669,7 @@ export type ResizeContainerResponseJson = {
  * Use `create(ResizeContainerResponseSchema)` to create a new message.
  */
 export const ResizeContainerResponseSchema: GenMessage<ResizeContainerResponse, {jsonType: ResizeContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 23);
+  messageDesc(file_arcbox_v1_container, 24);
 
 /**
  * @generated from message arcbox.v1.RestartContainerRequest
@@ -1579,7 +1720,7 @@ export type RestartContainerRequestJson = {
  * Use `create(RestartContainerRequestSchema)` to create a new message.
  */
 export const RestartContainerRequestSchema: GenMessage<RestartContainerRequest, {jsonType: RestartContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 24);
+  messageDesc(file_arcbox_v1_container, 25);
 
 /**
  * @generated from message arcbox.v1.RestartContainerResponse
@@ -1598,7 +1739,7 @@ export type RestartContainerResponseJson = {
  * Use `create(RestartContainerResponseSchema)` to create a new message.
  */
 export const RestartContainerResponseSchema: GenMessage<RestartContainerResponse, {jsonType: RestartContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 25);
+  messageDesc(file_arcbox_v1_container, 26);
 
 /**
  * @generated from message arcbox.v1.PauseContainerRequest
@@ -1625,7 +1766,7 @@ export type PauseContainerRequestJson = {
  * Use `create(PauseContainerRequestSchema)` to create a new message.
  */
 export const PauseContainerRequestSchema: GenMessage<PauseContainerRequest, {jsonType: PauseContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 26);
+  messageDesc(file_arcbox_v1_container, 27);
 
 /**
  * @generated from message arcbox.v1.PauseContainerResponse
@@ -1644,7 +1785,7 @@ export type PauseContainerResponseJson = {
  * Use `create(PauseContainerResponseSchema)` to create a new message.
  */
 export const PauseContainerResponseSchema: GenMessage<PauseContainerResponse, {jsonType: PauseContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 27);
+  messageDesc(file_arcbox_v1_container, 28);
 
 /**
  * @generated from message arcbox.v1.UnpauseContainerRequest
@@ -1671,7 +1812,7 @@ export type UnpauseContainerRequestJson = {
  * Use `create(UnpauseContainerRequestSchema)` to create a new message.
  */
 export const UnpauseContainerRequestSchema: GenMessage<UnpauseContainerRequest, {jsonType: UnpauseContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 28);
+  messageDesc(file_arcbox_v1_container, 29);
 
 /**
  * @generated from message arcbox.v1.UnpauseContainerResponse
@@ -1690,7 +1831,7 @@ export type UnpauseContainerResponseJson = {
  * Use `create(UnpauseContainerResponseSchema)` to create a new message.
  */
 export const UnpauseContainerResponseSchema: GenMessage<UnpauseContainerResponse, {jsonType: UnpauseContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 29);
+  messageDesc(file_arcbox_v1_container, 30);
 
 /**
  * @generated from message arcbox.v1.RenameContainerRequest
@@ -1727,7 +1868,7 @@ export type RenameContainerRequestJson = {
  * Use `create(RenameContainerRequestSchema)` to create a new message.
  */
 export const RenameContainerRequestSchema: GenMessage<RenameContainerRequest, {jsonType: RenameContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 30);
+  messageDesc(file_arcbox_v1_container, 31);
 
 /**
  * @generated from message arcbox.v1.RenameContainerResponse
@@ -1746,7 +1887,7 @@ export type RenameContainerResponseJson = {
  * Use `create(RenameContainerResponseSchema)` to create a new message.
  */
 export const RenameContainerResponseSchema: GenMessage<RenameContainerResponse, {jsonType: RenameContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 31);
+  messageDesc(file_arcbox_v1_container, 32);
 
 /**
  * @generated from message arcbox.v1.UpdateContainerRequest
@@ -1787,7 +1928,7 @@ export type UpdateContainerRequestJson = {
  * Use `create(UpdateContainerRequestSchema)` to create a new message.
  */
 export const UpdateContainerRequestSchema: GenMessage<UpdateContainerRequest, {jsonType: UpdateContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 32);
+  messageDesc(file_arcbox_v1_container, 33);
 
 /**
  * @generated from message arcbox.v1.UpdateContainerResponse
@@ -1814,7 +1955,7 @@ export type UpdateContainerResponseJson = {
  * Use `create(UpdateContainerResponseSchema)` to create a new message.
  */
 export const UpdateContainerResponseSchema: GenMessage<UpdateContainerResponse, {jsonType: UpdateContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 33);
+  messageDesc(file_arcbox_v1_container, 34);
 
 /**
  * @generated from message arcbox.v1.TopContainerRequest
@@ -1841,7 +1982,7 @@ export type TopContainerRequestJson = {
  * Use `create(TopContainerRequestSchema)` to create a new message.
  */
 export const TopContainerRequestSchema: GenMessage<TopContainerRequest, {jsonType: TopContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 34);
+  messageDesc(file_arcbox_v1_container, 35);
 
 /**
  * @generated from message arcbox.v1.TopContainerResponse
@@ -1868,7 +2009,7 @@ export type TopContainerResponseJson = {
  * Use `create(TopContainerResponseSchema)` to create a new message.
  */
 export const TopContainerResponseSchema: GenMessage<TopContainerResponse, {jsonType: TopContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 35);
+  messageDesc(file_arcbox_v1_container, 36);
 
 /**
  * @generated from message arcbox.v1.ContainerProcess
@@ -2033,7 +2174,7 @@ export type ContainerProcessJson = {
  * Use `create(ContainerProcessSchema)` to create a new message.
  */
 export const ContainerProcessSchema: GenMessage<ContainerProcess, {jsonType: ContainerProcessJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 36);
+  messageDesc(file_arcbox_v1_container, 37);
 
 /**
  * @generated from message arcbox.v1.ContainerStatsRequest
@@ -2064,7 +2205,7 @@ export type ContainerStatsRequestJson = {
  * Use `create(ContainerStatsRequestSchema)` to create a new message.
  */
 export const ContainerStatsRequestSchema: GenMessage<ContainerStatsRequest, {jsonType: ContainerStatsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 37);
+  messageDesc(file_arcbox_v1_container, 38);
 
 /**
  * @generated from message arcbox.v1.ContainerStatsResponse
@@ -2091,7 +2232,7 @@ export type ContainerStatsResponseJson = {
  * Use `create(ContainerStatsResponseSchema)` to create a new message.
  */
 export const ContainerStatsResponseSchema: GenMessage<ContainerStatsResponse, {jsonType: ContainerStatsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 38);
+  messageDesc(file_arcbox_v1_container, 39);
 
 /**
  * Counters count from the container's start; a client makes rates of two answers.
@@ -2366,7 +2507,7 @@ export type ContainerStatsJson = {
  * Use `create(ContainerStatsSchema)` to create a new message.
  */
 export const ContainerStatsSchema: GenMessage<ContainerStats, {jsonType: ContainerStatsJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 39);
+  messageDesc(file_arcbox_v1_container, 40);
 
 /**
  * @generated from message arcbox.v1.ContainerLogsRequest
@@ -2421,7 +2562,7 @@ export type ContainerLogsRequestJson = {
  * Use `create(ContainerLogsRequestSchema)` to create a new message.
  */
 export const ContainerLogsRequestSchema: GenMessage<ContainerLogsRequest, {jsonType: ContainerLogsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 40);
+  messageDesc(file_arcbox_v1_container, 41);
 
 /**
  * @generated from message arcbox.v1.ContainerLogsResponse
@@ -2462,7 +2603,7 @@ export type ContainerLogsResponseJson = {
  * Use `create(ContainerLogsResponseSchema)` to create a new message.
  */
 export const ContainerLogsResponseSchema: GenMessage<ContainerLogsResponse, {jsonType: ContainerLogsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 41);
+  messageDesc(file_arcbox_v1_container, 42);
 
 /**
  * @generated from message arcbox.v1.LogEntry
@@ -2513,7 +2654,7 @@ export type LogEntryJson = {
  * Use `create(LogEntrySchema)` to create a new message.
  */
 export const LogEntrySchema: GenMessage<LogEntry, {jsonType: LogEntryJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 42);
+  messageDesc(file_arcbox_v1_container, 43);
 
 /**
  * @generated from enum arcbox.v1.LogEntry.Stream
@@ -2549,7 +2690,7 @@ export type LogEntry_StreamJson = "STREAM_UNSPECIFIED" | "STREAM_STDOUT" | "STRE
  * Describes the enum arcbox.v1.LogEntry.Stream.
  */
 export const LogEntry_StreamSchema: GenEnum<LogEntry_Stream, LogEntry_StreamJson> = /*@__PURE__*/
-  enumDesc(file_arcbox_v1_container, 42, 0);
+  enumDesc(file_arcbox_v1_container, 43, 0);
 
 /**
  * @generated from message arcbox.v1.Container
@@ -2725,6 +2866,11 @@ export type Container = Message<"arcbox.v1.Container"> & {
    * @generated from field: uint32 restarts = 61;
    */
   restarts: number;
+
+  /**
+   * @generated from field: repeated arcbox.v1.Mount mounts = 62;
+   */
+  mounts: Mount[];
 };
 
 /**
@@ -2901,6 +3047,11 @@ export type ContainerJson = {
    * @generated from field: uint32 restarts = 61;
    */
   restarts?: number;
+
+  /**
+   * @generated from field: repeated arcbox.v1.Mount mounts = 62;
+   */
+  mounts?: MountJson[];
 };
 
 /**
@@ -2908,7 +3059,7 @@ export type ContainerJson = {
  * Use `create(ContainerSchema)` to create a new message.
  */
 export const ContainerSchema: GenMessage<Container, {jsonType: ContainerJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 43);
+  messageDesc(file_arcbox_v1_container, 44);
 
 /**
  * Containers. A container is named by its ID, its name, or the beginning of its ID.
