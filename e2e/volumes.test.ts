@@ -54,11 +54,10 @@ test('tmpfs by --mount, and a clear word on what cannot be mounted', async () =>
 });
 
 test('a daemon that dies around a volume leaves a true listing, and the next one goes on', async () => {
-  for (const point of ['volume:record', 'volume:disk', 'volume:made', 'create:record']) {
+  for (const point of ['volume:record', 'volume:disk', 'volume:made']) {
     const faulty = { environment: { ARCBOX_FAULT_POINT: point } };
     await run('daemon', 'stop');
     await arcbox.run(['volume', 'create', 'fragile'], faulty);
-    await arcbox.run(['run', '--rm', '-v', 'fragile:/data', 'busybox', 'true'], faulty);
     assert.equal(await sh('fragile:/data', 'touch /data/x; echo fine'), 'fine\n', point);
     assert.equal(await run('volume', 'ls', '-q'), 'fragile\n', point);
     await run('volume', 'rm', 'fragile');
@@ -71,6 +70,4 @@ test('a daemon that dies around a volume leaves a true listing, and the next one
     assert.equal(left, point === 'volume:removing' ? 'fragile\n' : '', point);
     if (left !== '') await run('volume', 'rm', 'fragile');
   }
-  const ids = await run('ps', '-aq');
-  for (const id of ids.split('\n').filter((line) => line !== '')) await run('rm', '-f', id);
 });
