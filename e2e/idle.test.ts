@@ -37,14 +37,10 @@ test('an idle machine has no process, keeps what was written, and is back for th
 
 /** Places right before a side effect, and whether the machine is idle when a daemon that died there has gone. */
 const FAULTS: Readonly<Record<string, 'idle' | 'other'>> = {
-  'idle:pause': 'other',
-  'idle:save': 'other',
-  'idle:record': 'other',
-  'idle:kill': 'idle',
-  'wake:forget': 'idle',
-  'wake:restore': 'other',
-  'wake:record': 'other',
-  'wake:recorded': 'other',
+  'idle.save': 'other',
+  'idle.kill': 'idle',
+  'wake.forget': 'idle',
+  'wake.recorded': 'other',
 };
 
 for (const [point, expected] of Object.entries(FAULTS)) {
@@ -52,7 +48,7 @@ for (const [point, expected] of Object.entries(FAULTS)) {
     await using arcbox = new Arcbox();
     const memory = new HostLayout(arcbox.home).machineMemory('default');
     const faulty = { environment: { ARCBOX_FAULT_POINT: point } };
-    if (point.startsWith('idle:')) {
+    if (point.startsWith('idle.')) {
       assert.equal((await arcbox.run(['run', '--rm', 'busybox', 'true'], faulty)).code, 0);
       await arcbox.run(['machine', 'idle', 'default']);
     } else {

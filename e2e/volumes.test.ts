@@ -54,7 +54,7 @@ test('tmpfs by --mount, and a clear word on what cannot be mounted', async () =>
 });
 
 test('a daemon that dies around a volume leaves a true listing, and the next one goes on', async () => {
-  for (const point of ['volume:record', 'volume:disk', 'volume:made']) {
+  for (const point of ['volume.record', 'volume.disk', 'volume.made']) {
     const faulty = { environment: { ARCBOX_FAULT_POINT: point } };
     await run('daemon', 'stop');
     await arcbox.run(['volume', 'create', 'fragile'], faulty);
@@ -62,12 +62,12 @@ test('a daemon that dies around a volume leaves a true listing, and the next one
     assert.equal(await run('volume', 'ls', '-q'), 'fragile\n', point);
     await run('volume', 'rm', 'fragile');
   }
-  for (const point of ['volume:removing', 'volume:unlink', 'volume:forget']) {
+  for (const point of ['volume.removing', 'volume.unlink', 'volume.forget']) {
     await run('volume', 'create', 'fragile');
     await run('daemon', 'stop');
     await arcbox.run(['volume', 'rm', 'fragile'], { environment: { ARCBOX_FAULT_POINT: point } });
     const left = await run('volume', 'ls', '-q');
-    assert.equal(left, point === 'volume:removing' ? 'fragile\n' : '', point);
+    assert.equal(left, point === 'volume.removing' ? 'fragile\n' : '', point);
     if (left !== '') await run('volume', 'rm', 'fragile');
   }
 });

@@ -209,7 +209,7 @@ export class ContainerManager {
     };
     images.assertPresent(image);
     const volumes = record.config.mounts.filter((mount) => mount.type === 'volume');
-    faultPoint('create:record');
+    faultPoint('create.record');
     // A volume that nobody named is not to be left over without its container.
     store.transaction(() => {
       store.insertContainer(record, idempotencyKey);
@@ -736,15 +736,15 @@ export class ContainerManager {
   /** Off everybody's path. What is left when it fails is found by the next `reconcile`. */
   async #cleanUp(container: Container, up: UpMachine): Promise<void> {
     const { record } = container;
-    if (up.agent.ended.aborted) {
-      await this.#environment.volumes.release(record, undefined);
-      return;
-    }
     try {
+      if (up.agent.ended.aborted) return;
       await runTolerant(up.agent, cleanUpOps(record.id, record.run, record.config.host));
-      await this.#environment.volumes.release(record, up);
     } catch (error) {
       this.#environment.logger.warn('container.clean_up_failed', { id: record.id, reason: messageOf(error) });
+    } finally {
+      await this.#environment.volumes.release(record, up).catch((error: unknown) => {
+        this.#environment.logger.warn('volume.sync_failed', { id: record.id, reason: messageOf(error) });
+      });
     }
   }
 

@@ -61,13 +61,13 @@ export class MachineVolumes {
       // It was attached and not mounted: a crash came between the two.
       if (!(error instanceof AgentOpError) || !['EINVAL', 'ENOENT'].includes(error.errnoName)) throw error;
     }
-    faultPoint('volume:detach');
+    faultPoint('volume.detach');
     await this.#vm.detachDisk(volumeDiskId(number));
   }
 
   async #mount(number: number, path: string): Promise<string> {
     const id = volumeDiskId(number);
-    faultPoint('volume:attach');
+    faultPoint('volume.attach');
     const attached = this.#vm.hotDisks.find((disk) => disk.id === id);
     const { lun } = attached ?? (await this.#vm.attachDisk({ id, path, format: 'raw', readOnly: false }));
     const [device] = await this.#agent.batch([
@@ -76,7 +76,7 @@ export class MachineVolumes {
     if (device?.result.case !== 'device') {
       throw new EngineError('ERR_ARCBOX_MACHINE_LOST', `the agent did not name the disk at LUN ${lun}`);
     }
-    faultPoint('volume:mount');
+    faultPoint('volume.mount');
     const data = volumeData(number);
     await this.#agent.batch([
       {

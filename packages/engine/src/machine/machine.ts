@@ -292,21 +292,21 @@ export class Machine {
     const saved = this.#saved;
     if (saved === undefined) return undefined;
     // From the moment it runs its memory is ahead of what was saved: a crash from here on means a boot.
-    faultPoint('wake:forget');
+    faultPoint('wake.forget');
     this.#saved = undefined;
     store.setSavedMachine(this.name, undefined);
     let vm: RunningVm | undefined;
     try {
-      faultPoint('wake:restore');
+      faultPoint('wake.restore');
       vm = await driver.restore(saved.snapshot, {
         name: this.name,
         lifetime: { kind: 'adoptable', orphanGraceMs: config.orphanGraceS * 1000 },
         timeoutMs: BOOT_TIMEOUT_MS,
         takeMemory: true,
       });
-      faultPoint('wake:record');
+      faultPoint('wake.record');
       store.setMachineHandle(this.name, vm.handle);
-      faultPoint('wake:recorded');
+      faultPoint('wake.recorded');
       return vm;
     } catch (error) {
       logger.warn('machine.restore_failed', { machine: this.name, reason: messageOf(error) });
@@ -518,10 +518,10 @@ export class Machine {
     this.#up = undefined;
     up.agent.close();
     try {
-      faultPoint('idle:pause');
+      faultPoint('idle.pause');
       await up.vm.pause();
       const saved = await saveMachine(up.vm, this.#memoryDirectory, assets);
-      faultPoint('idle:record');
+      faultPoint('idle.record');
       store.setSavedMachine(this.name, saved);
       this.#saved = saved;
     } catch (error) {
@@ -529,7 +529,7 @@ export class Machine {
       await this.#resume(up.vm);
       throw error;
     }
-    faultPoint('idle:kill');
+    faultPoint('idle.kill');
     await up.vm.kill();
     this.#become('idle', 'idle');
     logger.info('machine.idle', {

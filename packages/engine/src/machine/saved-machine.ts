@@ -52,7 +52,7 @@ export async function saveMachine(
       `${directory} has no room for the ${Math.ceil(guestRamPssBytes / 1024 ** 2)} MiB of an idle machine; enlarge that tmpfs`,
     );
   }
-  faultPoint('idle:save');
+  faultPoint('idle.save');
   const snapshot = await vm.snapshot(directory);
   const memory = await stat(snapshot.memoryPath);
   return {

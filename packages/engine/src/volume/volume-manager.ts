@@ -60,6 +60,7 @@ export class VolumeManager {
   /** Containers that have it mounted now. */
   readonly #users = new Map<number, Set<string>>();
   readonly #locks = new Map<string, Mutex>();
+  #released = Promise.withResolvers<void>();
 
   constructor(environment: VolumeEnvironment) {
     this.#environment = environment;
@@ -199,6 +200,11 @@ export class VolumeManager {
       if (name !== undefined)
         this.#environment.events.emit('volume', 'unmount', name, { container: container.id });
     }
+    if (used) {
+      const { resolve } = this.#released;
+      this.#released = Promise.withResolvers<void>();
+      resolve();
+    }
     // What it wrote is not to be lost with the machine.
     if (used && up !== undefined && !up.agent.ended.aborted)
       await up.agent.batch([{ case: 'sync', value: {} }]);
@@ -232,7 +238,7 @@ export class VolumeManager {
     if (this.#volumes.size >= VOLUMES_MAX)
       throw new EngineError('ERR_ARCBOX_LIMIT', `there are ${VOLUMES_MAX} volumes; remove some first`);
     const draft = { name, state: 'new', anonymous, labels, sizeBytes, createdMs: Date.now() } as const;
-    faultPoint('volume:record');
+    faultPoint('volume.record');
     const record: VolumeRecord = { ...draft, number: this.#environment.store.insertVolume(draft) };
     this.#volumes.set(name, record);
     this.#environment.events.emit('volume', 'create', name, { driver: 'local', ...labels });
@@ -243,7 +249,7 @@ export class VolumeManager {
     if (record.state !== 'new') return;
     const path = this.#environment.layout.volumeDisk(record.name);
     try {
-      faultPoint('volume:disk');
+      faultPoint('volume.disk');
       await makeDiskImage(path, record.sizeBytes);
     } catch (error) {
       throw new EngineError(
@@ -252,7 +258,7 @@ export class VolumeManager {
         { cause: error },
       );
     }
-    faultPoint('volume:made');
+    faultPoint('volume.made');
     this.#environment.store.setVolumeState(record.number, 'made');
     record.state = 'made';
   }
@@ -260,15 +266,15 @@ export class VolumeManager {
   async #remove(record: VolumeRecord, up: UpMachine | undefined): Promise<void> {
     const { store, layout, events } = this.#environment;
     if (this.#volumes.get(record.name) !== record) return;
-    if (this.#users.has(record.number))
-      throw new EngineError('ERR_ARCBOX_VOLUME_IN_USE', `the volume ${record.name} is in use`);
-    faultPoint('volume:removing');
+    // No container has it any more, but the last one may still be on its way out of the machine.
+    while (this.#users.has(record.number)) await this.#released.promise;
+    faultPoint('volume.removing');
     store.setVolumeState(record.number, 'removing');
     record.state = 'removing';
     await up?.volumes.release(record.number);
-    faultPoint('volume:unlink');
+    faultPoint('volume.unlink');
     await rm(layout.volume(record.name), { recursive: true, force: true });
-    faultPoint('volume:forget');
+    faultPoint('volume.forget');
     store.deleteVolume(record.number);
     this.#volumes.delete(record.name);
     events.emit('volume', 'destroy', record.name);
