@@ -10,4 +10,5 @@ export {
   READ_RANGES_MAX,
   readProcessMemory,
 } from './memory.ts';
+export { openPingSocket } from './ping-socket.ts';
 export { PidFd, processStartTime } from './process.ts';

@@ -24,6 +24,7 @@ const functions = library.getFunctions({
   },
   recvmsg: { return: 'int64', arguments: ['int32', 'pointer', 'int32'] },
   sendmsg: { return: 'int64', arguments: ['int32', 'pointer', 'int32'] },
+  socket: { return: 'int32', arguments: ['int32', 'int32', 'int32'] },
   syscall: { return: 'int64', arguments: ['int64', 'int64', 'int64', 'int64', 'int64'] },
 });
 

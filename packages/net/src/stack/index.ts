@@ -3,6 +3,7 @@ export type { Link, LinkReceiver } from '../link/link.ts';
 export { type FrameTap, Port, type PortCounters } from '../link/port.ts';
 export { StreamLink } from '../link/stream-link.ts';
 export { Arena, type ArenaOptions } from '../memory/arena.ts';
+export { NodeNetwork, SocketStream } from '../relay/node-network.ts';
 export { ReadGate } from '../relay/read-gate.ts';
 export { TcpRelay } from '../relay/tcp-relay.ts';
 export type { TcpConnection, TcpEnd, TcpUser } from '../tcp/connection.ts';

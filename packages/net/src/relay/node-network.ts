@@ -1,0 +1,229 @@
+/** The host's network through Node's sockets. */
+import { createSocket, type Socket as UdpSocket } from 'node:dgram';
+import net from 'node:net';
+import { closeFd, openPingSocket } from '@arcbox/sys';
+import { DIAL_TIMEOUT_MS, UDP_PENDING_MAX, UDP_QUEUE_BYTES_MAX } from '../limits.ts';
+import type {
+  Endpoint,
+  HostDatagramEvents,
+  HostDatagrams,
+  HostNetwork,
+  HostPing,
+  HostPingEvents,
+  HostStream,
+  HostStreamEvents,
+} from '../stack/host-network.ts';
+import { putU16, u16 } from '../wire/bytes.ts';
+import {
+  ICMP_ECHO_REPLY,
+  ICMP_ECHO_REQUEST,
+  ICMP_ECHO_SEQUENCE,
+  ICMP_HEADER_BYTES,
+  ICMPV6_ECHO_REPLY,
+  ICMPV6_ECHO_REQUEST,
+  writeIcmp,
+} from '../wire/icmp.ts';
+
+export class NodeNetwork implements HostNetwork {
+  /** All sockets read into it, one after the other: what came is copied on before the next one reads. */
+  readonly #readBuffer: Uint8Array;
+
+  constructor(readBuffer: Uint8Array) {
+    this.#readBuffer = readBuffer;
+  }
+
+  connect(target: Endpoint, events: HostStreamEvents): HostStream {
+    const buffer = this.#readBuffer;
+    const stream: SocketStream = new SocketStream(
+      net.connect({
+        host: target.address,
+        port: target.port,
+        allowHalfOpen: true,
+        noDelay: true,
+        onread: { buffer, callback: (count) => stream.read(buffer.subarray(0, count)) },
+      }),
+      events,
+    );
+    return stream;
+  }
+
+  datagrams(target: Endpoint, events: HostDatagramEvents): HostDatagrams {
+    return new NodeDatagrams(target, events);
+  }
+
+  ping(address: string, events: HostPingEvents): HostPing | undefined {
+    const family = address.includes(':') ? 6 : 4;
+    const fd = openPingSocket(family);
+    return fd === undefined ? undefined : new NodePing(fd, family, address, events);
+  }
+}
+
+/** A TCP socket as the stack's stream. */
+export class SocketStream implements HostStream {
+  readonly #socket: net.Socket;
+  readonly #events: HostStreamEvents;
+  #over = false;
+  #connected: boolean;
+  /** Callbacks of writes that were done at once, which come late. */
+  #done = 0;
+
+  constructor(socket: net.Socket, events: HostStreamEvents) {
+    this.#socket = socket;
+    this.#events = events;
+    this.#connected = !socket.connecting;
+    if (socket.connecting) {
+      const timer = setTimeout(() => this.#fail('ETIMEDOUT'), DIAL_TIMEOUT_MS);
+      socket.once('connect', () => {
+        clearTimeout(timer);
+        this.#connected = true;
+        if (!this.#over) events.connected();
+      });
+      socket.once('close', () => clearTimeout(timer));
+    }
+    socket.on('end', () => {
+      if (!this.#over) events.ended();
+    });
+    socket.on('error', (error: NodeJS.ErrnoException) => this.#fail(error.code ?? 'EIO'));
+    socket.on('close', () => {
+      this.#over = true;
+    });
+  }
+
+  /** Bytes came; false stops the socket. */
+  read(bytes: Uint8Array): boolean {
+    return !this.#over && this.#events.data(bytes);
+  }
+
+  write(bytes: Uint8Array): boolean {
+    if (this.#over) return true;
+    const socket = this.#socket;
+    socket.write(bytes, this.#written);
+    // libuv writes before it queues: mostly the kernel has taken it all already.
+    if (socket.writableLength > 0) return false;
+    this.#done += 1;
+    return true;
+  }
+
+  readonly #written = (): void => {
+    if (this.#done > 0) this.#done -= 1;
+    else if (!this.#over) this.#events.written();
+  };
+
+  end(): void {
+    if (!this.#over) this.#socket.end();
+  }
+
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    if (!this.#over) this.#socket.resume();
+  }
+
+  destroy(reset: boolean): void {
+    if (this.#over) return;
+    this.#over = true;
+    if (reset && this.#connected) this.#socket.resetAndDestroy();
+    else this.#socket.destroy();
+  }
+
+  #fail(code: string): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#socket.destroy();
+    this.#events.failed(code);
+  }
+}
+
+class NodeDatagrams implements HostDatagrams {
+  readonly #socket: UdpSocket;
+  #connected = false;
+  #closed = false;
+  #pending: Uint8Array[] = [];
+
+  constructor(target: Endpoint, events: HostDatagramEvents) {
+    const socket = createSocket({
+      type: target.address.includes(':') ? 'udp6' : 'udp4',
+      // The address is one already.
+      lookup: (host, _options, callback) => callback(null, host, host.includes(':') ? 6 : 4),
+    });
+    this.#socket = socket;
+    socket.on('message', (message) => events.datagram(message));
+    socket.on('error', (error: NodeJS.ErrnoException) => {
+      if (this.#closed) return;
+      if (error.code === 'ECONNREFUSED') events.refused();
+      else events.failed(error.code ?? 'EIO');
+    });
+    socket.connect(target.port, target.address, () => {
+      if (this.#closed) return;
+      this.#connected = true;
+      for (const payload of this.#pending) this.send(payload);
+      this.#pending = [];
+    });
+  }
+
+  send(payload: Uint8Array): void {
+    if (this.#closed) return;
+    const copy = Buffer.from(payload);
+    if (!this.#connected) {
+      if (this.#pending.length < UDP_PENDING_MAX) this.#pending.push(copy);
+    } else if (this.#socket.getSendQueueSize() < UDP_QUEUE_BYTES_MAX) {
+      this.#socket.send(copy, (error) => {
+        if (error !== null && !this.#closed) this.#socket.emit('error', error);
+      });
+    }
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#socket.close();
+  }
+}
+
+/** A ping socket (`SOCK_DGRAM`, `IPPROTO_ICMP`), which libuv takes for UDP: what it sends and gets are ICMP messages. */
+class NodePing implements HostPing {
+  readonly #socket: UdpSocket;
+  readonly #family: 4 | 6;
+  readonly #address: string;
+  #closed = false;
+
+  constructor(fd: number, family: 4 | 6, address: string, events: HostPingEvents) {
+    this.#family = family;
+    this.#address = address;
+    this.#socket = createSocket({
+      type: family === 4 ? 'udp4' : 'udp6',
+      lookup: (host, _options, callback) => callback(null, host, family),
+    });
+    const reply = family === 4 ? ICMP_ECHO_REPLY : ICMPV6_ECHO_REPLY;
+    this.#socket.on('message', (message) => {
+      if (message.length < ICMP_HEADER_BYTES || message[0] !== reply) return;
+      events.reply(u16(message, ICMP_ECHO_SEQUENCE), message.subarray(ICMP_HEADER_BYTES));
+    });
+    // An address that cannot be reached is not answered, as by a network that drops.
+    this.#socket.on('error', () => {});
+    try {
+      this.#socket.bind({ fd, exclusive: true });
+    } catch (error) {
+      closeFd(fd);
+      throw error;
+    }
+  }
+
+  send(sequence: number, payload: Uint8Array): void {
+    if (this.#closed) return;
+    const message = new Uint8Array(ICMP_HEADER_BYTES + payload.length);
+    const request = this.#family === 4 ? ICMP_ECHO_REQUEST : ICMPV6_ECHO_REQUEST;
+    message.set(payload, writeIcmp(message, 0, request, 0, 0));
+    // The kernel fills in its own identifier, and the checksum. The port is not used, and must not be zero for Node.
+    putU16(message, ICMP_ECHO_SEQUENCE, sequence);
+    this.#socket.send(message, 1, this.#address, () => {});
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#socket.close();
+  }
+}
