@@ -182,6 +182,8 @@ export interface RunningVm extends AsyncDisposable {
   openAgent(): Promise<AgentClient>;
   /** Connects to the frames of network card `index`. */
   openNic(index: number): Promise<Duplex>;
+  /** The Unix socket behind `openNic`, for who connects in another thread; undefined when there is none. */
+  nicPath(index: number): string | undefined;
 
   pause(): Promise<void>;
   resume(): Promise<void>;

@@ -193,6 +193,7 @@ export function vmContract(name: string, makeHarness: () => Promise<ContractHarn
           });
         }
         await assert.rejects(vm.openNic(1), code('ERR_ARCBOX_VM_CONFIG'));
+        assert.throws(() => vm.nicPath(1), code('ERR_ARCBOX_VM_CONFIG'));
       }),
     );
 

@@ -4,7 +4,10 @@ import type { Link, LinkReceiver } from './link.ts';
 
 export class StreamLink implements Link {
   readonly name: string;
+  /** Settles once the socket is connected; rejects when it cannot be. */
+  readonly ready: Promise<void>;
   readonly #path: string;
+  readonly #isReady = Promise.withResolvers<void>();
   #socket: net.Socket | undefined;
   #receiver: LinkReceiver | undefined;
 
@@ -12,6 +15,8 @@ export class StreamLink implements Link {
   constructor(name: string, path: string) {
     this.name = name;
     this.#path = path;
+    this.ready = this.#isReady.promise;
+    this.ready.catch(() => {});
   }
 
   start(receiver: LinkReceiver): void {
@@ -29,12 +34,14 @@ export class StreamLink implements Link {
     });
     this.#socket = socket;
     let failure: Error | undefined;
+    socket.once('connect', () => this.#isReady.resolve());
     socket.on('error', (error) => {
       failure = error;
     });
     socket.on('close', () => {
       if (this.#socket !== socket) return;
       this.#socket = undefined;
+      this.#isReady.reject(failure ?? new Error(`the socket ${this.#path} was closed`));
       receiver.closed(failure);
     });
   }
@@ -61,6 +68,7 @@ export class StreamLink implements Link {
   close(): void {
     const socket = this.#socket;
     this.#socket = undefined;
+    this.#isReady.reject(new Error(`the link ${this.name} was closed`));
     socket?.destroy();
   }
 }

@@ -262,7 +262,7 @@ export class TcpLayer implements TcpHost {
 
   /**
    * Opens a connection to a machine: from `source` (and a port of ours) to `destination`, 16 bytes each. `undefined`
-   * when no port is free, or no room.
+   * when no port is free, or no room. The user may be set until the caller returns to the event loop.
    */
   connect(
     hop: Hop,
@@ -270,7 +270,7 @@ export class TcpLayer implements TcpHost {
     source: Uint8Array,
     destination: Uint8Array,
     port: number,
-    user: TcpUser,
+    user?: TcpUser,
   ): TcpConnection | undefined {
     const { random } = this.#options;
     const key = this.#key.setAddresses(version, destination, source);

@@ -17,10 +17,16 @@ import { IPV4_HEADER_BYTES, IPV4_MORE_FRAGMENTS, PROTOCOL_UDP } from '../wire/ip
 import { IPV6_FRAGMENT_BYTES, IPV6_HEADER_BYTES, NEXT_FRAGMENT } from '../wire/ipv6.ts';
 import { isUdp, UDP_CHECKSUM, UDP_HEADER_BYTES, UDP_LENGTH, writeUdp } from '../wire/udp.ts';
 
+/** Ports that flows of ours begin at. */
+const EPHEMERAL_FIRST = 32_768;
+const EPHEMERAL_COUNT = 28_232;
+const EPHEMERAL_TRIES = 64;
+
 /** A datagram for a service. */
 export interface Datagram {
   /** Where it came from, and where an answer goes as a rule. */
   readonly hop: Hop;
+  readonly version: 4 | 6;
   /** 16 bytes, IPv4 mapped; as it came, so `destination` may be a broadcast. */
   readonly source: Uint8Array;
   readonly sourcePort: number;
@@ -186,6 +192,7 @@ export class UdpLayer {
       if (service !== undefined) {
         service({
           hop: hopOf(bytes, packet),
+          version: packet.version,
           source: addressOf(bytes, packet, 0),
           sourcePort: ports >>> 16,
           destination: addressOf(bytes, packet, 1),
@@ -224,6 +231,27 @@ export class UdpLayer {
     putU16(arena.bytes, upper + UDP_CHECKSUM, check === 0 ? 0xffff : check);
     commitPacket(hop, length);
     return true;
+  }
+
+  /**
+   * Begins a flow with a machine: from `ours` (and a port of ours) to `port` of `theirs`, 16 bytes each. What the machine
+   * answers goes to what `open` of the flow makes. `undefined` when no port is free, or no room.
+   */
+  connect(hop: Hop, version: 4 | 6, ours: Uint8Array, theirs: Uint8Array, port: number): UdpFlow | undefined {
+    const { random } = this.#options;
+    const key = this.#key.setAddresses(version, theirs, ours);
+    for (let i = 0; i < EPHEMERAL_TRIES && !this.#flows.full; i += 1) {
+      const own = EPHEMERAL_FIRST + (random.u32() % EPHEMERAL_COUNT);
+      const ports = (port << 16) | own;
+      if (this.#flows.find(key, ports) !== undefined) continue;
+      const flow = new UdpFlow(this, hop, { version, source: ours, destination: theirs }, ports);
+      key.save(flow.key, ports);
+      this.#flows.add(key, ports, flow);
+      this.counters.flows += 1;
+      this.flowActive(flow);
+      return flow;
+    }
+    return undefined;
   }
 
   flowActive(flow: UdpFlow): void {

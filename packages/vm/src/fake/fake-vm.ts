@@ -84,6 +84,11 @@ export class FakeVm implements RunningVm {
     return host;
   }
 
+  nicPath(index: number): undefined {
+    mustLive(this.name, this.state);
+    mustHaveNic(this.config, index);
+  }
+
   async pause(): Promise<void> {
     mustBe(this.name, this.state, 'running');
     this.#machine.pause();

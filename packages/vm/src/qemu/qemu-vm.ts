@@ -102,9 +102,13 @@ export class QemuVm implements RunningVm {
   }
 
   async openNic(index: number): Promise<Duplex> {
+    return connectUnix(this.nicPath(index));
+  }
+
+  nicPath(index: number): string {
     mustLive(this.name, this.#state);
     mustHaveNic(this.config, index);
-    return connectUnix(path.join(this.handle.runDir, nicSocket(index)));
+    return path.join(this.handle.runDir, nicSocket(index));
   }
 
   pause(): Promise<void> {

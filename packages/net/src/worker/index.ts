@@ -1,0 +1,8 @@
+/** The stack in a thread of its own. */
+export {
+  type CapturedFrame,
+  NetworkWorker,
+  type NetworkWorkerOptions,
+} from './network-worker.ts';
+export type { LinkStats, NetworkSetup, NetworkStats, Publication, WorkerStats } from './protocol.ts';
+export { type RunnerOptions, StackRunner } from './runner.ts';

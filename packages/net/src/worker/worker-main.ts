@@ -1,0 +1,234 @@
+/** The network worker: a thread with the stack, its links, the name server and the published ports. */
+import { duplexPair } from 'node:stream';
+import { parentPort, workerData } from 'node:worker_threads';
+import { DnsServer, ForwardingUpstream, HostResolvers, NameTable, serveDnsStream } from '../dns/index.ts';
+import { NetError } from '../errors.ts';
+import type { Port } from '../link/port.ts';
+import { StreamLink } from '../link/stream-link.ts';
+import { DuplexStream } from '../relay/duplex-stream.ts';
+import { RingProducer } from '../ring/spsc-ring.ts';
+import type { NetworkStack } from '../stack/network-stack.ts';
+import type { Flow, FlowPolicy, Verdict } from '../stack/policy.ts';
+import { ipText } from '../wire/address.ts';
+import type { Command, FromWorker, NetworkSetup, ToWorker, WorkerStats } from './protocol.ts';
+import { PublishedPorts } from './published-ports.ts';
+import { StackRunner } from './runner.ts';
+
+const DNS_PORT = 53;
+
+export interface WorkerData {
+  /** Captured frames go here. */
+  readonly captureRing: SharedArrayBuffer;
+}
+
+class NetworkWorkerMain {
+  readonly #post: (message: FromWorker) => void;
+  readonly #runner = new StackRunner();
+  readonly #links = new Map<string, Port>();
+  readonly #ports: PublishedPorts;
+  readonly #names = new NameTable();
+  readonly #dns: DnsServer;
+  readonly #ring: RingProducer;
+  readonly #captureHeader = Buffer.alloc(16);
+  readonly #questions = new Map<number, (verdict: Verdict) => void>();
+  #question = 0;
+
+  constructor(data: WorkerData, post: (message: FromWorker) => void) {
+    this.#post = post;
+    this.#ports = new PublishedPorts(this.#runner.switch);
+    this.#ring = new RingProducer(data.captureRing);
+    this.#dns = new DnsServer({
+      upstream: new ForwardingUpstream(new HostResolvers()),
+      names: this.#names,
+      onFailure: (name, reason) => post({ kind: 'warning', what: `name ${name}`, detail: reason }),
+    });
+  }
+
+  message(message: ToWorker): void {
+    if (message.kind === 'verdict') {
+      this.#questions.get(message.id)?.(message.verdict);
+      this.#questions.delete(message.id);
+      return;
+    }
+    const { id } = message;
+    this.#do(message.command).then(
+      (value) => this.#post({ kind: 'done', id, value }),
+      (error: unknown) => {
+        const code = error instanceof NetError ? error.code : 'ERR_ARCBOX_NET_HOST';
+        const text = error instanceof Error ? error.message : String(error);
+        this.#post({ kind: 'failed', id, code, message: text });
+      },
+    );
+  }
+
+  async #do(command: Command): Promise<unknown> {
+    const hub = this.#runner.switch;
+    switch (command.do) {
+      case 'addNetwork':
+        return this.#addNetwork(command.network);
+      case 'removeNetwork':
+        hub.removeNetwork(command.name);
+        this.#names.removeNetwork(command.name);
+        return undefined;
+      case 'plug':
+        return this.#plug(command.link, command.path);
+      case 'unplug':
+        hub.unplug(this.#port(command.link));
+        this.#links.delete(command.link);
+        return undefined;
+      case 'attach':
+        return hub.attach(this.#port(command.link), command.vlan, command.network);
+      case 'detach':
+        return hub.detach(this.#port(command.link), command.vlan);
+      case 'addEndpoint':
+        return this.#names.add(command.endpoint);
+      case 'removeEndpoint':
+        this.#names.remove(command.owner, command.network);
+        return undefined;
+      case 'publish':
+        return this.#ports.open(command.publication);
+      case 'unpublish':
+        return this.#ports.close(command.id);
+      case 'capture':
+        return this.#capture(this.#port(command.link), command.on);
+      case 'stats':
+        return this.#stats();
+    }
+  }
+
+  #addNetwork(setup: NetworkSetup): void {
+    const { name, mtu, subnet, gateway, subnet6, gateway6 } = setup;
+    const gateways = [{ address: gateway, prefixLength: prefixOf(subnet) }];
+    if (subnet6 !== undefined && gateway6 !== undefined) {
+      gateways.push({ address: gateway6, prefixLength: prefixOf(subnet6) });
+    }
+    const policy = this.#policyOf(setup);
+    const stack = this.#runner.switch.addNetwork({
+      name,
+      mac: gatewayMac(gateway),
+      mtu,
+      gateways,
+      hostAddresses: gateways.map(({ address }) => address),
+      ...(policy === undefined ? {} : { policy }),
+    });
+    this.#names.addNetwork(name, { subnet, gateway: gateways.map(({ address }) => address) });
+    this.#serveNames(stack);
+  }
+
+  #policyOf({ internal, asks }: NetworkSetup): FlowPolicy | undefined {
+    if (internal) return () => ({ action: 'deny', reason: 'the network is internal' });
+    return asks ? (flow) => this.#ask(flow) : undefined;
+  }
+
+  #ask(flow: Flow): Promise<Verdict> {
+    this.#question += 1;
+    const id = this.#question;
+    this.#post({ kind: 'ask', id, flow });
+    return new Promise((resolve) => this.#questions.set(id, resolve));
+  }
+
+  #serveNames(stack: NetworkStack): void {
+    stack.udp.bind(DNS_PORT, (datagram) => {
+      const source = {
+        vm: datagram.hop.port.link.name,
+        network: stack.name,
+        address: ipText(datagram.source),
+      };
+      // The datagram's bytes are good for this call only; the answer may take a while.
+      void this.#dns.handle(datagram.payload.slice(), source, 'udp').then((answer) => {
+        if (answer === undefined || !datagram.hop.port.open) return;
+        const pair = {
+          version: datagram.version,
+          source: datagram.destination,
+          destination: datagram.source,
+        };
+        stack.udp.send(datagram.hop, pair, DNS_PORT, datagram.sourcePort, answer);
+        datagram.hop.port.flush();
+      });
+    });
+    stack.listen(DNS_PORT, (flow, events) => {
+      const [ours, theirs] = duplexPair();
+      const stream = new DuplexStream(ours, events);
+      serveDnsStream(theirs, this.#dns, { vm: flow.link, network: flow.network, address: flow.source });
+      queueMicrotask(() => {
+        events.connected();
+        stream.resume();
+      });
+      return stream;
+    });
+  }
+
+  async #plug(link: string, path: string): Promise<void> {
+    if (this.#links.has(link)) {
+      throw new NetError('ERR_ARCBOX_NET_CONFIG', `There is a link ${link} already; unplug it first`);
+    }
+    const cable = new StreamLink(link, path);
+    const port = this.#runner.switch.plug(cable, (error) => {
+      if (this.#links.get(link) === port) this.#links.delete(link);
+      this.#post({ kind: 'unplugged', link, reason: error?.message ?? 'the machine closed it' });
+    });
+    this.#links.set(link, port);
+    await cable.ready;
+  }
+
+  #port(link: string): Port {
+    const port = this.#links.get(link);
+    if (port === undefined) throw new NetError('ERR_ARCBOX_NET_CONFIG', `There is no link ${link}`);
+    return port;
+  }
+
+  /** A record is: time in µs (8), length of the name (1), direction (1), the name, the frame. */
+  #capture(port: Port, on: boolean): void {
+    if (!on) {
+      port.tap = undefined;
+      return;
+    }
+    const name = Buffer.from(port.link.name).subarray(0, 255);
+    const head = Buffer.concat([this.#captureHeader.subarray(0, 10), name]);
+    head[8] = name.length;
+    const { bytes } = port.arena;
+    port.tap = (_port, direction, start, end) => {
+      head.writeBigUInt64LE(BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)), 0);
+      head[9] = direction === 'in' ? 0 : 1;
+      // A full ring loses frames, not time.
+      if (this.#ring.put(head, bytes.subarray(start, end)) && this.#ring.consumerWaits) {
+        this.#post({ kind: 'captured' });
+      }
+    };
+  }
+
+  #stats(): WorkerStats {
+    const hub = this.#runner.switch;
+    const { arena } = hub.environment;
+    return {
+      links: [...hub.ports].map((port) => ({ link: port.link.name, counters: { ...port.counters } })),
+      networks: hub.networks().map((stack) => ({
+        network: stack.name,
+        tcpConnections: stack.tcp.size,
+        tcpOpened: stack.tcp.counters.opened,
+        udpFlows: stack.udp.size,
+        denied: stack.counters.denied,
+        malformed: stack.counters.malformed + stack.tcp.counters.malformed + stack.udp.counters.malformed,
+        badChecksums: stack.tcp.counters.badChecksums + stack.udp.counters.badChecksums,
+      })),
+      chunksFree: arena.freeChunks,
+      chunksTotal: arena.chunksTotal,
+    };
+  }
+}
+
+function prefixOf(subnet: string): number {
+  return Number(subnet.split('/')[1]);
+}
+
+/** Locally administered, and the same for ever: a machine that is restored still knows it. */
+function gatewayMac(gateway: string): Uint8Array {
+  return Uint8Array.of(2, 0xac, ...gateway.split('.').map(Number));
+}
+
+if (parentPort !== null) {
+  const port = parentPort;
+  const main = new NetworkWorkerMain(workerData as WorkerData, (message) => port.postMessage(message));
+  port.on('message', (message: ToWorker) => main.message(message));
+  port.postMessage({ kind: 'ready' } satisfies FromWorker);
+}
