@@ -12,7 +12,8 @@ import { NetworkWorker } from '@arcbox/net/worker';
 import type { AgentClient, Attachment } from '@arcbox/protocol';
 import { QemuDriver, type RunningVm } from '@arcbox/vm';
 import { bootDirectory, loadBootAssets } from '../../src/boot-assets.ts';
-import { type GuestInterface, GuestNetwork, namespacePath } from '../../src/network/guest-network.ts';
+import { namespacePath } from '../../src/machine/guest-layout.ts';
+import { type GuestInterface, GuestNetwork } from '../../src/network/guest-network.ts';
 
 const MTU = 65_520;
 const GATEWAY = '10.9.5.1';
