@@ -75,6 +75,39 @@ test('an address that is taken, a network that is not there, an alias nowhere: r
   assert.equal(stdout.trim().split('\n').length, 1, stdout);
 });
 
+test('networks of one’s own: made, joined and left while a container runs, removed', async () => {
+  const run = async (...args: string[]): Promise<string> => {
+    const { stdout, stderr, code } = await arcbox.run(args);
+    assert.equal(code, 0, stderr);
+    return stdout;
+  };
+  const id = (await run('network', 'create', '--subnet', '10.77.0.0/24', '--label', 'a=b', 'own')).trim();
+  assert.match(id, /^[0-9a-f]{64}$/);
+  await run('network', 'connect', '--ip', '10.77.0.9', '--alias', 'db', 'own', 'server');
+  assert.match(await inside(['--network', 'own'], 'ping -c 1 -W 5 10.77.0.9'), /1 packets received/);
+  const isolated = await arcbox.run(['run', '--rm', 'busybox', 'ping', '-c', '1', '-W', '1', '10.77.0.9']);
+  assert.match(isolated.stdout, /0 packets received/);
+  const format = '{{.NetworkSettings.Networks.own.IPAddress}} {{.NetworkSettings.IPAddress}}';
+  assert.equal(await run('inspect', '--format', format, 'server'), '10.77.0.9 172.20.3.4\n');
+  assert.match(await run('network', 'inspect', 'own'), /"IPv4Address": "10\.77\.0\.9\/24"/);
+  const table = await run('network', 'ls');
+  assert.match(table, /^NETWORK ID +NAME +DRIVER +SUBNET +CONTAINERS\n/);
+  assert.match(table, new RegExp(`^${id.slice(0, 12)} +own +bridge +10\\.77\\.0\\.0/24 +1$`, 'm'));
+  const busy = await arcbox.run(['network', 'rm', 'own']);
+  assert.equal(busy.code, 1);
+  assert.match(busy.stderr, /has 1 containers/);
+  await run('network', 'disconnect', 'own', 'server');
+  assert.equal(await run('exec', 'server', 'ls', '/sys/class/net'), 'eth0\nlo\n');
+  await run('network', 'create', 'other');
+  assert.deepEqual((await run('network', 'prune', '-f')).split('\n').sort(), ['', 'other', 'own']);
+  assert.deepEqual((await run('network', 'ls', '--format', '{{.Name}}')).trim().split('\n'), [
+    'bridge',
+    'host',
+    'none',
+  ]);
+  assert.doesNotMatch(await inside(['--network', 'host'], 'ls /sys/class/net'), /^[bv]2$/m);
+});
+
 test('the network of a container that runs survives the daemon', async () => {
   await arcbox.crashDaemon();
   assert.match(await inside([], 'ping -c 1 -W 5 172.20.3.4'), /1 packets received/);

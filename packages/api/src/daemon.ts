@@ -13,6 +13,7 @@ import { ContainerService } from './gen/arcbox/v1/container_pb.ts';
 import { ExecService } from './gen/arcbox/v1/exec_pb.ts';
 import { ImageService } from './gen/arcbox/v1/image_pb.ts';
 import { MachineService } from './gen/arcbox/v1/machine_pb.ts';
+import { NetworkService } from './gen/arcbox/v1/network_pb.ts';
 import { SystemService } from './gen/arcbox/v1/system_pb.ts';
 import { VolumeService } from './gen/arcbox/v1/volume_pb.ts';
 import { FAREWELL_TIMEOUT_MS } from './limits.ts';
@@ -22,6 +23,7 @@ import { containerService } from './services/container-service.ts';
 import { execService } from './services/exec-service.ts';
 import { imageService } from './services/image-service.ts';
 import { machineService } from './services/machine-service.ts';
+import { networkService } from './services/network-service.ts';
 import { systemService } from './services/system-service.ts';
 import { volumeService } from './services/volume-service.ts';
 import { serveUpgrade } from './stdio/upgrade.ts';
@@ -103,6 +105,7 @@ export class Daemon implements AsyncDisposable {
         registration(ContainerService, containerService(runtime)),
         registration(ExecService, execService(runtime)),
         registration(MachineService, machineService(runtime)),
+        registration(NetworkService, networkService(runtime)),
         registration(ImageService, imageService(runtime)),
         registration(VolumeService, volumeService(runtime)),
       ],

@@ -54,7 +54,31 @@ export function dockerContainer(container: ContainerJson): Record<string, unknow
       StopSignal: signalName(container.stopSignal ?? 0),
       ...(container.stopTimeoutMs === undefined ? {} : { StopTimeout: container.stopTimeoutMs / 1000 }),
     },
-    NetworkSettings: { Ports: goMap({}), IPAddress: '', Networks: goMap({}) },
+    NetworkSettings: networkSettings(container, running),
+  };
+}
+
+/** Addresses are shown while it runs, as docker does, though they are kept. */
+function networkSettings({ networks = [] }: ContainerJson, running: boolean): Record<string, unknown> {
+  const shown = networks.map(({ networkId, name, address, prefix, gateway, mac, aliases }) => ({
+    name: name ?? '',
+    endpoint: {
+      NetworkID: networkId ?? '',
+      Aliases: aliases ?? null,
+      IPAddress: running ? (address ?? '') : '',
+      IPPrefixLen: running ? (prefix ?? 0) : 0,
+      Gateway: running ? (gateway ?? '') : '',
+      MacAddress: running ? (mac ?? '') : '',
+    },
+  }));
+  const [bridge] = shown.filter(({ name }) => name === 'bridge');
+  return {
+    Ports: goMap({}),
+    IPAddress: bridge?.endpoint.IPAddress ?? '',
+    IPPrefixLen: bridge?.endpoint.IPPrefixLen ?? 0,
+    Gateway: bridge?.endpoint.Gateway ?? '',
+    MacAddress: bridge?.endpoint.MacAddress ?? '',
+    Networks: goMap(Object.fromEntries(shown.map(({ name, endpoint }) => [name, endpoint]))),
   };
 }
 

@@ -6,6 +6,7 @@ const [
   { createContext },
   { complain, put },
   { defineContainerCommands },
+  { defineNetworkCommands },
   { formatOption: format },
   { action, collect, exits },
   { defineVolumeCommands },
@@ -15,6 +16,7 @@ const [
   import('./context.ts'),
   import('./output.ts'),
   import('./program/containers.ts'),
+  import('./program/network.ts'),
   import('./program/flags.ts'),
   import('./program/support.ts'),
   import('./program/volumes.ts'),
@@ -42,6 +44,7 @@ const program = new Command('arcbox')
 
 defineContainerCommands(program, context);
 defineVolumeCommands(program, context);
+defineNetworkCommands(program, context);
 
 const system = () => import('./commands/system.ts');
 program

@@ -153,6 +153,15 @@ export class Runtime implements AsyncDisposable {
     throw new EngineError('ERR_ARCBOX_MACHINE_NOT_FOUND', `no such machine: ${name}`);
   }
 
+  /** Removes a network that no container is in, and its links in the machine. */
+  async removeNetwork(reference: string): Promise<void> {
+    await this.#adopted;
+    const { id, name, vlan } = this.networks.remove(reference);
+    this.events.emit('network', 'destroy', id, { name, type: 'bridge' });
+    const up = this.#machine.state === 'running' ? await this.#machine.current() : undefined;
+    await up?.network.removeNetwork(vlan);
+  }
+
   /** Idles the machine down now; see `Machine.idleDown`. */
   async idleMachine(name: string): Promise<void> {
     const machine = this.machine(name);

@@ -64,6 +64,22 @@ import type {
   StopMachineResponseJson,
 } from '../gen/arcbox/v1/machine_pb.ts';
 import type {
+  ConnectNetworkRequestJson,
+  ConnectNetworkResponseJson,
+  CreateNetworkRequestJson,
+  CreateNetworkResponseJson,
+  DisconnectNetworkRequestJson,
+  DisconnectNetworkResponseJson,
+  InspectNetworkRequestJson,
+  InspectNetworkResponseJson,
+  ListNetworksRequestJson,
+  ListNetworksResponseJson,
+  PruneNetworksRequestJson,
+  PruneNetworksResponseJson,
+  RemoveNetworkRequestJson,
+  RemoveNetworkResponseJson,
+} from '../gen/arcbox/v1/network_pb.ts';
+import type {
   DoctorRequestJson,
   DoctorResponseJson,
   InfoRequestJson,
@@ -122,6 +138,13 @@ export interface Methods {
   'VolumeService/Inspect': [InspectVolumeRequestJson, InspectVolumeResponseJson];
   'VolumeService/Remove': [RemoveVolumeRequestJson, RemoveVolumeResponseJson];
   'VolumeService/Prune': [PruneVolumesRequestJson, PruneVolumesResponseJson];
+  'NetworkService/List': [ListNetworksRequestJson, ListNetworksResponseJson];
+  'NetworkService/Inspect': [InspectNetworkRequestJson, InspectNetworkResponseJson];
+  'NetworkService/Create': [CreateNetworkRequestJson, CreateNetworkResponseJson];
+  'NetworkService/Remove': [RemoveNetworkRequestJson, RemoveNetworkResponseJson];
+  'NetworkService/Connect': [ConnectNetworkRequestJson, ConnectNetworkResponseJson];
+  'NetworkService/Disconnect': [DisconnectNetworkRequestJson, DisconnectNetworkResponseJson];
+  'NetworkService/Prune': [PruneNetworksRequestJson, PruneNetworksResponseJson];
   'SystemService/Ping': [PingRequestJson, PingResponseJson];
   'SystemService/Version': [VersionRequestJson, VersionResponseJson];
   'SystemService/Info': [InfoRequestJson, InfoResponseJson];

@@ -6,10 +6,12 @@ import {
   EngineError,
   type HostOptions,
   type NamedUsage,
+  type NetworkManager,
   type ResourceLimits,
 } from '@arcbox/engine';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type {
+  ContainerNetworkSchema,
   ContainerSchema,
   ContainerStatsSchema,
   CreateContainerRequest,
@@ -56,7 +58,10 @@ export function resourceLimits(message: ResourceLimitsMessage | undefined): Reso
   ) as ResourceLimits;
 }
 
-export function toMessage({ record, process }: Container): MessageInitShape<typeof ContainerSchema> {
+export function toMessage(
+  { record, process }: Container,
+  networks: NetworkManager,
+): MessageInitShape<typeof ContainerSchema> {
   const { config, startedMs, finishedMs, exitCode } = record;
   return {
     id: record.id,
@@ -79,6 +84,7 @@ export function toMessage({ record, process }: Container): MessageInitShape<type
     ...(config.stopTimeoutMs === undefined ? {} : { stopTimeoutMs: config.stopTimeoutMs }),
     labels: { ...config.labels },
     host: hostMessage(record),
+    networks: networkMessages(networks, record.id),
     life: lifeMessage(config.life),
     restarts: record.restarts,
     mounts: config.mounts.map(mountMessage),
@@ -91,6 +97,18 @@ export function toMessage({ record, process }: Container): MessageInitShape<type
     ...(exitCode === undefined ? {} : { exitCode }),
     error: record.error,
   };
+}
+
+/** A container's places in networks, in the order of its interfaces. */
+function networkMessages(
+  networks: NetworkManager,
+  containerId: string,
+): MessageInitShape<typeof ContainerNetworkSchema>[] {
+  return networks.endpointsOf(containerId).map(({ networkId, address, mac, aliases }) => {
+    const { name, subnet, gateway } = networks.find(networkId);
+    const prefix = Number(subnet.slice(subnet.indexOf('/') + 1));
+    return { networkId, name, address, prefix, gateway, mac, aliases: [...aliases] };
+  });
 }
 
 /** Numbers become 64-bit integers, but for those that count CPUs. */

@@ -1,4 +1,4 @@
-import { type ContainerState, type Runtime, signalNumber } from '@arcbox/engine';
+import { type Container, type ContainerState, type Runtime, signalNumber } from '@arcbox/engine';
 import type { ServiceImpl } from '@connectrpc/connect';
 import {
   type ContainerService,
@@ -20,11 +20,12 @@ const WAIT_CONDITIONS: Readonly<
 };
 
 export function containerService(runtime: Runtime): ServiceImpl<typeof ContainerService> {
+  const describe = (container: Container) => toMessage(container, runtime.networks);
   return {
     async create(request) {
       const containers = await runtime.containers();
       const { id } = await containers.create(createOptions(request, runtime.assets.architecture));
-      return { container: toMessage(containers.find(id)) };
+      return { container: describe(containers.find(id)) };
     },
     async start({ id, run, rows, columns }) {
       const containers = await runtime.containers();
@@ -59,13 +60,13 @@ export function containerService(runtime: Runtime): ServiceImpl<typeof Container
     async list({ all }) {
       const containers = await runtime.containers();
       const shown = containers.all().filter(({ record: { state } }) => all || isShown(state));
-      return { containers: shown.map(toMessage) };
+      return { containers: shown.map(describe) };
     },
     async inspect({ id }) {
       const container = (await runtime.containers()).find(id);
       const execs = (await runtime.execs()).ofContainer(container.record.id);
       const execIds = execs.filter(({ state }) => state === 'running').map((exec) => exec.id);
-      return { container: { ...toMessage(container), execIds } };
+      return { container: { ...describe(container), execIds } };
     },
     async resize({ id, rows, columns }) {
       const containers = await runtime.containers();
@@ -95,7 +96,7 @@ export function containerService(runtime: Runtime): ServiceImpl<typeof Container
     async update({ id, limits }) {
       const containers = await runtime.containers();
       const record = await containers.update(id, resourceLimits(limits));
-      return { container: toMessage(containers.find(record.id)) };
+      return { container: describe(containers.find(record.id)) };
     },
     async top({ id }) {
       const processes = await (await runtime.tools()).top(id);

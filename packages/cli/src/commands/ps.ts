@@ -56,7 +56,8 @@ export async function ps(context: Context, options: PsOptions): Promise<number> 
         (name: unknown) =>
           labels[String(name)] ?? '',
       Mounts: () => '',
-      Networks: ({ host }) => host?.networkMode || 'bridge',
+      Networks: ({ host, networks = [] }) =>
+        networks.length > 0 ? networks.map(({ name }) => name).join(',') : host?.networkMode,
       LocalVolumes: () => '0',
       Platform: () => 'linux',
     },

@@ -113,6 +113,13 @@ export class NetworkManager {
     return network;
   }
 
+  /** Networks that can be removed. */
+  unused(): NetworkRecord[] {
+    return this.list().filter(
+      ({ id, name }) => name !== DEFAULT_NETWORK && this.endpointsIn(id).length === 0,
+    );
+  }
+
   endpointsIn(networkId: string): EndpointRecord[] {
     return [...this.#endpoints.values()].filter((endpoint) => endpoint.networkId === networkId);
   }
@@ -122,6 +129,17 @@ export class NetworkManager {
     return [...this.#endpoints.values()]
       .filter((endpoint) => endpoint.containerId === containerId)
       .sort((a, b) => a.position - b.position);
+  }
+
+  /** A container's place in a network. Throws `ERR_ARCBOX_NETWORK_NOT_FOUND` when it has none there. */
+  endpointIn(containerId: string, reference: string): EndpointRecord {
+    const network = this.find(reference);
+    const endpoint = this.endpointsOf(containerId).find(({ networkId }) => networkId === network.id);
+    if (endpoint !== undefined) return endpoint;
+    throw new EngineError(
+      'ERR_ARCBOX_NETWORK_NOT_FOUND',
+      `the container ${containerId.slice(0, 12)} is not in the network ${network.name}`,
+    );
   }
 
   /** Gives a container a place in a network, with an address. Throws `ERR_ARCBOX_NETWORK…`. */
@@ -163,14 +181,7 @@ export class NetworkManager {
 
   /** Takes a container out of a network. Throws `ERR_ARCBOX_NETWORK_NOT_FOUND` when it is not in it. */
   disconnect(containerId: string, reference: string): EndpointRecord {
-    const network = this.find(reference);
-    const endpoint = this.endpointsOf(containerId).find(({ networkId }) => networkId === network.id);
-    if (endpoint === undefined) {
-      throw new EngineError(
-        'ERR_ARCBOX_NETWORK_NOT_FOUND',
-        `the container ${containerId.slice(0, 12)} is not in the network ${network.name}`,
-      );
-    }
+    const endpoint = this.endpointIn(containerId, reference);
     this.#forget(endpoint);
     return endpoint;
   }

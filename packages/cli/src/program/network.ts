@@ -1,0 +1,67 @@
+/** The definitions of `arcbox network`. */
+import type { Command } from 'commander';
+import type { Context } from '../context.ts';
+import { formatOption } from './flags.ts';
+import { action, collect } from './support.ts';
+
+const commands = () => import('../commands/network.ts');
+
+export function defineNetworkCommands(program: Command, context: Context): void {
+  const network = program.command('network').description('Networks that containers are in');
+  network
+    .command('ls')
+    .alias('list')
+    .description('List networks')
+    .option('-q, --quiet', 'IDs only')
+    .option('--no-trunc', 'whole IDs')
+    .addOption(formatOption())
+    .action(action(async (options) => (await commands()).networkList(context, options)));
+  network
+    .command('create <name>')
+    .description('Make a network and print its ID')
+    .option('-d, --driver <driver>', 'bridge')
+    .option('--subnet <subnet>', 'such as 10.9.0.0/24 (one that is free)')
+    .option('--gateway <address>', "where the outside is reached (the subnet's first address)")
+    .option('--ip-range <subnet>', 'the part of the subnet that addresses are of')
+    .option('--internal', 'nothing leaves it')
+    .option('--label <name=value>', 'metadata', collect)
+    .action(
+      action(async (name: string, options) => (await commands()).networkCreate(context, name, options)),
+    );
+  network
+    .command('rm <network...>')
+    .alias('remove')
+    .description('Remove networks that no container is in')
+    .action(action(async (names: string[]) => (await commands()).networkRemove(context, names)));
+  network
+    .command('inspect <network...>')
+    .description('Print everything about networks, as JSON')
+    .option('-f, --format <template>', 'json or a template')
+    .action(
+      action(async (names: string[], options) => (await commands()).networkInspect(context, names, options)),
+    );
+  network
+    .command('connect <network> <container>')
+    .description('Put a container into a network')
+    .option('--ip <address>', 'its address there')
+    .option('--mac-address <address>', 'of its interface there')
+    .option('--alias <name>', 'a further name of it there', collect)
+    .action(
+      action(async (name: string, container: string, options) =>
+        (await commands()).networkConnect(context, name, container, options),
+      ),
+    );
+  network
+    .command('disconnect <network> <container>')
+    .description('Take a container out of a network')
+    .action(
+      action(async (name: string, container: string) =>
+        (await commands()).networkDisconnect(context, name, container),
+      ),
+    );
+  network
+    .command('prune')
+    .description('Remove the networks that no container is in')
+    .option('-f, --force', 'nothing is asked anyway')
+    .action(action(async () => (await commands()).networkPrune(context)));
+}
