@@ -1,5 +1,8 @@
 /** Containers on networks: of one machine among each other. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { after, before, test } from 'node:test';
 import { Arcbox } from './support.ts';
 
@@ -111,4 +114,22 @@ test('networks of one’s own: made, joined and left while a container runs, rem
 test('the network of a container that runs survives the daemon', async () => {
   await arcbox.crashDaemon();
   assert.match(await inside([], 'ping -c 1 -W 5 172.20.3.4'), /1 packets received/);
+});
+
+test('the host’s loopback is reached by name, and so are other containers', async () => {
+  const server = createServer((_request, response) => response.end('from the host'));
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  try {
+    const { port } = server.address() as AddressInfo;
+    const output = await inside(
+      [],
+      `wget -q -O - http://host.docker.internal:${port}/; ping -c 1 -W 5 gateway; ping -c 1 -W 5 server; nslookup server.bridge.arcbox.local`,
+    );
+    assert.match(output, /from the host/);
+    assert.equal(output.match(/1 packets received/g)?.length, 2, output);
+    assert.match(output, /Address.*172\.20\.3\.4/);
+  } finally {
+    server.close();
+  }
 });

@@ -12,6 +12,7 @@ import type { HostLayout } from './host-layout.ts';
 import type { Logger } from './logger.ts';
 import { Machine, type MachineEnvironment } from './machine/machine.ts';
 import { NetworkManager } from './network/network-manager.ts';
+import { NetworkPlane } from './network/network-plane.ts';
 import { Store } from './state/store.ts';
 import { VolumeManager } from './volume/volume-manager.ts';
 
@@ -35,6 +36,7 @@ export class Runtime implements AsyncDisposable {
   readonly images: ImageStore;
   readonly events: EventLog;
   readonly networks: NetworkManager;
+  readonly plane: NetworkPlane;
   readonly #store: Store;
   readonly #logger: Logger;
   readonly #machine: Machine;
@@ -57,6 +59,7 @@ export class Runtime implements AsyncDisposable {
     this.#store = new Store(layout.stateDatabase);
     this.events = new EventLog(layout.eventsDatabase);
     this.networks = new NetworkManager(this.#store.networks, config.networkCidr);
+    this.plane = new NetworkPlane(this.networks, logger);
     this.images = new ImageStore({
       database: this.#store.database,
       directory: layout.content,
@@ -71,7 +74,9 @@ export class Runtime implements AsyncDisposable {
       assets,
       logger,
       events: this.events,
+      starting: () => this.plane.warmUp(),
       reconcile: async (up) => {
+        await this.plane.plug(up.name, up.vm);
         await this.#containers.reconcile(up);
         await this.#volumes.reconcile(up);
       },
@@ -97,6 +102,7 @@ export class Runtime implements AsyncDisposable {
       logger,
       events: this.events,
       networks: this.networks,
+      plane: this.plane,
       machine: (name) => this.machine(name),
       defaultMachine: DEFAULT_MACHINE,
       removed: (id) => this.#execs.forget(id),
@@ -229,6 +235,7 @@ export class Runtime implements AsyncDisposable {
       this.#logger.error('runtime.close_failed', { reason: messageOf(error) });
       throw error;
     } finally {
+      await this.plane[Symbol.asyncDispose]();
       this.events[Symbol.dispose]();
       await this.images.close();
       this.#store[Symbol.dispose]();

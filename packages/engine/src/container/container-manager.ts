@@ -36,6 +36,7 @@ import {
   plugIn,
 } from '../network/container-network.ts';
 import type { NetworkManager } from '../network/network-manager.ts';
+import type { NetworkPlane } from '../network/network-plane.ts';
 import type { Store } from '../state/store.ts';
 import type { VolumeManager } from '../volume/volume-manager.ts';
 import { Container, type ContainerExit } from './container.ts';
@@ -65,6 +66,8 @@ import { type ResolvedUser, resolveUser } from './user.ts';
 /** The exit code of a container whose end nobody saw. */
 const LOST_EXIT_CODE = 255;
 const SIGKILL = 9;
+/** Of the ID's digits, as docker shows it: a container's name when it has no other. */
+const SHORT_ID_LENGTH = 12;
 
 export interface ContainerEnvironment {
   readonly store: Store;
@@ -74,6 +77,7 @@ export interface ContainerEnvironment {
   readonly logger: Logger;
   readonly events: EventLog;
   readonly networks: NetworkManager;
+  readonly plane: NetworkPlane;
   readonly volumes: VolumeManager;
   machine(name: string): Machine;
   readonly defaultMachine: string;
@@ -464,7 +468,10 @@ export class ContainerManager {
       const objectId = processObjectId(record.id, record.run);
       const object = objects.find(({ id }) => id === objectId);
       if (object !== undefined) {
-        if (await this.#resume(container, up, objectId, object.pid)) keep.add(objectId);
+        if (await this.#resume(container, up, objectId, object.pid)) {
+          keep.add(objectId);
+          await this.#joinPlane(record, up);
+        }
       } else {
         this.#markLost(container, 'its process was gone when the daemon came back');
       }
@@ -644,10 +651,18 @@ export class ContainerManager {
     const { networks } = this.#environment;
     const mode = networkMode(record);
     if (mode.kind === 'host') return { ...NO_NETWORK, path: 'host' };
-    if (mode.kind !== 'container') return plugIn(up.network, networks, record);
+    if (mode.kind !== 'container') {
+      const [place] = await Promise.all([plugIn(up.network, networks, record), this.#joinPlane(record, up)]);
+      return place;
+    }
     const other = this.#joined(container, record.config.host.networkMode);
     if (other?.process === undefined) return NO_NETWORK;
     return { ...placeOf(networks, other.record), path: `/proc/${other.process.pid}/ns/net` };
+  }
+
+  /** Its networks and names, outside of the machine. */
+  #joinPlane({ id, name }: ContainerRecord, up: UpMachine): Promise<void> {
+    return this.#environment.plane.join(up.name, { id, names: [name, id.slice(0, SHORT_ID_LENGTH)] });
   }
 
   /** The running container whose namespace `mode` joins, if it does. */
@@ -742,6 +757,9 @@ export class ContainerManager {
     } catch (error) {
       this.#environment.logger.warn('container.clean_up_failed', { id: record.id, reason: messageOf(error) });
     } finally {
+      await this.#environment.plane.leave(record.id).catch((error: unknown) => {
+        this.#environment.logger.warn('network.leave_failed', { id: record.id, reason: messageOf(error) });
+      });
       await this.#environment.volumes.release(record, up).catch((error: unknown) => {
         this.#environment.logger.warn('volume.sync_failed', { id: record.id, reason: messageOf(error) });
       });

@@ -56,6 +56,8 @@ export interface MachineEnvironment {
   readonly assets: BootAssets;
   readonly logger: Logger;
   readonly events: EventLog;
+  /** Called when a machine begins to come up: what it will need can be made ready meanwhile. */
+  starting(): void;
   /** Called before a machine counts as running: brings containers and guest together. */
   reconcile(machine: UpMachine): Promise<void>;
   /** Takes away what the machine has and nobody uses, before it idles down. */
@@ -216,6 +218,7 @@ export class Machine {
     const { logger } = this.#environment;
     const startedMs = performance.now();
     this.#become('starting');
+    this.#environment.starting();
     let vm: RunningVm | undefined;
     try {
       vm = await this.#adoptVm();

@@ -1,5 +1,6 @@
 /** The network worker: a thread with the stack, its links, the name server and the published ports. */
 import { duplexPair } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parentPort, workerData } from 'node:worker_threads';
 import { DnsServer, ForwardingUpstream, HostResolvers, NameTable, serveDnsStream } from '../dns/index.ts';
 import { NetError } from '../errors.ts';
@@ -15,6 +16,7 @@ import { PublishedPorts } from './published-ports.ts';
 import { StackRunner } from './runner.ts';
 
 const DNS_PORT = 53;
+const PLUG_TIMEOUT_MS = 2_000;
 
 export interface WorkerData {
   /** Captured frames go here. */
@@ -162,13 +164,32 @@ class NetworkWorkerMain {
     if (this.#links.has(link)) {
       throw new NetError('ERR_ARCBOX_NET_CONFIG', `There is a link ${link} already; unplug it first`);
     }
+    // QEMU takes one peer at a time and lets one more wait: after a peer has left the queue can be full for a moment.
+    const endMs = performance.now() + PLUG_TIMEOUT_MS;
+    for (let waitMs = 1; ; waitMs *= 2) {
+      try {
+        await this.#connect(link, path);
+        return;
+      } catch (error) {
+        const busy = (error as NodeJS.ErrnoException).code === 'EAGAIN';
+        if (!busy || performance.now() > endMs) throw error;
+      }
+      await sleep(waitMs);
+    }
+  }
+
+  async #connect(link: string, path: string): Promise<void> {
     const cable = new StreamLink(link, path);
+    let connected = false;
     const port = this.#runner.switch.plug(cable, (error) => {
       if (this.#links.get(link) === port) this.#links.delete(link);
-      this.#post({ kind: 'unplugged', link, reason: error?.message ?? 'the machine closed it' });
+      if (connected) {
+        this.#post({ kind: 'unplugged', link, reason: error?.message ?? 'the machine closed it' });
+      }
     });
     this.#links.set(link, port);
     await cable.ready;
+    connected = true;
   }
 
   #port(link: string): Port {

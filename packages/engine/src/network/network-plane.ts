@@ -1,0 +1,177 @@
+/**
+ * Joins machines' cards with our network stack, which runs in a thread of its own: every network that a container of a
+ * machine is in is a VLAN on that machine's card, and has a gateway and a name server there.
+ *
+ * The thread knows nothing that is not here. When it dies, which is a bug, it is started again and told everything.
+ */
+import { NetworkWorker } from '@arcbox/net/worker';
+import type { RunningVm } from '@arcbox/vm';
+import { EngineError, messageOf } from '../errors.ts';
+import { CARD_MTU } from '../limits.ts';
+import type { Logger } from '../logger.ts';
+import type { NetworkManager } from './network-manager.ts';
+import type { EndpointRecord, NetworkRecord } from './network-record.ts';
+
+const CARD = 0;
+
+/** A container as the name server knows it. */
+export interface NamedContainer {
+  readonly id: string;
+  readonly names: readonly string[];
+}
+
+interface Cable {
+  readonly vm: RunningVm;
+  /** By network ID. */
+  readonly attached: Map<string, Promise<void>>;
+}
+
+export class NetworkPlane implements AsyncDisposable {
+  readonly #networks: NetworkManager;
+  readonly #logger: Logger;
+  #worker: Promise<NetworkWorker> | undefined;
+  /** Networks that the worker has been told of, by ID. */
+  readonly #known = new Map<string, Promise<void>>();
+  /** By machine. */
+  readonly #cables = new Map<string, Cable>();
+  readonly #joined = new Map<string, { readonly machine: string; readonly container: NamedContainer }>();
+  #closed = false;
+
+  constructor(networks: NetworkManager, logger: Logger) {
+    this.#networks = networks;
+    this.#logger = logger;
+  }
+
+  /** Starts the thread beside whatever else takes time. */
+  warmUp(): void {
+    void this.#start().catch(() => {});
+  }
+
+  /** Plugs in the card of a machine that is up; again when it came up again. A driver without sockets has no network. */
+  async plug(machine: string, vm: RunningVm): Promise<void> {
+    const path = vm.nicPath(CARD);
+    if (path === undefined) return;
+    const worker = await this.#start();
+    if (this.#cables.has(machine)) await this.unplug(machine);
+    this.#cables.set(machine, { vm, attached: new Map() });
+    await worker.plug(machine, path);
+  }
+
+  async unplug(machine: string): Promise<void> {
+    if (!this.#cables.delete(machine) || this.#worker === undefined) return;
+    const worker = await this.#worker;
+    // It is gone by itself when the machine has ended.
+    await worker.unplug(machine).catch(() => {});
+  }
+
+  /** A container is about to run: its networks are there when this settles. */
+  async join(machine: string, container: NamedContainer): Promise<void> {
+    const cable = this.#cables.get(machine);
+    if (cable === undefined) return;
+    const worker = await this.#start();
+    this.#joined.set(container.id, { machine, container });
+    await Promise.all(
+      this.#networks.endpointsOf(container.id).map(async (endpoint) => {
+        const network = this.#networks.find(endpoint.networkId);
+        await this.#attach(worker, machine, cable, network);
+        await worker.addEndpoint({
+          owner: container.id,
+          network: network.name,
+          addresses: [endpoint.address],
+          names: namesOf(container, endpoint),
+        });
+      }),
+    );
+  }
+
+  /** A container does not run any more: nobody finds it by name. */
+  async leave(containerId: string): Promise<void> {
+    if (!this.#joined.delete(containerId) || this.#worker === undefined) return;
+    const worker = await this.#worker;
+    for (const { networkId } of this.#networks.endpointsOf(containerId)) {
+      await worker.removeEndpoint(containerId, this.#networks.find(networkId).name);
+    }
+  }
+
+  /** A network has been removed. */
+  async forget({ id, name }: NetworkRecord): Promise<void> {
+    if (!this.#known.delete(id) || this.#worker === undefined) return;
+    for (const cable of this.#cables.values()) cable.attached.delete(id);
+    await (await this.#worker).removeNetwork(name);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    const worker = await this.#worker?.catch(() => undefined);
+    await worker?.[Symbol.asyncDispose]();
+  }
+
+  #attach(worker: NetworkWorker, machine: string, cable: Cable, network: NetworkRecord): Promise<void> {
+    const attached =
+      cable.attached.get(network.id) ??
+      this.#tell(worker, network).then(() => worker.attach(machine, network.vlan, network.name));
+    cable.attached.set(network.id, attached);
+    attached.catch(() => cable.attached.delete(network.id));
+    return attached;
+  }
+
+  #tell(worker: NetworkWorker, network: NetworkRecord): Promise<void> {
+    const told =
+      this.#known.get(network.id) ??
+      worker.addNetwork({
+        name: network.name,
+        mtu: CARD_MTU,
+        subnet: network.subnet,
+        gateway: network.gateway,
+        internal: network.internal,
+        asks: false,
+      });
+    this.#known.set(network.id, told);
+    told.catch(() => this.#known.delete(network.id));
+    return told;
+  }
+
+  #start(): Promise<NetworkWorker> {
+    if (this.#closed) {
+      return Promise.reject(new EngineError('ERR_ARCBOX_SHUTTING_DOWN', 'the daemon is shutting down'));
+    }
+    if (this.#worker !== undefined) return this.#worker;
+    const starting = NetworkWorker.start({
+      unplugged: (link, reason) => this.#logger.info('network.unplugged', { machine: link, reason }),
+      warn: (what, detail) => this.#logger.warn('network.warning', { what, detail }),
+      died: (error) => this.#died(error),
+    });
+    this.#worker = starting;
+    starting.catch((error: unknown) => {
+      if (this.#worker === starting) this.#worker = undefined;
+      this.#logger.error('network.start_failed', { reason: messageOf(error) });
+    });
+    return starting;
+  }
+
+  #died(error: Error): void {
+    this.#logger.error('network.died', { reason: messageOf(error) });
+    this.#worker = undefined;
+    this.#known.clear();
+    const cables = [...this.#cables];
+    const joined = [...this.#joined.values()];
+    this.#cables.clear();
+    if (this.#closed) return;
+    const again = async (): Promise<void> => {
+      for (const [machine, { vm }] of cables) await this.plug(machine, vm);
+      for (const { machine, container } of joined) await this.join(machine, container);
+    };
+    void again().catch((failure: unknown) => {
+      this.#logger.error('network.restart_failed', { reason: messageOf(failure) });
+    });
+  }
+}
+
+const HOST_NAME =
+  /^(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$/;
+
+/** What a container is called in a network, its own name first. Not every container's name can be asked for. */
+function namesOf(container: NamedContainer, endpoint: EndpointRecord): string[] {
+  const names = [...container.names, ...endpoint.aliases].map((name) => name.toLowerCase());
+  return [...new Set(names)].filter((name) => HOST_NAME.test(name));
+}
