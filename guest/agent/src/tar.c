@@ -249,14 +249,23 @@ static void clear_the_way(const struct tar_task *task, const char *name, mode_t 
   if (error) tar_fail(error, path, strerror(error));
 }
 
+/* A copy of the name, its first part replaced by `base`. */
+static char *rebased(const char *name, const char *base) {
+  char path[2 * PATH_SIZE_MAX];
+  if (!*base || !strcmp(name, ".")) return strdup(name);
+  const char *rest = name + strcspn(name, "/");
+  if (snprintf(path, sizeof path, "%s%s", base, rest) >= (int)sizeof path) tar_fail(ENAMETOOLONG, name, strerror(ENAMETOOLONG));
+  return strdup(path);
+}
+
 static void unpack_entry(const struct tar_task *task, struct archive *tar, struct archive *disk, struct archive_entry *entry) {
   const char *given = archive_entry_pathname(entry), *link = archive_entry_hardlink(entry);
   if (!given) tar_fail(EINVAL, "archive", "an entry without a name");
-  char *name = strdup(relative(given));
+  char *name = rebased(relative(given), task->base_name);
   if (!name) tar_fail(ENOMEM, "archive", strerror(ENOMEM));
   if (path_has_dotdot(name) || (link && path_has_dotdot(link))) tar_fail(EINVAL, given, "the name leads outside");
   if (link) {
-    char *target = strdup(relative(link));
+    char *target = rebased(relative(link), task->base_name);
     /* A link to itself must not remove its target first. */
     bool itself = target && !strcmp(target, name);
     archive_entry_copy_hardlink(entry, target);

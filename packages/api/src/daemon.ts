@@ -9,6 +9,7 @@ import { dropCleanFilePages, FileLock } from '@arcbox/sys';
 import type { VmDriver, VmHandle } from '@arcbox/vm';
 import { createDoctor, type Probe, probeBootAssets, probeHome, probeMemory, probeTmpfs } from './doctor.ts';
 import { ApiError } from './errors.ts';
+import { serveFiles } from './files/files-server.ts';
 import { ContainerService } from './gen/arcbox/v1/container_pb.ts';
 import { ExecService } from './gen/arcbox/v1/exec_pb.ts';
 import { ImageService } from './gen/arcbox/v1/image_pb.ts';
@@ -109,6 +110,7 @@ export class Daemon implements AsyncDisposable {
         registration(ImageService, imageService(runtime)),
         registration(VolumeService, volumeService(runtime)),
       ],
+      onRequest: (request, response) => serveFiles(runtime, request, response),
       onUpgrade: (request, socket, head) => serveUpgrade(runtime, request, socket, head),
       onError: (error) => logger.error('server.failed', { reason: String(error) }),
       onQuiet: () => {

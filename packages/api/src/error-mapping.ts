@@ -21,6 +21,8 @@ const CODES: Readonly<Record<string, RpcCode>> = {
   ERR_ARCBOX_CONTAINER_NOT_FOUND: 'not_found',
   ERR_ARCBOX_MACHINE_NOT_FOUND: 'not_found',
   ERR_ARCBOX_EXEC_NOT_FOUND: 'not_found',
+  ERR_ARCBOX_PATH_NOT_FOUND: 'not_found',
+  ERR_ARCBOX_ARCHIVE: 'failed_precondition',
   ERR_ARCBOX_EXEC_STATE: 'failed_precondition',
   ERR_ARCBOX_EXEC_START: 'failed_precondition',
   ERR_ARCBOX_CONTAINER_NAME_IN_USE: 'already_exists',

@@ -29,6 +29,8 @@ const HTTP2_PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 
 export interface ServerOptions {
   readonly services: readonly Registration[];
+  /** Serves requests that are no calls, such as files; undefined for one that it does not know. Never rejects. */
+  readonly onRequest?: (request: IncomingMessage, response: ServerResponse) => Promise<void> | undefined;
   /** Takes over an HTTP/1.1 connection that asked for an upgrade. */
   readonly onUpgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => Promise<void>;
   readonly onError: (error: unknown) => void;
@@ -60,6 +62,11 @@ export class ApiServer implements AsyncDisposable {
       { keepAliveTimeout: 0, requestTimeout: 0, headersTimeout: 0 },
       (request, response) => {
         request.socket.setTimeout(0);
+        const plain = options.onRequest?.(request, response);
+        if (plain !== undefined) {
+          this.#track(plain).catch(options.onError);
+          return;
+        }
         const served = isUnaryJson(request, this.#methods)
           ? serveUnaryJson(request, response, this.#methods)
           : isStreamJson(request, this.#streams)
@@ -133,11 +140,14 @@ export class ApiServer implements AsyncDisposable {
   }
 
   #serveStream(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const stream = serveStreamJson(request, response, this.#streams).finally(() => {
-      this.#streaming.delete(stream);
-    });
-    this.#streaming.add(stream);
-    return stream;
+    return this.#track(serveStreamJson(request, response, this.#streams));
+  }
+
+  /** What is waited for, for a while, when we end. */
+  #track(work: Promise<void>): Promise<void> {
+    const tracked = work.finally(() => this.#streaming.delete(tracked));
+    this.#streaming.add(tracked);
+    return tracked;
   }
 
   #fullServer(): Promise<FullServer> {

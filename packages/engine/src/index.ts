@@ -1,7 +1,14 @@
 export * from './boot-assets.ts';
 export * from './config.ts';
+export type { CommitOptions } from './container/commit.ts';
 export type { Container, ContainerExit } from './container/container.ts';
 export type { ContainerAttachment, InputPosition } from './container/container-attachment.ts';
+export type {
+  ContainerFiles,
+  FileChange,
+  PathStat,
+  UnpackOptions,
+} from './container/container-files.ts';
 export type { AttachOptions, ContainerManager } from './container/container-manager.ts';
 export type { ContainerConfig, ContainerRecord } from './container/container-record.ts';
 export type { ContainerTools, NamedProcess, NamedUsage } from './container/container-tools.ts';

@@ -83,6 +83,10 @@ export const OUTPUT_WINDOW_BYTES = 1024 * 1024;
 export const FREEZE_TIMEOUT_MS = 10_000;
 /** Processes of one container that are listed. */
 export const TOP_PROCESSES_MAX = 4096;
+/** What is kept of the messages of one archive operation. */
+export const ARCHIVE_MESSAGE_BYTES_MAX = 4096;
+/** Paths of the changes of one container, together. */
+export const CHANGES_BYTES_MAX = 64 * 1024 * 1024;
 /** How far the agent may run ahead of the client of an exec, on each channel. */
 export const EXEC_WINDOW_BYTES = 256 * 1024;
 /** After an exec's process ended, how long its output may be silent while something else holds it open. */

@@ -1,8 +1,10 @@
 /** Everything the daemon runs, put together: state, images, machines, containers. One per data directory. */
-import { ImageStore } from '@arcbox/image';
+import { type Image, ImageStore } from '@arcbox/image';
 import type { VmDriver, VmHandle } from '@arcbox/vm';
 import { type BootAssets, bootDirectory, loadBootAssets } from './boot-assets.ts';
 import type { Config } from './config.ts';
+import { type CommitOptions, commitContainer } from './container/commit.ts';
+import { ContainerFiles } from './container/container-files.ts';
 import { ContainerManager } from './container/container-manager.ts';
 import { ContainerTools } from './container/container-tools.ts';
 import { EngineError, messageOf } from './errors.ts';
@@ -44,6 +46,7 @@ export class Runtime implements AsyncDisposable {
   readonly #execs: ExecManager;
   readonly #tools: ContainerTools;
   readonly #volumes: VolumeManager;
+  readonly #files: ContainerFiles;
   readonly #adopted: Promise<void>;
   #refusing = false;
   #closing: Promise<void> | undefined;
@@ -114,6 +117,7 @@ export class Runtime implements AsyncDisposable {
     };
     this.#execs = new ExecManager(parts);
     this.#tools = new ContainerTools(parts);
+    this.#files = new ContainerFiles({ ...parts, images: this.images });
     this.#adopted = this.#takeOver(options)
       .then(() => this.#containers.startWanted())
       .catch((error: unknown) => {
@@ -132,6 +136,18 @@ export class Runtime implements AsyncDisposable {
   async execs(): Promise<ExecManager> {
     await this.containers();
     return this.#execs;
+  }
+
+  /** Files of containers, in and out. */
+  async files(): Promise<ContainerFiles> {
+    await this.containers();
+    return this.#files;
+  }
+
+  /** Makes an image of a container, see `commitContainer`. */
+  async commit(reference: string, options: CommitOptions): Promise<Image> {
+    const containers = await this.containers();
+    return commitContainer({ images: this.images, containers, files: this.#files }, reference, options);
   }
 
   /** Looking into containers, once they are known. */

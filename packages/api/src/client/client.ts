@@ -7,6 +7,10 @@
 import { type IncomingMessage, request } from 'node:http';
 import { ApiError, RemoteError } from '../errors.ts';
 import type {
+  CommitContainerRequestJson,
+  CommitContainerResponseJson,
+  ContainerChangesRequestJson,
+  ContainerChangesResponseJson,
   ContainerStatsRequestJson,
   ContainerStatsResponseJson,
   CreateContainerRequestJson,
@@ -122,6 +126,8 @@ export interface Methods {
   'ContainerService/Rename': [RenameContainerRequestJson, RenameContainerResponseJson];
   'ContainerService/Update': [UpdateContainerRequestJson, UpdateContainerResponseJson];
   'ContainerService/Top': [TopContainerRequestJson, TopContainerResponseJson];
+  'ContainerService/Changes': [ContainerChangesRequestJson, ContainerChangesResponseJson];
+  'ContainerService/Commit': [CommitContainerRequestJson, CommitContainerResponseJson];
   'ContainerService/Stats': [ContainerStatsRequestJson, ContainerStatsResponseJson];
   'ExecService/Create': [CreateExecRequestJson, CreateExecResponseJson];
   'ExecService/Start': [StartExecRequestJson, StartExecResponseJson];

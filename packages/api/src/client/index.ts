@@ -21,4 +21,5 @@ export * from './client.ts';
 export * from './container-stream.ts';
 export * from './daemon-control.ts';
 export * from './exec-stream.ts';
+export * from './files.ts';
 export { callStream, type StreamMethods } from './stream-call.ts';

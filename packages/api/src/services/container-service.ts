@@ -109,6 +109,14 @@ export function containerService(runtime: Runtime): ServiceImpl<typeof Container
         })),
       };
     },
+    async changes({ id }) {
+      return { changes: await (await runtime.files()).changes(id) };
+    },
+    async commit({ id, name, author, comment, changes, pause }) {
+      const names = name === '' ? [] : [name];
+      const image = await runtime.commit(id, { names, author, comment, changes, pause });
+      return { imageId: image.id };
+    },
     async stats({ ids }) {
       const all = await (await runtime.tools()).stats(ids);
       return { stats: all.map(statsMessage) };

@@ -165,6 +165,39 @@ export function defineContainerCommands(program: Command, context: Context): voi
         return stats(context, ids, options);
       }),
     );
+  const copies = () => import('../commands/copy.ts');
+  program
+    .command('cp <source> <target>')
+    .description('Copy files out of a container (NAME:PATH) or into it; - is a tar on our standard streams')
+    .option('-a, --archive', 'keep owners')
+    .option('-L, --follow-link', 'copy what the source links to')
+    .option('-q, --quiet', 'say nothing (it never does)')
+    .action(
+      action(async (source: string, target: string, options) =>
+        (await copies()).copy(context, source, target, options),
+      ),
+    );
+  program
+    .command('export <container>')
+    .description("Write a container's whole root as a tar")
+    .option('-o, --output <file>', 'to a file instead of standard output')
+    .action(action(async (id: string, options) => (await copies()).exportRoot(context, id, options)));
+  program
+    .command('diff <container>')
+    .description('List what a container added (A), changed (C) and deleted (D) in the files of its image')
+    .action(action(async (id: string) => (await copies()).diff(context, id)));
+  program
+    .command('commit <container> [name]')
+    .description('Make an image of a container')
+    .option('-a, --author <author>', 'who made it')
+    .option('-m, --message <text>', 'a comment')
+    .option('-c, --change <instruction>', 'apply a Dockerfile instruction such as CMD ["sh"]', collect)
+    .option('-p, --pause [yes]', 'let it stand still meanwhile (true)', 'true')
+    .action(
+      action(async (id: string, name: string | undefined, options) =>
+        (await copies()).commit(context, id, name, options),
+      ),
+    );
   program
     .command('port <container> [port]')
     .description('List published ports')

@@ -5,7 +5,13 @@
  * has taken it, and the process waits for a client that is slow. Without a client its output goes nowhere.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Attachment, type OutputChunk, ProtocolError, type UnackedInput } from '@arcbox/protocol';
+import {
+  type Attachment,
+  type ObjectEnd,
+  type OutputChunk,
+  ProtocolError,
+  type UnackedInput,
+} from '@arcbox/protocol';
 import type { TerminalSize } from '../container/oci-spec.ts';
 import { EXEC_DRAIN_IDLE_MS, EXEC_WINDOW_BYTES } from '../limits.ts';
 import type { AgentSession } from '../machine/agent-session.ts';
@@ -16,7 +22,9 @@ export interface ProcessOutput {
 }
 
 export class ExecProcess {
-  /** 128 + n when signal n ended it. Settles when its output, too, is complete; rejects when its machine is lost. */
+  /** How the object ended. Settles when its output, too, is complete; rejects when its machine is lost. */
+  readonly end: Promise<ObjectEnd>;
+  /** The exit code; 128 + n when signal n ended it. */
   readonly ended: Promise<number>;
   readonly #agent: AgentSession;
   readonly #objectId: string;
@@ -38,7 +46,8 @@ export class ExecProcess {
     this.#agent = agent;
     this.#objectId = objectId;
     this.#attached.promise.catch(() => {});
-    this.ended = this.#run();
+    this.end = this.#run();
+    this.ended = this.end.then(({ signaled, code }) => (signaled ? 128 + code : code));
     this.ended.catch(() => {});
   }
 
@@ -86,7 +95,7 @@ export class ExecProcess {
     await this.#agent.batch([{ case: 'resize', value: { id: this.#objectId, size } }]);
   }
 
-  async #run(): Promise<number> {
+  async #run(): Promise<ObjectEnd> {
     const leave = new AbortController();
     const pumped = this.#pump(leave.signal);
     pumped.catch(() => {});
@@ -94,7 +103,7 @@ export class ExecProcess {
       const end = await this.#agent.wait(this.#objectId);
       // A process of its own that it left behind may hold its output open; what is there is still taken.
       await Promise.race([pumped, this.#untilIdle(leave.signal)]);
-      return end.signaled ? 128 + end.code : end.code;
+      return end;
     } finally {
       leave.abort();
       this.#attachment?.detach();

@@ -10,7 +10,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file arcbox/v1/container.proto.
  */
 export const file_arcbox_v1_container: GenFile = /*@__PURE__*/
-  fileDesc("ChlhcmNib3gvdjEvY29udGFpbmVyLnByb3RvEglhcmNib3gudjEi8wQKFkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QSDQoFaW1hZ2UYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdjb21tYW5kGAMgAygJEikKCmVudHJ5cG9pbnQYBCABKAsyFS5hcmNib3gudjEuRW50cnlwb2ludBILCgNlbnYYBSADKAkSEwoLd29ya2luZ19kaXIYBiABKAkSEQoEdXNlchgHIAEoCUgAiAEBEhAKCGhvc3RuYW1lGAggASgJEgsKA3R0eRgJIAEoCBISCgpvcGVuX3N0ZGluGAogASgIEhMKC2F1dG9fcmVtb3ZlGAwgASgIEhMKC3N0b3Bfc2lnbmFsGA0gASgJEj0KBmxhYmVscxgOIAMoCzItLmFyY2JveC52MS5DcmVhdGVDb250YWluZXJSZXF1ZXN0LkxhYmVsc0VudHJ5EhcKD2lkZW1wb3RlbmN5X2tleRgPIAEoCRIkCgRob3N0GBAgASgLMhYuYXJjYm94LnYxLkhvc3RPcHRpb25zEhIKCmRvbWFpbm5hbWUYESABKAkSEgoKc3RkaW5fb25jZRgSIAEoCBIcCg9zdG9wX3RpbWVvdXRfbXMYEyABKAVIAYgBARIQCghwbGF0Zm9ybRgUIAEoCRIkCgRsaWZlGDwgASgLMhYuYXJjYm94LnYxLkxpZmVPcHRpb25zEiAKBm1vdW50cxg9IAMoCzIQLmFyY2JveC52MS5Nb3VudBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgcKBV91c2VyQhIKEF9zdG9wX3RpbWVvdXRfbXNKBAgLEAwilQEKBU1vdW50EgwKBHR5cGUYASABKAkSDgoGc291cmNlGAIgASgJEg4KBnRhcmdldBgDIAEoCRIRCglyZWFkX29ubHkYBCABKAgSDwoHbm9fY29weRgFIAEoCBITCgt0bXBmc19ieXRlcxgGIAEoAxISCgp0bXBmc19tb2RlGAcgASgNEhEKCWFub255bW91cxgIIAEoCCJ5CgtMaWZlT3B0aW9ucxIPCgdyZXN0YXJ0GAEgASgJEiYKBmhlYWx0aBgCIAEoCzIWLmFyY2JveC52MS5IZWFsdGhDaGVjaxIaChJsb2dfbWF4X3NpemVfYnl0ZXMYAyABKAMSFQoNbG9nX21heF9maWxlcxgEIAEoDSKJAQoLSGVhbHRoQ2hlY2sSDAoEdGVzdBgBIAMoCRITCgtpbnRlcnZhbF9tcxgCIAEoAxISCgp0aW1lb3V0X21zGAMgASgDEg8KB3JldHJpZXMYBCABKA0SFwoPc3RhcnRfcGVyaW9kX21zGAUgASgDEhkKEXN0YXJ0X2ludGVydmFsX21zGAYgASgDIqsFCgtIb3N0T3B0aW9ucxIpCgZsaW1pdHMYASABKAsyGS5hcmNib3gudjEuUmVzb3VyY2VMaW1pdHMSEgoKcHJpdmlsZWdlZBgCIAEoCBIPCgdjYXBfYWRkGAMgAygJEhAKCGNhcF9kcm9wGAQgAygJEhQKDHNlY3VyaXR5X29wdBgFIAMoCRIWCg5yZWFkX29ubHlfcm9vdBgGIAEoCBIwCgV0bXBmcxgHIAMoCzIhLmFyY2JveC52MS5Ib3N0T3B0aW9ucy5UbXBmc0VudHJ5EhEKCXNobV9ieXRlcxgIIAEoAxIiCgd1bGltaXRzGAkgAygLMhEuYXJjYm94LnYxLlVsaW1pdBI0CgdzeXNjdGxzGAogAygLMiMuYXJjYm94LnYxLkhvc3RPcHRpb25zLlN5c2N0bHNFbnRyeRIRCglncm91cF9hZGQYCyADKAkSDAoEaW5pdBgMIAEoCBIVCg1vb21fc2NvcmVfYWRqGA0gASgFEhAKCHBpZF9tb2RlGA4gASgJEhAKCGlwY19tb2RlGA8gASgJEhAKCHV0c19tb2RlGBAgASgJEhQKDG5ldHdvcmtfbW9kZRgRIAEoCRITCgtleHRyYV9ob3N0cxgSIAMoCRILCgNkbnMYEyADKAkSEgoKZG5zX3NlYXJjaBgUIAMoCRITCgtkbnNfb3B0aW9ucxgVIAMoCRISCgppcF9hZGRyZXNzGBYgASgJEhMKC21hY19hZGRyZXNzGBcgASgJEhcKD25ldHdvcmtfYWxpYXNlcxgYIAMoCRosCgpUbXBmc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLgoMU3lzY3Rsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi1gMKDlJlc291cmNlTGltaXRzEhkKDG1lbW9yeV9ieXRlcxgBIAEoA0gAiAEBEh4KEW1lbW9yeV9zd2FwX2J5dGVzGAIgASgDSAGIAQESJQoYbWVtb3J5X3Jlc2VydmF0aW9uX2J5dGVzGAMgASgDSAKIAQESFgoJbmFub19jcHVzGAQgASgDSAOIAQESGQoMY3B1X3F1b3RhX3VzGAUgASgDSASIAQESGgoNY3B1X3BlcmlvZF91cxgGIAEoA0gFiAEBEhcKCmNwdV9zaGFyZXMYByABKAVIBogBARIYCgtjcHVzZXRfY3B1cxgIIAEoCUgHiAEBEhgKC2NwdXNldF9tZW1zGAkgASgJSAiIAQESFQoIcGlkc19tYXgYCiABKANICYgBAUIPCg1fbWVtb3J5X2J5dGVzQhQKEl9tZW1vcnlfc3dhcF9ieXRlc0IbChlfbWVtb3J5X3Jlc2VydmF0aW9uX2J5dGVzQgwKCl9uYW5vX2NwdXNCDwoNX2NwdV9xdW90YV91c0IQCg5fY3B1X3BlcmlvZF91c0INCgtfY3B1X3NoYXJlc0IOCgxfY3B1c2V0X2NwdXNCDgoMX2NwdXNldF9tZW1zQgsKCV9waWRzX21heCIyCgZVbGltaXQSDAoEbmFtZRgBIAEoCRIMCgRzb2Z0GAIgASgDEgwKBGhhcmQYAyABKAMiGgoKRW50cnlwb2ludBIMCgRhcmd2GAEgAygJIkIKF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiTwoVU3RhcnRDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEgsKA3J1bhgCIAEoDRIMCgRyb3dzGAMgASgNEg8KB2NvbHVtbnMYBCABKA0iGAoWU3RhcnRDb250YWluZXJSZXNwb25zZSK4AQoUV2FpdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSPAoJY29uZGl0aW9uGAIgASgOMikuYXJjYm94LnYxLldhaXRDb250YWluZXJSZXF1ZXN0LkNvbmRpdGlvbiJWCglDb25kaXRpb24SGQoVQ09ORElUSU9OX1VOU1BFQ0lGSUVEEAASFwoTQ09ORElUSU9OX05FWFRfRVhJVBABEhUKEUNPTkRJVElPTl9SRU1PVkVEEAIiOQoVV2FpdENvbnRhaW5lclJlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRINCgVlcnJvchgCIAEoCSIyChRLaWxsQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIOCgZzaWduYWwYAiABKAkiFwoVS2lsbENvbnRhaW5lclJlc3BvbnNlIloKFFN0b3BDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEhcKCnRpbWVvdXRfbXMYAiABKAVIAIgBARIOCgZzaWduYWwYAyABKAlCDQoLX3RpbWVvdXRfbXMiFwoVU3RvcENvbnRhaW5lclJlc3BvbnNlIkQKFlJlbW92ZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDQoFZm9yY2UYAiABKAgSDwoHdm9sdW1lcxg8IAEoCCIZChdSZW1vdmVDb250YWluZXJSZXNwb25zZSIkChVMaXN0Q29udGFpbmVyc1JlcXVlc3QSCwoDYWxsGAEgASgIIkIKFkxpc3RDb250YWluZXJzUmVzcG9uc2USKAoKY29udGFpbmVycxgBIAMoCzIULmFyY2JveC52MS5Db250YWluZXIiJQoXSW5zcGVjdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiQwoYSW5zcGVjdENvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiQwoWUmVzaXplQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIMCgRyb3dzGAIgASgNEg8KB2NvbHVtbnMYAyABKA0iGQoXUmVzaXplQ29udGFpbmVyUmVzcG9uc2UiXQoXUmVzdGFydENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSFwoKdGltZW91dF9tcxgCIAEoBUgAiAEBEg4KBnNpZ25hbBgDIAEoCUINCgtfdGltZW91dF9tcyIaChhSZXN0YXJ0Q29udGFpbmVyUmVzcG9uc2UiIwoVUGF1c2VDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJIhgKFlBhdXNlQ29udGFpbmVyUmVzcG9uc2UiJQoXVW5wYXVzZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiGgoYVW5wYXVzZUNvbnRhaW5lclJlc3BvbnNlIjIKFlJlbmFtZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCSIZChdSZW5hbWVDb250YWluZXJSZXNwb25zZSJPChZVcGRhdGVDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEikKBmxpbWl0cxgCIAEoCzIZLmFyY2JveC52MS5SZXNvdXJjZUxpbWl0cyJCChdVcGRhdGVDb250YWluZXJSZXNwb25zZRInCgljb250YWluZXIYASABKAsyFC5hcmNib3gudjEuQ29udGFpbmVyIiEKE1RvcENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiRgoUVG9wQ29udGFpbmVyUmVzcG9uc2USLgoJcHJvY2Vzc2VzGAEgAygLMhsuYXJjYm94LnYxLkNvbnRhaW5lclByb2Nlc3Mi3QEKEENvbnRhaW5lclByb2Nlc3MSCwoDcGlkGAEgASgFEhIKCnBhcmVudF9waWQYAiABKAUSCwoDdWlkGAMgASgNEgwKBHVzZXIYBCABKAkSEAoIdGVybWluYWwYBSABKAkSEgoKc3RhcnRlZF9tcxgGIAEoAxIOCgZjcHVfbXMYByABKAMSEwoLY3B1X3BlcmNlbnQYCCABKAESFAoMbWVtb3J5X2J5dGVzGAkgASgDEg0KBXN0YXRlGAogASgJEg8KB2NvbW1hbmQYCyABKAkSDAoEbmFtZRgMIAEoCSIkChVDb250YWluZXJTdGF0c1JlcXVlc3QSCwoDaWRzGAEgAygJIkIKFkNvbnRhaW5lclN0YXRzUmVzcG9uc2USKAoFc3RhdHMYASADKAsyGS5hcmNib3gudjEuQ29udGFpbmVyU3RhdHMioAQKDkNvbnRhaW5lclN0YXRzEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSFAoMcmVhZF91bml4X25zGAMgASgDEhQKDGNwdV91c2FnZV9ucxgEIAEoAxITCgtjcHVfdXNlcl9ucxgFIAEoAxIVCg1jcHVfc3lzdGVtX25zGAYgASgDEhYKDm1hY2hpbmVfY3B1X25zGAcgASgDEhQKDG1hY2hpbmVfY3B1cxgIIAEoBRITCgtjcHVfcGVyaW9kcxgJIAEoAxIdChVjcHVfdGhyb3R0bGVkX3BlcmlvZHMYCiABKAMSGAoQY3B1X3Rocm90dGxlZF9ucxgLIAEoAxIUCgxtZW1vcnlfYnl0ZXMYDCABKAMSIgoabWVtb3J5X2luYWN0aXZlX2ZpbGVfYnl0ZXMYDSABKAMSGQoRbWVtb3J5X2Fub25fYnl0ZXMYDiABKAMSGQoRbWVtb3J5X2ZpbGVfYnl0ZXMYDyABKAMSGgoSbWVtb3J5X2xpbWl0X2J5dGVzGBAgASgDEhkKEW1lbW9yeV9wZWFrX2J5dGVzGBEgASgDEhEKCW9vbV9raWxscxgSIAEoAxIMCgRwaWRzGBMgASgDEhIKCnBpZHNfbGltaXQYFCABKAMSGAoQYmxvY2tfcmVhZF9ieXRlcxgVIAEoAxIZChFibG9ja193cml0ZV9ieXRlcxgWIAEoAxIPCgdydW5uaW5nGBcgASgIIlIKFENvbnRhaW5lckxvZ3NSZXF1ZXN0EgoKAmlkGAEgASgJEhMKBmN1cnNvchgCIAEoBEgAiAEBEg4KBmZvbGxvdxgDIAEoCEIJCgdfY3Vyc29yIk0KFUNvbnRhaW5lckxvZ3NSZXNwb25zZRIkCgdlbnRyaWVzGAEgAygLMhMuYXJjYm94LnYxLkxvZ0VudHJ5Eg4KBmN1cnNvchgCIAEoBCKdAQoITG9nRW50cnkSKgoGc3RyZWFtGAEgASgOMhouYXJjYm94LnYxLkxvZ0VudHJ5LlN0cmVhbRIMCgRkYXRhGAIgASgMEg8KB3VuaXhfbXMYAyABKAMiRgoGU3RyZWFtEhYKElNUUkVBTV9VTlNQRUNJRklFRBAAEhEKDVNUUkVBTV9TVERPVVQQARIRCg1TVFJFQU1fU1RERVJSEAIihAEKEENvbnRhaW5lck5ldHdvcmsSEgoKbmV0d29ya19pZBgBIAEoCRIMCgRuYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSDgoGcHJlZml4GAQgASgNEg8KB2dhdGV3YXkYBSABKAkSCwoDbWFjGAYgASgJEg8KB2FsaWFzZXMYByADKAki0wYKCUNvbnRhaW5lchIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEg0KBWltYWdlGAMgASgJEhAKCGltYWdlX2lkGAQgASgJEg0KBXN0YXRlGAUgASgJEgwKBGFyZ3YYBiADKAkSCwoDZW52GAcgAygJEhMKC3dvcmtpbmdfZGlyGAggASgJEgwKBHVzZXIYCSABKAkSEAoIaG9zdG5hbWUYCiABKAkSCwoDdHR5GAsgASgIEhIKCm9wZW5fc3RkaW4YDCABKAgSEwoLYXV0b19yZW1vdmUYDiABKAgSMAoGbGFiZWxzGA8gAygLMiAuYXJjYm94LnYxLkNvbnRhaW5lci5MYWJlbHNFbnRyeRIPCgdtYWNoaW5lGBAgASgJEgsKA3J1bhgRIAEoDRISCgpjcmVhdGVkX21zGBIgASgDEhcKCnN0YXJ0ZWRfbXMYEyABKANIAIgBARIYCgtmaW5pc2hlZF9tcxgUIAEoA0gBiAEBEhYKCWV4aXRfY29kZRgVIAEoBUgCiAEBEg0KBWVycm9yGBYgASgJEiQKBGhvc3QYFyABKAsyFi5hcmNib3gudjEuSG9zdE9wdGlvbnMSEgoKZG9tYWlubmFtZRgYIAEoCRISCgpzdGRpbl9vbmNlGBkgASgIEhMKC3N0b3Bfc2lnbmFsGBogASgFEhwKD3N0b3BfdGltZW91dF9tcxgbIAEoBUgDiAEBEhkKEWVudHJ5cG9pbnRfbGVuZ3RoGBwgASgFEgsKA3BpZBgdIAEoBRIQCghleGVjX2lkcxgeIAMoCRItCghuZXR3b3JrcxgoIAMoCzIbLmFyY2JveC52MS5Db250YWluZXJOZXR3b3JrEiQKBGxpZmUYPCABKAsyFi5hcmNib3gudjEuTGlmZU9wdGlvbnMSEAoIcmVzdGFydHMYPSABKA0SIAoGbW91bnRzGD4gAygLMhAuYXJjYm94LnYxLk1vdW50Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDQoLX3N0YXJ0ZWRfbXNCDgoMX2ZpbmlzaGVkX21zQgwKCl9leGl0X2NvZGVCEgoQX3N0b3BfdGltZW91dF9tc0oECA0QDjLQCgoQQ29udGFpbmVyU2VydmljZRJPCgZDcmVhdGUSIS5hcmNib3gudjEuQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5DcmVhdGVDb250YWluZXJSZXNwb25zZRJMCgVTdGFydBIgLmFyY2JveC52MS5TdGFydENvbnRhaW5lclJlcXVlc3QaIS5hcmNib3gudjEuU3RhcnRDb250YWluZXJSZXNwb25zZRJJCgRXYWl0Eh8uYXJjYm94LnYxLldhaXRDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLldhaXRDb250YWluZXJSZXNwb25zZRJJCgRLaWxsEh8uYXJjYm94LnYxLktpbGxDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLktpbGxDb250YWluZXJSZXNwb25zZRJJCgRTdG9wEh8uYXJjYm94LnYxLlN0b3BDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLlN0b3BDb250YWluZXJSZXNwb25zZRJPCgZSZW1vdmUSIS5hcmNib3gudjEuUmVtb3ZlQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5SZW1vdmVDb250YWluZXJSZXNwb25zZRJLCgRMaXN0EiAuYXJjYm94LnYxLkxpc3RDb250YWluZXJzUmVxdWVzdBohLmFyY2JveC52MS5MaXN0Q29udGFpbmVyc1Jlc3BvbnNlElIKB0luc3BlY3QSIi5hcmNib3gudjEuSW5zcGVjdENvbnRhaW5lclJlcXVlc3QaIy5hcmNib3gudjEuSW5zcGVjdENvbnRhaW5lclJlc3BvbnNlEk8KBlJlc2l6ZRIhLmFyY2JveC52MS5SZXNpemVDb250YWluZXJSZXF1ZXN0GiIuYXJjYm94LnYxLlJlc2l6ZUNvbnRhaW5lclJlc3BvbnNlElIKB1Jlc3RhcnQSIi5hcmNib3gudjEuUmVzdGFydENvbnRhaW5lclJlcXVlc3QaIy5hcmNib3gudjEuUmVzdGFydENvbnRhaW5lclJlc3BvbnNlEkwKBVBhdXNlEiAuYXJjYm94LnYxLlBhdXNlQ29udGFpbmVyUmVxdWVzdBohLmFyY2JveC52MS5QYXVzZUNvbnRhaW5lclJlc3BvbnNlElIKB1VucGF1c2USIi5hcmNib3gudjEuVW5wYXVzZUNvbnRhaW5lclJlcXVlc3QaIy5hcmNib3gudjEuVW5wYXVzZUNvbnRhaW5lclJlc3BvbnNlEk8KBlJlbmFtZRIhLmFyY2JveC52MS5SZW5hbWVDb250YWluZXJSZXF1ZXN0GiIuYXJjYm94LnYxLlJlbmFtZUNvbnRhaW5lclJlc3BvbnNlEk8KBlVwZGF0ZRIhLmFyY2JveC52MS5VcGRhdGVDb250YWluZXJSZXF1ZXN0GiIuYXJjYm94LnYxLlVwZGF0ZUNvbnRhaW5lclJlc3BvbnNlEkYKA1RvcBIeLmFyY2JveC52MS5Ub3BDb250YWluZXJSZXF1ZXN0Gh8uYXJjYm94LnYxLlRvcENvbnRhaW5lclJlc3BvbnNlEkwKBVN0YXRzEiAuYXJjYm94LnYxLkNvbnRhaW5lclN0YXRzUmVxdWVzdBohLmFyY2JveC52MS5Db250YWluZXJTdGF0c1Jlc3BvbnNlEksKBExvZ3MSHy5hcmNib3gudjEuQ29udGFpbmVyTG9nc1JlcXVlc3QaIC5hcmNib3gudjEuQ29udGFpbmVyTG9nc1Jlc3BvbnNlMAFiBnByb3RvMw");
+  fileDesc("ChlhcmNib3gvdjEvY29udGFpbmVyLnByb3RvEglhcmNib3gudjEi8wQKFkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QSDQoFaW1hZ2UYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdjb21tYW5kGAMgAygJEikKCmVudHJ5cG9pbnQYBCABKAsyFS5hcmNib3gudjEuRW50cnlwb2ludBILCgNlbnYYBSADKAkSEwoLd29ya2luZ19kaXIYBiABKAkSEQoEdXNlchgHIAEoCUgAiAEBEhAKCGhvc3RuYW1lGAggASgJEgsKA3R0eRgJIAEoCBISCgpvcGVuX3N0ZGluGAogASgIEhMKC2F1dG9fcmVtb3ZlGAwgASgIEhMKC3N0b3Bfc2lnbmFsGA0gASgJEj0KBmxhYmVscxgOIAMoCzItLmFyY2JveC52MS5DcmVhdGVDb250YWluZXJSZXF1ZXN0LkxhYmVsc0VudHJ5EhcKD2lkZW1wb3RlbmN5X2tleRgPIAEoCRIkCgRob3N0GBAgASgLMhYuYXJjYm94LnYxLkhvc3RPcHRpb25zEhIKCmRvbWFpbm5hbWUYESABKAkSEgoKc3RkaW5fb25jZRgSIAEoCBIcCg9zdG9wX3RpbWVvdXRfbXMYEyABKAVIAYgBARIQCghwbGF0Zm9ybRgUIAEoCRIkCgRsaWZlGDwgASgLMhYuYXJjYm94LnYxLkxpZmVPcHRpb25zEiAKBm1vdW50cxg9IAMoCzIQLmFyY2JveC52MS5Nb3VudBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgcKBV91c2VyQhIKEF9zdG9wX3RpbWVvdXRfbXNKBAgLEAwilQEKBU1vdW50EgwKBHR5cGUYASABKAkSDgoGc291cmNlGAIgASgJEg4KBnRhcmdldBgDIAEoCRIRCglyZWFkX29ubHkYBCABKAgSDwoHbm9fY29weRgFIAEoCBITCgt0bXBmc19ieXRlcxgGIAEoAxISCgp0bXBmc19tb2RlGAcgASgNEhEKCWFub255bW91cxgIIAEoCCJ5CgtMaWZlT3B0aW9ucxIPCgdyZXN0YXJ0GAEgASgJEiYKBmhlYWx0aBgCIAEoCzIWLmFyY2JveC52MS5IZWFsdGhDaGVjaxIaChJsb2dfbWF4X3NpemVfYnl0ZXMYAyABKAMSFQoNbG9nX21heF9maWxlcxgEIAEoDSKJAQoLSGVhbHRoQ2hlY2sSDAoEdGVzdBgBIAMoCRITCgtpbnRlcnZhbF9tcxgCIAEoAxISCgp0aW1lb3V0X21zGAMgASgDEg8KB3JldHJpZXMYBCABKA0SFwoPc3RhcnRfcGVyaW9kX21zGAUgASgDEhkKEXN0YXJ0X2ludGVydmFsX21zGAYgASgDIqsFCgtIb3N0T3B0aW9ucxIpCgZsaW1pdHMYASABKAsyGS5hcmNib3gudjEuUmVzb3VyY2VMaW1pdHMSEgoKcHJpdmlsZWdlZBgCIAEoCBIPCgdjYXBfYWRkGAMgAygJEhAKCGNhcF9kcm9wGAQgAygJEhQKDHNlY3VyaXR5X29wdBgFIAMoCRIWCg5yZWFkX29ubHlfcm9vdBgGIAEoCBIwCgV0bXBmcxgHIAMoCzIhLmFyY2JveC52MS5Ib3N0T3B0aW9ucy5UbXBmc0VudHJ5EhEKCXNobV9ieXRlcxgIIAEoAxIiCgd1bGltaXRzGAkgAygLMhEuYXJjYm94LnYxLlVsaW1pdBI0CgdzeXNjdGxzGAogAygLMiMuYXJjYm94LnYxLkhvc3RPcHRpb25zLlN5c2N0bHNFbnRyeRIRCglncm91cF9hZGQYCyADKAkSDAoEaW5pdBgMIAEoCBIVCg1vb21fc2NvcmVfYWRqGA0gASgFEhAKCHBpZF9tb2RlGA4gASgJEhAKCGlwY19tb2RlGA8gASgJEhAKCHV0c19tb2RlGBAgASgJEhQKDG5ldHdvcmtfbW9kZRgRIAEoCRITCgtleHRyYV9ob3N0cxgSIAMoCRILCgNkbnMYEyADKAkSEgoKZG5zX3NlYXJjaBgUIAMoCRITCgtkbnNfb3B0aW9ucxgVIAMoCRISCgppcF9hZGRyZXNzGBYgASgJEhMKC21hY19hZGRyZXNzGBcgASgJEhcKD25ldHdvcmtfYWxpYXNlcxgYIAMoCRosCgpUbXBmc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLgoMU3lzY3Rsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi1gMKDlJlc291cmNlTGltaXRzEhkKDG1lbW9yeV9ieXRlcxgBIAEoA0gAiAEBEh4KEW1lbW9yeV9zd2FwX2J5dGVzGAIgASgDSAGIAQESJQoYbWVtb3J5X3Jlc2VydmF0aW9uX2J5dGVzGAMgASgDSAKIAQESFgoJbmFub19jcHVzGAQgASgDSAOIAQESGQoMY3B1X3F1b3RhX3VzGAUgASgDSASIAQESGgoNY3B1X3BlcmlvZF91cxgGIAEoA0gFiAEBEhcKCmNwdV9zaGFyZXMYByABKAVIBogBARIYCgtjcHVzZXRfY3B1cxgIIAEoCUgHiAEBEhgKC2NwdXNldF9tZW1zGAkgASgJSAiIAQESFQoIcGlkc19tYXgYCiABKANICYgBAUIPCg1fbWVtb3J5X2J5dGVzQhQKEl9tZW1vcnlfc3dhcF9ieXRlc0IbChlfbWVtb3J5X3Jlc2VydmF0aW9uX2J5dGVzQgwKCl9uYW5vX2NwdXNCDwoNX2NwdV9xdW90YV91c0IQCg5fY3B1X3BlcmlvZF91c0INCgtfY3B1X3NoYXJlc0IOCgxfY3B1c2V0X2NwdXNCDgoMX2NwdXNldF9tZW1zQgsKCV9waWRzX21heCIyCgZVbGltaXQSDAoEbmFtZRgBIAEoCRIMCgRzb2Z0GAIgASgDEgwKBGhhcmQYAyABKAMiGgoKRW50cnlwb2ludBIMCgRhcmd2GAEgAygJIkIKF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiTwoVU3RhcnRDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEgsKA3J1bhgCIAEoDRIMCgRyb3dzGAMgASgNEg8KB2NvbHVtbnMYBCABKA0iGAoWU3RhcnRDb250YWluZXJSZXNwb25zZSK4AQoUV2FpdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSPAoJY29uZGl0aW9uGAIgASgOMikuYXJjYm94LnYxLldhaXRDb250YWluZXJSZXF1ZXN0LkNvbmRpdGlvbiJWCglDb25kaXRpb24SGQoVQ09ORElUSU9OX1VOU1BFQ0lGSUVEEAASFwoTQ09ORElUSU9OX05FWFRfRVhJVBABEhUKEUNPTkRJVElPTl9SRU1PVkVEEAIiOQoVV2FpdENvbnRhaW5lclJlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRINCgVlcnJvchgCIAEoCSIyChRLaWxsQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIOCgZzaWduYWwYAiABKAkiFwoVS2lsbENvbnRhaW5lclJlc3BvbnNlIloKFFN0b3BDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEhcKCnRpbWVvdXRfbXMYAiABKAVIAIgBARIOCgZzaWduYWwYAyABKAlCDQoLX3RpbWVvdXRfbXMiFwoVU3RvcENvbnRhaW5lclJlc3BvbnNlIkQKFlJlbW92ZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDQoFZm9yY2UYAiABKAgSDwoHdm9sdW1lcxg8IAEoCCIZChdSZW1vdmVDb250YWluZXJSZXNwb25zZSIkChVMaXN0Q29udGFpbmVyc1JlcXVlc3QSCwoDYWxsGAEgASgIIkIKFkxpc3RDb250YWluZXJzUmVzcG9uc2USKAoKY29udGFpbmVycxgBIAMoCzIULmFyY2JveC52MS5Db250YWluZXIiJQoXSW5zcGVjdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiQwoYSW5zcGVjdENvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiQwoWUmVzaXplQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIMCgRyb3dzGAIgASgNEg8KB2NvbHVtbnMYAyABKA0iGQoXUmVzaXplQ29udGFpbmVyUmVzcG9uc2UiXQoXUmVzdGFydENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSFwoKdGltZW91dF9tcxgCIAEoBUgAiAEBEg4KBnNpZ25hbBgDIAEoCUINCgtfdGltZW91dF9tcyIaChhSZXN0YXJ0Q29udGFpbmVyUmVzcG9uc2UiIwoVUGF1c2VDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJIhgKFlBhdXNlQ29udGFpbmVyUmVzcG9uc2UiJQoXVW5wYXVzZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiGgoYVW5wYXVzZUNvbnRhaW5lclJlc3BvbnNlIjIKFlJlbmFtZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCSIZChdSZW5hbWVDb250YWluZXJSZXNwb25zZSJPChZVcGRhdGVDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEikKBmxpbWl0cxgCIAEoCzIZLmFyY2JveC52MS5SZXNvdXJjZUxpbWl0cyJCChdVcGRhdGVDb250YWluZXJSZXNwb25zZRInCgljb250YWluZXIYASABKAsyFC5hcmNib3gudjEuQ29udGFpbmVyIiEKE1RvcENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiRgoUVG9wQ29udGFpbmVyUmVzcG9uc2USLgoJcHJvY2Vzc2VzGAEgAygLMhsuYXJjYm94LnYxLkNvbnRhaW5lclByb2Nlc3Mi3QEKEENvbnRhaW5lclByb2Nlc3MSCwoDcGlkGAEgASgFEhIKCnBhcmVudF9waWQYAiABKAUSCwoDdWlkGAMgASgNEgwKBHVzZXIYBCABKAkSEAoIdGVybWluYWwYBSABKAkSEgoKc3RhcnRlZF9tcxgGIAEoAxIOCgZjcHVfbXMYByABKAMSEwoLY3B1X3BlcmNlbnQYCCABKAESFAoMbWVtb3J5X2J5dGVzGAkgASgDEg0KBXN0YXRlGAogASgJEg8KB2NvbW1hbmQYCyABKAkSDAoEbmFtZRgMIAEoCSIlChdDb250YWluZXJDaGFuZ2VzUmVxdWVzdBIKCgJpZBgBIAEoCSJCChhDb250YWluZXJDaGFuZ2VzUmVzcG9uc2USJgoHY2hhbmdlcxgBIAMoCzIVLmFyY2JveC52MS5GaWxlQ2hhbmdlIigKCkZpbGVDaGFuZ2USDAoEa2luZBgBIAEoCRIMCgRwYXRoGAIgASgJInMKFkNvbW1pdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIOCgZhdXRob3IYAyABKAkSDwoHY29tbWVudBgEIAEoCRIPCgdjaGFuZ2VzGAUgAygJEg0KBXBhdXNlGAYgASgIIisKF0NvbW1pdENvbnRhaW5lclJlc3BvbnNlEhAKCGltYWdlX2lkGAEgASgJIiQKFUNvbnRhaW5lclN0YXRzUmVxdWVzdBILCgNpZHMYASADKAkiQgoWQ29udGFpbmVyU3RhdHNSZXNwb25zZRIoCgVzdGF0cxgBIAMoCzIZLmFyY2JveC52MS5Db250YWluZXJTdGF0cyKgBAoOQ29udGFpbmVyU3RhdHMSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIUCgxyZWFkX3VuaXhfbnMYAyABKAMSFAoMY3B1X3VzYWdlX25zGAQgASgDEhMKC2NwdV91c2VyX25zGAUgASgDEhUKDWNwdV9zeXN0ZW1fbnMYBiABKAMSFgoObWFjaGluZV9jcHVfbnMYByABKAMSFAoMbWFjaGluZV9jcHVzGAggASgFEhMKC2NwdV9wZXJpb2RzGAkgASgDEh0KFWNwdV90aHJvdHRsZWRfcGVyaW9kcxgKIAEoAxIYChBjcHVfdGhyb3R0bGVkX25zGAsgASgDEhQKDG1lbW9yeV9ieXRlcxgMIAEoAxIiChptZW1vcnlfaW5hY3RpdmVfZmlsZV9ieXRlcxgNIAEoAxIZChFtZW1vcnlfYW5vbl9ieXRlcxgOIAEoAxIZChFtZW1vcnlfZmlsZV9ieXRlcxgPIAEoAxIaChJtZW1vcnlfbGltaXRfYnl0ZXMYECABKAMSGQoRbWVtb3J5X3BlYWtfYnl0ZXMYESABKAMSEQoJb29tX2tpbGxzGBIgASgDEgwKBHBpZHMYEyABKAMSEgoKcGlkc19saW1pdBgUIAEoAxIYChBibG9ja19yZWFkX2J5dGVzGBUgASgDEhkKEWJsb2NrX3dyaXRlX2J5dGVzGBYgASgDEg8KB3J1bm5pbmcYFyABKAgiUgoUQ29udGFpbmVyTG9nc1JlcXVlc3QSCgoCaWQYASABKAkSEwoGY3Vyc29yGAIgASgESACIAQESDgoGZm9sbG93GAMgASgIQgkKB19jdXJzb3IiTQoVQ29udGFpbmVyTG9nc1Jlc3BvbnNlEiQKB2VudHJpZXMYASADKAsyEy5hcmNib3gudjEuTG9nRW50cnkSDgoGY3Vyc29yGAIgASgEIp0BCghMb2dFbnRyeRIqCgZzdHJlYW0YASABKA4yGi5hcmNib3gudjEuTG9nRW50cnkuU3RyZWFtEgwKBGRhdGEYAiABKAwSDwoHdW5peF9tcxgDIAEoAyJGCgZTdHJlYW0SFgoSU1RSRUFNX1VOU1BFQ0lGSUVEEAASEQoNU1RSRUFNX1NURE9VVBABEhEKDVNUUkVBTV9TVERFUlIQAiKEAQoQQ29udGFpbmVyTmV0d29yaxISCgpuZXR3b3JrX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHYWRkcmVzcxgDIAEoCRIOCgZwcmVmaXgYBCABKA0SDwoHZ2F0ZXdheRgFIAEoCRILCgNtYWMYBiABKAkSDwoHYWxpYXNlcxgHIAMoCSLTBgoJQ29udGFpbmVyEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFaW1hZ2UYAyABKAkSEAoIaW1hZ2VfaWQYBCABKAkSDQoFc3RhdGUYBSABKAkSDAoEYXJndhgGIAMoCRILCgNlbnYYByADKAkSEwoLd29ya2luZ19kaXIYCCABKAkSDAoEdXNlchgJIAEoCRIQCghob3N0bmFtZRgKIAEoCRILCgN0dHkYCyABKAgSEgoKb3Blbl9zdGRpbhgMIAEoCBITCgthdXRvX3JlbW92ZRgOIAEoCBIwCgZsYWJlbHMYDyADKAsyIC5hcmNib3gudjEuQ29udGFpbmVyLkxhYmVsc0VudHJ5Eg8KB21hY2hpbmUYECABKAkSCwoDcnVuGBEgASgNEhIKCmNyZWF0ZWRfbXMYEiABKAMSFwoKc3RhcnRlZF9tcxgTIAEoA0gAiAEBEhgKC2ZpbmlzaGVkX21zGBQgASgDSAGIAQESFgoJZXhpdF9jb2RlGBUgASgFSAKIAQESDQoFZXJyb3IYFiABKAkSJAoEaG9zdBgXIAEoCzIWLmFyY2JveC52MS5Ib3N0T3B0aW9ucxISCgpkb21haW5uYW1lGBggASgJEhIKCnN0ZGluX29uY2UYGSABKAgSEwoLc3RvcF9zaWduYWwYGiABKAUSHAoPc3RvcF90aW1lb3V0X21zGBsgASgFSAOIAQESGQoRZW50cnlwb2ludF9sZW5ndGgYHCABKAUSCwoDcGlkGB0gASgFEhAKCGV4ZWNfaWRzGB4gAygJEi0KCG5ldHdvcmtzGCggAygLMhsuYXJjYm94LnYxLkNvbnRhaW5lck5ldHdvcmsSJAoEbGlmZRg8IAEoCzIWLmFyY2JveC52MS5MaWZlT3B0aW9ucxIQCghyZXN0YXJ0cxg9IAEoDRIgCgZtb3VudHMYPiADKAsyEC5hcmNib3gudjEuTW91bnQaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUINCgtfc3RhcnRlZF9tc0IOCgxfZmluaXNoZWRfbXNCDAoKX2V4aXRfY29kZUISChBfc3RvcF90aW1lb3V0X21zSgQIDRAOMvULChBDb250YWluZXJTZXJ2aWNlEk8KBkNyZWF0ZRIhLmFyY2JveC52MS5DcmVhdGVDb250YWluZXJSZXF1ZXN0GiIuYXJjYm94LnYxLkNyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEkwKBVN0YXJ0EiAuYXJjYm94LnYxLlN0YXJ0Q29udGFpbmVyUmVxdWVzdBohLmFyY2JveC52MS5TdGFydENvbnRhaW5lclJlc3BvbnNlEkkKBFdhaXQSHy5hcmNib3gudjEuV2FpdENvbnRhaW5lclJlcXVlc3QaIC5hcmNib3gudjEuV2FpdENvbnRhaW5lclJlc3BvbnNlEkkKBEtpbGwSHy5hcmNib3gudjEuS2lsbENvbnRhaW5lclJlcXVlc3QaIC5hcmNib3gudjEuS2lsbENvbnRhaW5lclJlc3BvbnNlEkkKBFN0b3ASHy5hcmNib3gudjEuU3RvcENvbnRhaW5lclJlcXVlc3QaIC5hcmNib3gudjEuU3RvcENvbnRhaW5lclJlc3BvbnNlEk8KBlJlbW92ZRIhLmFyY2JveC52MS5SZW1vdmVDb250YWluZXJSZXF1ZXN0GiIuYXJjYm94LnYxLlJlbW92ZUNvbnRhaW5lclJlc3BvbnNlEksKBExpc3QSIC5hcmNib3gudjEuTGlzdENvbnRhaW5lcnNSZXF1ZXN0GiEuYXJjYm94LnYxLkxpc3RDb250YWluZXJzUmVzcG9uc2USUgoHSW5zcGVjdBIiLmFyY2JveC52MS5JbnNwZWN0Q29udGFpbmVyUmVxdWVzdBojLmFyY2JveC52MS5JbnNwZWN0Q29udGFpbmVyUmVzcG9uc2USTwoGUmVzaXplEiEuYXJjYm94LnYxLlJlc2l6ZUNvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuUmVzaXplQ29udGFpbmVyUmVzcG9uc2USUgoHUmVzdGFydBIiLmFyY2JveC52MS5SZXN0YXJ0Q29udGFpbmVyUmVxdWVzdBojLmFyY2JveC52MS5SZXN0YXJ0Q29udGFpbmVyUmVzcG9uc2USTAoFUGF1c2USIC5hcmNib3gudjEuUGF1c2VDb250YWluZXJSZXF1ZXN0GiEuYXJjYm94LnYxLlBhdXNlQ29udGFpbmVyUmVzcG9uc2USUgoHVW5wYXVzZRIiLmFyY2JveC52MS5VbnBhdXNlQ29udGFpbmVyUmVxdWVzdBojLmFyY2JveC52MS5VbnBhdXNlQ29udGFpbmVyUmVzcG9uc2USTwoGUmVuYW1lEiEuYXJjYm94LnYxLlJlbmFtZUNvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuUmVuYW1lQ29udGFpbmVyUmVzcG9uc2USTwoGVXBkYXRlEiEuYXJjYm94LnYxLlVwZGF0ZUNvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuVXBkYXRlQ29udGFpbmVyUmVzcG9uc2USRgoDVG9wEh4uYXJjYm94LnYxLlRvcENvbnRhaW5lclJlcXVlc3QaHy5hcmNib3gudjEuVG9wQ29udGFpbmVyUmVzcG9uc2USUgoHQ2hhbmdlcxIiLmFyY2JveC52MS5Db250YWluZXJDaGFuZ2VzUmVxdWVzdBojLmFyY2JveC52MS5Db250YWluZXJDaGFuZ2VzUmVzcG9uc2USTwoGQ29tbWl0EiEuYXJjYm94LnYxLkNvbW1pdENvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuQ29tbWl0Q29udGFpbmVyUmVzcG9uc2USTAoFU3RhdHMSIC5hcmNib3gudjEuQ29udGFpbmVyU3RhdHNSZXF1ZXN0GiEuYXJjYm94LnYxLkNvbnRhaW5lclN0YXRzUmVzcG9uc2USSwoETG9ncxIfLmFyY2JveC52MS5Db250YWluZXJMb2dzUmVxdWVzdBogLmFyY2JveC52MS5Db250YWluZXJMb2dzUmVzcG9uc2UwAWIGcHJvdG8z");
 
 /**
  * @generated from message arcbox.v1.CreateContainerRequest
@@ -2177,6 +2177,225 @@ export const ContainerProcessSchema: GenMessage<ContainerProcess, {jsonType: Con
   messageDesc(file_arcbox_v1_container, 37);
 
 /**
+ * @generated from message arcbox.v1.ContainerChangesRequest
+ */
+export type ContainerChangesRequest = Message<"arcbox.v1.ContainerChangesRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * @generated from message arcbox.v1.ContainerChangesRequest
+ */
+export type ContainerChangesRequestJson = {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.ContainerChangesRequest.
+ * Use `create(ContainerChangesRequestSchema)` to create a new message.
+ */
+export const ContainerChangesRequestSchema: GenMessage<ContainerChangesRequest, {jsonType: ContainerChangesRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 38);
+
+/**
+ * @generated from message arcbox.v1.ContainerChangesResponse
+ */
+export type ContainerChangesResponse = Message<"arcbox.v1.ContainerChangesResponse"> & {
+  /**
+   * In the order of their paths.
+   *
+   * @generated from field: repeated arcbox.v1.FileChange changes = 1;
+   */
+  changes: FileChange[];
+};
+
+/**
+ * @generated from message arcbox.v1.ContainerChangesResponse
+ */
+export type ContainerChangesResponseJson = {
+  /**
+   * In the order of their paths.
+   *
+   * @generated from field: repeated arcbox.v1.FileChange changes = 1;
+   */
+  changes?: FileChangeJson[];
+};
+
+/**
+ * Describes the message arcbox.v1.ContainerChangesResponse.
+ * Use `create(ContainerChangesResponseSchema)` to create a new message.
+ */
+export const ContainerChangesResponseSchema: GenMessage<ContainerChangesResponse, {jsonType: ContainerChangesResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 39);
+
+/**
+ * @generated from message arcbox.v1.FileChange
+ */
+export type FileChange = Message<"arcbox.v1.FileChange"> & {
+  /**
+   * A: added, C: changed, D: deleted.
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind: string;
+
+  /**
+   * @generated from field: string path = 2;
+   */
+  path: string;
+};
+
+/**
+ * @generated from message arcbox.v1.FileChange
+ */
+export type FileChangeJson = {
+  /**
+   * A: added, C: changed, D: deleted.
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind?: string;
+
+  /**
+   * @generated from field: string path = 2;
+   */
+  path?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.FileChange.
+ * Use `create(FileChangeSchema)` to create a new message.
+ */
+export const FileChangeSchema: GenMessage<FileChange, {jsonType: FileChangeJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 40);
+
+/**
+ * @generated from message arcbox.v1.CommitContainerRequest
+ */
+export type CommitContainerRequest = Message<"arcbox.v1.CommitContainerRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * What the image is to be called; empty: nothing.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string author = 3;
+   */
+  author: string;
+
+  /**
+   * @generated from field: string comment = 4;
+   */
+  comment: string;
+
+  /**
+   * Dockerfile instructions: CMD, ENV, LABEL, …
+   *
+   * @generated from field: repeated string changes = 5;
+   */
+  changes: string[];
+
+  /**
+   * A running container stands still meanwhile.
+   *
+   * @generated from field: bool pause = 6;
+   */
+  pause: boolean;
+};
+
+/**
+ * @generated from message arcbox.v1.CommitContainerRequest
+ */
+export type CommitContainerRequestJson = {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+
+  /**
+   * What the image is to be called; empty: nothing.
+   *
+   * @generated from field: string name = 2;
+   */
+  name?: string;
+
+  /**
+   * @generated from field: string author = 3;
+   */
+  author?: string;
+
+  /**
+   * @generated from field: string comment = 4;
+   */
+  comment?: string;
+
+  /**
+   * Dockerfile instructions: CMD, ENV, LABEL, …
+   *
+   * @generated from field: repeated string changes = 5;
+   */
+  changes?: string[];
+
+  /**
+   * A running container stands still meanwhile.
+   *
+   * @generated from field: bool pause = 6;
+   */
+  pause?: boolean;
+};
+
+/**
+ * Describes the message arcbox.v1.CommitContainerRequest.
+ * Use `create(CommitContainerRequestSchema)` to create a new message.
+ */
+export const CommitContainerRequestSchema: GenMessage<CommitContainerRequest, {jsonType: CommitContainerRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 41);
+
+/**
+ * @generated from message arcbox.v1.CommitContainerResponse
+ */
+export type CommitContainerResponse = Message<"arcbox.v1.CommitContainerResponse"> & {
+  /**
+   * sha256:…
+   *
+   * @generated from field: string image_id = 1;
+   */
+  imageId: string;
+};
+
+/**
+ * @generated from message arcbox.v1.CommitContainerResponse
+ */
+export type CommitContainerResponseJson = {
+  /**
+   * sha256:…
+   *
+   * @generated from field: string image_id = 1;
+   */
+  imageId?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.CommitContainerResponse.
+ * Use `create(CommitContainerResponseSchema)` to create a new message.
+ */
+export const CommitContainerResponseSchema: GenMessage<CommitContainerResponse, {jsonType: CommitContainerResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 42);
+
+/**
  * @generated from message arcbox.v1.ContainerStatsRequest
  */
 export type ContainerStatsRequest = Message<"arcbox.v1.ContainerStatsRequest"> & {
@@ -2205,7 +2424,7 @@ export type ContainerStatsRequestJson = {
  * Use `create(ContainerStatsRequestSchema)` to create a new message.
  */
 export const ContainerStatsRequestSchema: GenMessage<ContainerStatsRequest, {jsonType: ContainerStatsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 38);
+  messageDesc(file_arcbox_v1_container, 43);
 
 /**
  * @generated from message arcbox.v1.ContainerStatsResponse
@@ -2232,7 +2451,7 @@ export type ContainerStatsResponseJson = {
  * Use `create(ContainerStatsResponseSchema)` to create a new message.
  */
 export const ContainerStatsResponseSchema: GenMessage<ContainerStatsResponse, {jsonType: ContainerStatsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 39);
+  messageDesc(file_arcbox_v1_container, 44);
 
 /**
  * Counters count from the container's start; a client makes rates of two answers.
@@ -2507,7 +2726,7 @@ export type ContainerStatsJson = {
  * Use `create(ContainerStatsSchema)` to create a new message.
  */
 export const ContainerStatsSchema: GenMessage<ContainerStats, {jsonType: ContainerStatsJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 40);
+  messageDesc(file_arcbox_v1_container, 45);
 
 /**
  * @generated from message arcbox.v1.ContainerLogsRequest
@@ -2562,7 +2781,7 @@ export type ContainerLogsRequestJson = {
  * Use `create(ContainerLogsRequestSchema)` to create a new message.
  */
 export const ContainerLogsRequestSchema: GenMessage<ContainerLogsRequest, {jsonType: ContainerLogsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 41);
+  messageDesc(file_arcbox_v1_container, 46);
 
 /**
  * @generated from message arcbox.v1.ContainerLogsResponse
@@ -2603,7 +2822,7 @@ export type ContainerLogsResponseJson = {
  * Use `create(ContainerLogsResponseSchema)` to create a new message.
  */
 export const ContainerLogsResponseSchema: GenMessage<ContainerLogsResponse, {jsonType: ContainerLogsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 42);
+  messageDesc(file_arcbox_v1_container, 47);
 
 /**
  * @generated from message arcbox.v1.LogEntry
@@ -2654,7 +2873,7 @@ export type LogEntryJson = {
  * Use `create(LogEntrySchema)` to create a new message.
  */
 export const LogEntrySchema: GenMessage<LogEntry, {jsonType: LogEntryJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 43);
+  messageDesc(file_arcbox_v1_container, 48);
 
 /**
  * @generated from enum arcbox.v1.LogEntry.Stream
@@ -2690,7 +2909,7 @@ export type LogEntry_StreamJson = "STREAM_UNSPECIFIED" | "STREAM_STDOUT" | "STRE
  * Describes the enum arcbox.v1.LogEntry.Stream.
  */
 export const LogEntry_StreamSchema: GenEnum<LogEntry_Stream, LogEntry_StreamJson> = /*@__PURE__*/
-  enumDesc(file_arcbox_v1_container, 43, 0);
+  enumDesc(file_arcbox_v1_container, 48, 0);
 
 /**
  * @generated from message arcbox.v1.ContainerNetwork
@@ -2781,7 +3000,7 @@ export type ContainerNetworkJson = {
  * Use `create(ContainerNetworkSchema)` to create a new message.
  */
 export const ContainerNetworkSchema: GenMessage<ContainerNetwork, {jsonType: ContainerNetworkJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 44);
+  messageDesc(file_arcbox_v1_container, 49);
 
 /**
  * @generated from message arcbox.v1.Container
@@ -3164,7 +3383,7 @@ export type ContainerJson = {
  * Use `create(ContainerSchema)` to create a new message.
  */
 export const ContainerSchema: GenMessage<Container, {jsonType: ContainerJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 45);
+  messageDesc(file_arcbox_v1_container, 50);
 
 /**
  * Containers. A container is named by its ID, its name, or the beginning of its ID.
@@ -3310,6 +3529,26 @@ export const ContainerService: GenService<{
     methodKind: "unary";
     input: typeof TopContainerRequestSchema;
     output: typeof TopContainerResponseSchema;
+  },
+  /**
+   * What it changed in its image's files. The files themselves are plain HTTP bodies, see files/files-server.ts.
+   *
+   * @generated from rpc arcbox.v1.ContainerService.Changes
+   */
+  changes: {
+    methodKind: "unary";
+    input: typeof ContainerChangesRequestSchema;
+    output: typeof ContainerChangesResponseSchema;
+  },
+  /**
+   * Makes an image of its image and what it changed.
+   *
+   * @generated from rpc arcbox.v1.ContainerService.Commit
+   */
+  commit: {
+    methodKind: "unary";
+    input: typeof CommitContainerRequestSchema;
+    output: typeof CommitContainerResponseSchema;
   },
   /**
    * What containers use at this moment.

@@ -1780,7 +1780,7 @@ export type Archive = Message<"arcbox.agent.v1.Archive"> & {
   numericOwnerRoot: boolean;
 
   /**
-   * pack: the name of the top entry instead of its own
+   * the name of the top entry instead of its own
    *
    * @generated from field: string base_name = 7;
    */

@@ -1,0 +1,63 @@
+/** A new image of a container: its image, and what the container changed on top of it. */
+import type { Image, ImageStore } from '@arcbox/image';
+import { faultPoint } from '@arcbox/sys';
+import type { ContainerFiles } from './container-files.ts';
+import type { ContainerManager } from './container-manager.ts';
+import type { ContainerConfig } from './container-record.ts';
+
+export interface CommitOptions {
+  /** What it is to be called. */
+  readonly names?: readonly string[];
+  readonly author?: string;
+  readonly comment?: string;
+  /** Dockerfile instructions on top of the container's configuration. */
+  readonly changes?: readonly string[];
+  /** A running container stands still meanwhile. */
+  readonly pause?: boolean;
+}
+
+export interface CommitEnvironment {
+  readonly images: ImageStore;
+  readonly containers: ContainerManager;
+  readonly files: ContainerFiles;
+}
+
+/** Throws what pausing, packing and making an image throw; then there is no new image. */
+export async function commitContainer(
+  { images, containers, files }: CommitEnvironment,
+  reference: string,
+  options: CommitOptions,
+): Promise<Image> {
+  const { record } = containers.find(reference);
+  const pause = options.pause === true && record.state === 'running';
+  if (pause) await containers.pause(record.id);
+  try {
+    faultPoint('container.commit');
+    return await images.createFromLayer({
+      base: record.imageId,
+      layer: files.layer(record.id),
+      config: imageConfig(record.config),
+      changes: options.changes ?? [],
+      author: options.author ?? '',
+      comment: options.comment ?? '',
+      createdBy: record.config.argv.join(' '),
+      names: options.names ?? [],
+    });
+  } finally {
+    // It may have been killed, or unpaused by somebody else, meanwhile.
+    if (pause && containers.find(record.id).record.state === 'paused') await containers.unpause(record.id);
+  }
+}
+
+/** What of a container's configuration is its image's. */
+function imageConfig(config: ContainerConfig): Record<string, unknown> {
+  const entrypoint = config.argv.slice(0, config.entrypointLength);
+  return {
+    Env: config.env,
+    Cmd: config.argv.slice(config.entrypointLength),
+    ...(entrypoint.length === 0 ? {} : { Entrypoint: entrypoint }),
+    WorkingDir: config.workingDir,
+    User: config.user,
+    Labels: config.labels,
+  };
+}
