@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import {
   lstatSync,
   mkdirSync,
@@ -92,9 +93,7 @@ test('tars on standard streams, both ways', async () => {
   const tar = execFileSync('tar', ['-c', '-C', join(here, 'source'), '--owner=7', '--group=8', 'deep']);
   const child = arcbox.spawn(['cp', '-', 'box:/tmp']);
   child.stdin?.end(tar);
-  const [code] = (await new Promise((resolve) => child.once('close', (...ended) => resolve(ended)))) as [
-    number,
-  ];
+  const [code] = (await once(child, 'close')) as [number | null];
   assert.equal(code, 0);
   assert.equal(await inBox('stat -c "%u:%g" /tmp/deep/file'), '7:8\n');
   const out = await run('cp', 'box:/tmp/deep', '-');
