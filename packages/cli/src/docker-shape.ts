@@ -1,6 +1,6 @@
 /** A container as `docker inspect` shows it, which is what templates and scripts are written for. */
 import { constants } from 'node:os';
-import type { ContainerJson, HostOptionsJson } from '@arcbox/api/client';
+import type { ContainerJson, HostOptionsJson, MountJson } from '@arcbox/api/client';
 import { goMap } from './template/evaluate.ts';
 
 const NEVER = '0001-01-01T00:00:00Z';
@@ -27,6 +27,7 @@ export function dockerContainer(container: ContainerJson): Record<string, unknow
       Error: container.exitCode === SIGKILL_EXIT_CODE ? '' : (container.error ?? ''),
       StartedAt: time(container.startedMs),
       FinishedAt: running ? NEVER : time(container.finishedMs),
+      ...healthState(container),
     },
     Image: container.imageId ?? '',
     Name: `/${container.name ?? ''}`,
@@ -37,7 +38,7 @@ export function dockerContainer(container: ContainerJson): Record<string, unknow
     Run: container.run ?? 0,
     ExecIDs: container.execIds ?? [],
     HostConfig: hostConfig(host, container),
-    Mounts: [],
+    Mounts: (container.mounts ?? []).map(mountPoint),
     Config: {
       Hostname: container.hostname ?? '',
       Domainname: container.domainname ?? '',
@@ -51,6 +52,7 @@ export function dockerContainer(container: ContainerJson): Record<string, unknow
       Image: container.image ?? '',
       WorkingDir: container.workingDir ?? '',
       Labels: goMap(labels),
+      ...healthcheck(container),
       StopSignal: signalName(container.stopSignal ?? 0),
       ...(container.stopTimeoutMs === undefined ? {} : { StopTimeout: container.stopTimeoutMs / 1000 }),
     },
@@ -121,6 +123,58 @@ function hostConfig(host: HostOptionsJson, container: ContainerJson): Record<str
     DnsSearch: host.dnsSearch ?? [],
     DnsOptions: host.dnsOptions ?? [],
     RestartPolicy: restartPolicy(container.life?.restart),
+    LogConfig: {
+      Type: 'json-file',
+      Config: goMap({
+        'max-file': String(container.life?.logMaxFiles ?? 0),
+        'max-size': String(container.life?.logMaxSizeBytes ?? 0),
+      }),
+    },
+  };
+}
+
+function healthState({ health }: ContainerJson): { Health?: object } {
+  if (health === undefined) return {};
+  return {
+    Health: {
+      Status: health.status ?? '',
+      FailingStreak: health.failingStreak ?? 0,
+      Log: (health.log ?? []).map((probe) => ({
+        Start: time(probe.startMs),
+        End: time(probe.endMs),
+        ExitCode: probe.exitCode ?? 0,
+        Output: probe.output ?? '',
+      })),
+    },
+  };
+}
+
+/** Durations are nanoseconds. */
+function healthcheck({ life }: ContainerJson): { Healthcheck?: object } {
+  const check = life?.health;
+  if (check === undefined) return {};
+  const ns = (ms: string | undefined): number => Number(ms ?? 0) * 1e6;
+  return {
+    Healthcheck: {
+      Test: check.test ?? [],
+      Interval: ns(check.intervalMs),
+      Timeout: ns(check.timeoutMs),
+      StartPeriod: ns(check.startPeriodMs),
+      StartInterval: ns(check.startIntervalMs),
+      Retries: check.retries ?? 0,
+    },
+  };
+}
+
+function mountPoint({ type, source = '', target = '', readOnly }: MountJson): object {
+  return {
+    Type: type ?? '',
+    ...(type === 'volume' ? { Name: source, Driver: 'local' } : {}),
+    Source: source,
+    Destination: target,
+    Mode: readOnly === true ? 'ro' : 'rw',
+    RW: readOnly !== true,
+    Propagation: '',
   };
 }
 

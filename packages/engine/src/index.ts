@@ -13,6 +13,7 @@ export type { AttachOptions, ContainerManager } from './container/container-mana
 export type { ContainerConfig, ContainerRecord } from './container/container-record.ts';
 export type { ContainerTools, NamedProcess, NamedUsage } from './container/container-tools.ts';
 export type { CreateOptions } from './container/create.ts';
+export type { Health, HealthProbe, HealthStatus } from './container/health.ts';
 export type { HostOptions, ResourceLimits, Ulimit } from './container/host-options.ts';
 export * from './container/life-options.ts';
 export type { TerminalSize } from './container/oci-spec.ts';

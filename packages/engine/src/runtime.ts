@@ -7,6 +7,7 @@ import { type CommitOptions, commitContainer } from './container/commit.ts';
 import { ContainerFiles } from './container/container-files.ts';
 import { ContainerManager } from './container/container-manager.ts';
 import { ContainerTools } from './container/container-tools.ts';
+import { HealthMonitor } from './container/health.ts';
 import { EngineError, messageOf } from './errors.ts';
 import { EventLog } from './events/event-log.ts';
 import { ExecManager } from './exec/exec-manager.ts';
@@ -44,6 +45,7 @@ export class Runtime implements AsyncDisposable {
   readonly #machine: Machine;
   readonly #containers: ContainerManager;
   readonly #execs: ExecManager;
+  readonly #health: HealthMonitor;
   readonly #tools: ContainerTools;
   readonly #volumes: VolumeManager;
   readonly #files: ContainerFiles;
@@ -108,6 +110,11 @@ export class Runtime implements AsyncDisposable {
       plane: this.plane,
       machine: (name) => this.machine(name),
       defaultMachine: DEFAULT_MACHINE,
+      running: (container, adopted) => {
+        this.#health.watch(container, adopted).catch((error: unknown) => {
+          logger.error('health.failed', { id: container.record.id, reason: messageOf(error) });
+        });
+      },
       removed: (id) => this.#execs.forget(id),
     });
     const parts = {
@@ -116,6 +123,7 @@ export class Runtime implements AsyncDisposable {
       machine: (name: string) => this.machine(name),
     };
     this.#execs = new ExecManager(parts);
+    this.#health = new HealthMonitor(this.#execs);
     this.#tools = new ContainerTools(parts);
     this.#files = new ContainerFiles({ ...parts, images: this.images });
     this.#adopted = this.#takeOver(options)

@@ -19,7 +19,7 @@ import type {
   HostOptionsSchema,
   ResourceLimits as ResourceLimitsMessage,
 } from '../gen/arcbox/v1/container_pb.ts';
-import { lifeMessage, lifeRequest, mountMessage, mountRequests } from './life-messages.ts';
+import { healthMessage, lifeMessage, lifeRequest, mountMessage, mountRequests } from './life-messages.ts';
 
 /** Throws `ERR_ARCBOX_INVALID_ARGUMENT`. */
 export function createOptions(request: CreateContainerRequest, architecture: string): CreateOptions {
@@ -59,7 +59,7 @@ export function resourceLimits(message: ResourceLimitsMessage | undefined): Reso
 }
 
 export function toMessage(
-  { record, process }: Container,
+  { record, process, health }: Container,
   networks: NetworkManager,
 ): MessageInitShape<typeof ContainerSchema> {
   const { config, startedMs, finishedMs, exitCode } = record;
@@ -88,6 +88,7 @@ export function toMessage(
     life: lifeMessage(config.life),
     restarts: record.restarts,
     mounts: config.mounts.map(mountMessage),
+    ...(health === undefined ? {} : { health: healthMessage(health) }),
     machine: record.machine,
     run: record.run,
     pid: process?.pid ?? 0,

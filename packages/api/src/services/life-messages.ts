@@ -2,13 +2,15 @@
 import {
   type ContainerMount,
   EngineError,
+  type Health,
   type LifeOptions,
   type LifeRequest,
   type MountRequest,
   parseRestartPolicy,
 } from '@arcbox/engine';
-import { create } from '@bufbuild/protobuf';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import {
+  type HealthStateSchema,
   type LifeOptions as LifeMessage,
   LifeOptionsSchema,
   type Mount,
@@ -58,6 +60,23 @@ export function lifeMessage({ restart, health, log }: LifeOptions): LifeMessage 
           },
         }),
   });
+}
+
+export function healthMessage({
+  status,
+  failingStreak,
+  log,
+}: Health): MessageInitShape<typeof HealthStateSchema> {
+  return {
+    status,
+    failingStreak,
+    log: log.map(({ startMs, endMs, exitCode, output }) => ({
+      startMs: BigInt(startMs),
+      endMs: BigInt(endMs),
+      exitCode,
+      output,
+    })),
+  };
 }
 
 /** Throws `ERR_ARCBOX_INVALID_ARGUMENT`. */

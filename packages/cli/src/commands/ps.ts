@@ -97,7 +97,7 @@ export function status(container: ContainerJson): string {
   const since = (ms: string | undefined): string => ago(Number(ms));
   switch (container.state) {
     case 'running':
-      return `Up ${since(container.startedMs)}`;
+      return `Up ${since(container.startedMs)}${health(container)}`;
     case 'paused':
       return `Up ${since(container.startedMs)} (Paused)`;
     case 'exited':
@@ -109,6 +109,12 @@ export function status(container: ContainerJson): string {
     default:
       return container.state ?? '';
   }
+}
+
+/** Docker's words: (healthy), (unhealthy), (health: starting). */
+function health({ health: state }: ContainerJson): string {
+  if (state?.status === undefined) return '';
+  return state.status === 'starting' ? ' (health: starting)' : ` (${state.status})`;
 }
 
 function quoted(command: string, full: boolean): string {

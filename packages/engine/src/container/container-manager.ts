@@ -81,6 +81,8 @@ export interface ContainerEnvironment {
   readonly volumes: VolumeManager;
   machine(name: string): Machine;
   readonly defaultMachine: string;
+  /** A container's process runs; `adopted`: since before this daemon. */
+  running(container: Container, adopted: boolean): void;
   /** A container is gone, with whatever else belonged to it. */
   removed(id: string): void;
 }
@@ -577,6 +579,7 @@ export class ContainerManager {
         throw error;
       }
       this.#follow(container, process, log, up);
+      this.#environment.running(container, false);
     } catch (error) {
       await log.endRun().finally(() => container.releaseLog());
       throw error;
@@ -708,6 +711,7 @@ export class ContainerManager {
     if (record.state === 'starting') container.apply('started', { startedMs: Date.now() });
     this.#environment.volumes.adopt(record);
     this.#follow(container, new ContainerProcess(up.agent, objectId, pid, log), log, up);
+    this.#environment.running(container, true);
     return true;
   }
 

@@ -7,6 +7,7 @@ import { Mutex } from '../mutex.ts';
 import type { Store } from '../state/store.ts';
 import type { ContainerProcess } from './container-process.ts';
 import type { ContainerRecord } from './container-record.ts';
+import type { Health } from './health.ts';
 import type { TerminalSize } from './oci-spec.ts';
 import { type ContainerEvent, nextState } from './transitions.ts';
 
@@ -26,6 +27,8 @@ export class Container {
   /** Start, exit and removal, one after the other. */
   readonly transitions = new Mutex();
   process: ContainerProcess | undefined;
+  /** Of the run that goes on, or the last one, when it has a health check. */
+  health: Health | undefined;
   /** What the last run left in the machine is being released; nobody waits for it but the next start. */
   cleanUp: Promise<void> = Promise.resolve();
   /** How many clients are attached. */

@@ -58,6 +58,7 @@ export class ExecManager {
       error: '',
     };
     this.#execs.set(record.id, new Exec(record));
+    target.emit(`exec_create: ${options.argv.join(' ')}`, { execID: record.id });
     return { ...record };
   }
 
@@ -112,7 +113,8 @@ export class ExecManager {
     }
     const process = new ExecProcess(up.agent, execObjectId(record.id));
     exec.process = process;
-    this.#inBackground(this.#follow(exec, process, up));
+    container.emit(`exec_start: ${record.options.argv.join(' ')}`, { execID: id });
+    this.#inBackground(this.#follow(exec, process, up, container));
     return process;
   }
 
@@ -134,13 +136,14 @@ export class ExecManager {
     while (this.#background.size > 0) await Promise.all(this.#background);
   }
 
-  async #follow(exec: Exec, process: ExecProcess, up: UpMachine): Promise<void> {
+  async #follow(exec: Exec, process: ExecProcess, up: UpMachine, container: Container): Promise<void> {
     try {
       exec.end(await process.ended, '');
     } catch (error) {
       exec.end(LOST_EXIT_CODE, messageOf(error));
     }
     exec.process = undefined;
+    container.emit('exec_die', { execID: exec.record.id, exitCode: String(exec.record.exitCode ?? 0) });
     if (up.agent.ended.aborted) return;
     const id = execObjectId(exec.record.id);
     await up.agent.batch([{ case: 'release', value: { id, missingOk: true, keepGroup: true } }]);
