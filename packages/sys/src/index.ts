@@ -10,5 +10,7 @@ export {
   READ_RANGES_MAX,
   readProcessMemory,
 } from './memory.ts';
+export { eventFd, PacketBuffers, Poller } from './packet-io.ts';
 export { openPingSocket } from './ping-socket.ts';
 export { PidFd, processStartTime } from './process.ts';
+export { configureInterface, type InterfaceOptions, TunDevice, type TunOptions } from './tun.ts';

@@ -13,15 +13,21 @@ const library = new ffi.DynamicLibrary(C_LIBRARY);
 const functions = library.getFunctions({
   __errno_location: { return: 'pointer', arguments: [] },
   close: { return: 'int32', arguments: ['int32'] },
+  eventfd: { return: 'int32', arguments: ['uint32', 'int32'] },
   flock: { return: 'int32', arguments: ['int32', 'int32'] },
+  ioctl: { return: 'int32', arguments: ['int32', 'uint64', 'pointer'] },
   lseek: { return: 'int64', arguments: ['int32', 'int64', 'int32'] },
   sendfile: { return: 'int64', arguments: ['int32', 'int32', 'pointer', 'uint64'] },
   madvise: { return: 'int32', arguments: ['int64', 'uint64', 'int32'] },
   memfd_create: { return: 'int32', arguments: ['pointer', 'uint32'] },
+  poll: { return: 'int32', arguments: ['pointer', 'uint64', 'int32'] },
   process_vm_readv: {
     return: 'int64',
     arguments: ['int32', 'pointer', 'uint64', 'pointer', 'uint64', 'uint64'],
   },
+  // Their results fit 32 bits, and a number costs nothing where a bigint would be made for every packet.
+  readv: { return: 'int32', arguments: ['int32', 'pointer', 'int32'] },
+  writev: { return: 'int32', arguments: ['int32', 'pointer', 'int32'] },
   recvmsg: { return: 'int64', arguments: ['int32', 'pointer', 'int32'] },
   sendmsg: { return: 'int64', arguments: ['int32', 'pointer', 'int32'] },
   socket: { return: 'int32', arguments: ['int32', 'int32', 'int32'] },

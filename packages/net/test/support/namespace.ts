@@ -76,7 +76,12 @@ export class Namespace implements AsyncDisposable {
   async program(file: string, ...args: string[]): Promise<Program> {
     const child = this.spawn(NODE, '--disable-warning=ExperimentalWarning', file, ...args);
     const program = new Program(child, 'input');
-    await program.until('ready');
+    try {
+      await program.until('ready');
+    } catch (error) {
+      child.kill('SIGKILL');
+      throw error;
+    }
     return program;
   }
 
@@ -113,11 +118,11 @@ export class Program implements AsyncDisposable {
     return this.#child.pid ?? -1;
   }
 
-  /** Waits until it has printed `text`. */
-  async until(text: string): Promise<void> {
+  /** Waits until it has printed `text`, after the first `from` characters. */
+  async until(text: string, from = 0): Promise<void> {
     const limit = AbortSignal.timeout(COMMAND_LIMIT_MS);
     limit.addEventListener('abort', () => this.#wake());
-    while (!this.#output.includes(text)) {
+    while (!this.#output.includes(text, from)) {
       if (this.#child.exitCode !== null || limit.aborted) {
         const how = limit.aborted ? 'did not print' : 'ended before it printed';
         throw new Error(`the program ${how} ${text}; it printed: ${this.#output}`);
