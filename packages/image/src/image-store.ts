@@ -29,7 +29,10 @@ import {
   parseManifest,
 } from './manifest.ts';
 import type { OnProgress } from './progress.ts';
-import { canonicalName, familiarName, parseReference } from './reference.ts';
+import type { Credentials } from './registry/credentials.ts';
+import { NO_REGISTRY_CONFIG, type RegistryConfig } from './registry/endpoints.ts';
+import { canonicalName, familiarName, parseReference, type Reference } from './reference.ts';
+import type { PushLayer, PushOutcome } from './registry/push.ts';
 import { removeImage } from './remove.ts';
 import { Content } from './store/content.ts';
 import { ImageDatabase, type ImageRow } from './store/database.ts';
@@ -46,6 +49,7 @@ export interface ImageStoreOptions {
   readonly bootDirectory: string;
   /** Whether a container that uses an image runs; without it none does. */
   isRunning?(containerId: string): boolean;
+  readonly registries?: RegistryConfig;
 }
 
 export interface TransferOptions {
@@ -69,6 +73,21 @@ export interface CreateImageOptions extends TransferOptions {
   readonly createdBy?: string;
   /** What it is to be called. */
   readonly names?: readonly string[];
+}
+
+export interface PullOptions extends TransferOptions {
+  /** Absent: this host's. */
+  readonly platform?: Platform | undefined;
+  /** Absent: what Docker's configuration of the daemon's user has. */
+  readonly credentials?: Credentials | undefined;
+}
+
+export interface PullOutcome {
+  readonly image: Image;
+  /** Of what the name stands for at the registry. */
+  readonly digest: string;
+  /** False: it was here already, under that name. */
+  readonly changed: boolean;
 }
 
 export interface PruneOptions {
@@ -292,6 +311,70 @@ export class ImageStore implements AsyncDisposable {
       }),
     );
     return stream;
+  }
+
+  /**
+   * Gets an image from its registry. Whoever asks for the same one meanwhile waits for the same transfer.
+   * Throws `ERR_ARCBOX_IMAGE_NOT_FOUND`, `ERR_ARCBOX_REGISTRY_DENIED`, `ERR_ARCBOX_REGISTRY_UNREACHABLE`,
+   * `ERR_ARCBOX_REGISTRY`, `ERR_ARCBOX_CREDENTIALS`, `ERR_ARCBOX_IMAGE_PLATFORM` and what `load` throws.
+   */
+  async pull(text: string, options: PullOptions = {}): Promise<PullOutcome> {
+    const reference = parseReference(text);
+    return this.#work(async (workspace, lease, signal) => {
+      const pulled = await runJob<'pull'>(
+        {
+          kind: 'pull',
+          workspace,
+          reference,
+          platform: options.platform,
+          credentials: options.credentials,
+          registries: this.#options.registries ?? NO_REGISTRY_CONFIG,
+        },
+        { signal, which: (digests) => this.#which(digests, lease), ...progressOf(options) },
+      );
+      const id = sha256(Buffer.from(pulled.image.config));
+      const name = canonicalName(reference);
+      const before = this.#database.imageByName(name);
+      faultPoint('image.pull.commit');
+      await this.#commit(pulled.fresh, [pulled.image], lease);
+      return { image: await this.#get(id), digest: pulled.digest, changed: before !== id };
+    }, options.signal);
+  }
+
+  /**
+   * Sends an image to the registry that its name names; answers with the digest of its manifest there.
+   * Throws what `resolve` and `pull` throw.
+   */
+  async push(text: string, options: Omit<PullOptions, 'platform'> = {}): Promise<{ digest: string }> {
+    const reference = parseReference(text);
+    return this.#work(async (workspace, lease, signal) => {
+      const image = await this.#held(text, lease);
+      const { config, manifest, manifestType, layers } = await this.#savedForm(image);
+      const descriptors = await this.#descriptors(image);
+      const outcome = await runJob<'push'>(
+        {
+          kind: 'push',
+          workspace,
+          reference,
+          config,
+          manifest,
+          manifestType,
+          layers: layers.map(({ digest, bytes, path }, index): PushLayer => {
+            const diffId = image.config.diffIds[index] ?? '';
+            const compression = this.#database.blob(digest)?.compression ?? 'none';
+            const descriptor = descriptors[index] ?? { mediaType: ociLayerType(compression), digest, size: bytes };
+            const layer = { digest, blobBytes: bytes, compression, diffId, tarBytes: 0, squashfsBytes: 0 };
+            return { descriptor, layer, path };
+          }),
+          elsewhere: this.#repositoriesAt(reference.domain, image).filter((path) => path !== reference.path),
+          credentials: options.credentials,
+          registries: this.#options.registries ?? NO_REGISTRY_CONFIG,
+        },
+        { signal, ...progressOf(options) },
+      );
+      await this.#pushed(image, reference, outcome);
+      return { digest: outcome.digest };
+    }, options.signal);
   }
 
   /**
@@ -589,6 +672,33 @@ export class ImageStore implements AsyncDisposable {
     return image;
   }
 
+  /** Where the image came from or went to at that registry. */
+  #repositoriesAt(domain: string, image: Image): string[] {
+    const references = image.digests.map(parseReference).filter((reference) => reference.domain === domain);
+    return [...new Set(references.map(({ path }) => path))];
+  }
+
+  /** The registry has the image now; layers that were packed for it take the place of the plain ones. */
+  async #pushed(image: Image, reference: Reference, outcome: PushOutcome): Promise<void> {
+    await this.#change(async () => {
+      faultPoint('image.push.commit');
+      for (const { layer, path } of outcome.packed) {
+        if (this.#database.blob(layer.digest) === undefined) await this.#content.addBlob(path, layer.digest);
+      }
+      if (outcome.packed.length > 0) await this.#content.syncNames();
+      this.#database.transaction(() => {
+        const row = this.#database.image(image.id);
+        if (row === undefined) return;
+        for (const { layer } of outcome.packed) this.#database.putBlob({ ...layer, bytes: layer.blobBytes });
+        const { manifestType } = outcome;
+        const manifest = Buffer.from(outcome.manifest);
+        this.#database.putImage({ ...row, manifest, manifestType }, image.config.diffIds, outcome.digests);
+        this.#database.setDigest(`${reference.domain}/${reference.path}@${outcome.digest}`, image.id);
+      });
+      this.#images.clear();
+    });
+  }
+
   /** The embedded image's layer, copied: an image that goes on from it keeps it when the boot assets change. */
   async #embeddedLayer(workspace: string): Promise<FreshLayer> {
     const { diffId, squashfs } = await this.#embedded.get();
@@ -677,6 +787,7 @@ export class ImageStore implements AsyncDisposable {
       image.layers.map(({ digest }) => digest),
     );
     for (const name of image.names) this.#database.setName(name, id);
+    for (const name of image.digests ?? []) this.#database.setDigest(name, id);
     if (image.names.length === 0 && !this.#database.names().some(({ imageId }) => imageId === id)) {
       this.#database.keep(id);
     }

@@ -6,4 +6,6 @@ export * from './image-store.ts';
 export { formatPlatform, hostPlatform, type Platform, parsePlatform } from './manifest.ts';
 export type { OnProgress, ProgressEvent } from './progress.ts';
 export * from './reference.ts';
+export type { Credentials } from './registry/credentials.ts';
+export type { RegistryConfig } from './registry/endpoints.ts';
 export { IMAGE_TABLES } from './store/schema.ts';

@@ -43,3 +43,22 @@ export const PIPE_BYTES_MAX = 1024 * 1024;
 export const STDERR_BYTES_MAX = 16 * 1024;
 /** How often progress is told, per layer. */
 export const PROGRESS_INTERVAL_MS = 100;
+
+/** Layers that are transferred at the same time. */
+export const TRANSFERS_MAX = 3;
+/** Tries of one request, or of one blob without any progress between them. */
+export const TRIES_MAX = 5;
+/** Between tries: this much, then twice as much each time, plus up to a half by chance. */
+export const RETRY_MS_MIN = 100;
+export const RETRY_MS_MAX = 10_000;
+/** The longest that a registry may ask us to wait (`Retry-After`). */
+export const RETRY_AFTER_MS_MAX = 60_000;
+/** How long a registry may take to answer, and how long a transfer may stand still. */
+export const ANSWER_TIMEOUT_MS = 30_000;
+export const STALL_TIMEOUT_MS = 60_000;
+/** Redirects of one request. */
+export const REDIRECTS_MAX = 5;
+/** An error's body, a token: as far as they are read. */
+export const ANSWER_BYTES_MAX = 1024 * 1024;
+/** How long a credential helper may take. */
+export const HELPER_TIMEOUT_MS = 30_000;

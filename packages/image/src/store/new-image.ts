@@ -16,4 +16,6 @@ export interface NewImage {
   readonly layers: readonly { readonly diffId: string; readonly digest: string }[];
   /** In full: docker.io/library/busybox:latest. */
   readonly names: readonly string[];
+  /** What a registry calls it, in full: docker.io/library/busybox@sha256:…. */
+  readonly digests?: readonly string[];
 }

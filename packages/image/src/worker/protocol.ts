@@ -2,6 +2,8 @@
 import type { LoadedArchive } from '../archive/load-archive.ts';
 import type { ImageErrorCode } from '../errors.ts';
 import type { IngestedLayer } from '../layer/ingest.ts';
+import type { PulledImage, PullJob } from '../registry/pull.ts';
+import type { PushJob, PushOutcome } from '../registry/push.ts';
 import type { ProgressEvent } from '../progress.ts';
 
 /** What a layer job leaves in its workspace. */
@@ -23,6 +25,8 @@ export interface LoadJob {
 export interface Jobs {
   layer: [LayerJob, IngestedLayer];
   load: [LoadJob, LoadedArchive];
+  pull: [PullJob, PulledImage];
+  push: [PushJob, PushOutcome];
 }
 
 export type Job = Jobs[keyof Jobs][0];

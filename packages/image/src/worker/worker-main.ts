@@ -96,6 +96,10 @@ async function run(job: Job): Promise<Jobs[keyof Jobs][1]> {
       return (await import('../archive/layer-job.ts')).layerJob(job, context);
     case 'load':
       return (await import('../archive/load-archive.ts')).loadArchive(job, context);
+    case 'pull':
+      return (await import('../registry/pull.ts')).pull(job, context);
+    case 'push':
+      return (await import('../registry/push.ts')).push(job, context);
   }
 }
 
