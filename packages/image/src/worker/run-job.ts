@@ -77,6 +77,8 @@ export async function runJob<Kind extends keyof Jobs>(
   } finally {
     signal?.removeEventListener('abort', abort);
     feed.stop();
+    // It has said its last word: what it still has open is kept connections and the like.
+    void worker.terminate();
     await gone;
     clearTimeout(aborting);
     await feeding;

@@ -110,7 +110,6 @@ try {
   const message = code === undefined ? explain(error) : messageOf(error);
   post({ type: 'failed', code, message });
 }
-port.close();
 
 /** What is not an error of ours is most likely one of the file system. */
 function explain(error: unknown): string {
