@@ -29,9 +29,9 @@ import {
   parseManifest,
 } from './manifest.ts';
 import type { OnProgress } from './progress.ts';
+import { canonicalName, familiarName, parseReference, type Reference } from './reference.ts';
 import type { Credentials } from './registry/credentials.ts';
 import { NO_REGISTRY_CONFIG, type RegistryConfig } from './registry/endpoints.ts';
-import { canonicalName, familiarName, parseReference, type Reference } from './reference.ts';
 import type { PushLayer, PushOutcome } from './registry/push.ts';
 import { removeImage } from './remove.ts';
 import { Content } from './store/content.ts';
@@ -362,7 +362,11 @@ export class ImageStore implements AsyncDisposable {
           layers: layers.map(({ digest, bytes, path }, index): PushLayer => {
             const diffId = image.config.diffIds[index] ?? '';
             const compression = this.#database.blob(digest)?.compression ?? 'none';
-            const descriptor = descriptors[index] ?? { mediaType: ociLayerType(compression), digest, size: bytes };
+            const descriptor = descriptors[index] ?? {
+              mediaType: ociLayerType(compression),
+              digest,
+              size: bytes,
+            };
             const layer = { digest, blobBytes: bytes, compression, diffId, tarBytes: 0, squashfsBytes: 0 };
             return { descriptor, layer, path };
           }),

@@ -75,13 +75,22 @@ test('what was made here is packed once, and goes to a second repository without
   await withStore(async ({ store, database }) => {
     const one = `${registry.host}/made/one:1`;
     const two = `${registry.host}/made/two:1`;
-    await store.createFromLayer({ base: 'busybox', layer: Readable.from([tar({ name: 'new', data: 'z' })]), names: [one] });
+    await store.createFromLayer({
+      base: 'busybox',
+      layer: Readable.from([tar({ name: 'new', data: 'z' })]),
+      names: [one],
+    });
     const { digest } = await store.push(one);
-    const packs = database.prepare(`SELECT count(*) AS n FROM image_blobs WHERE compression = 'gzip'`).get()?.n;
+    const packs = database
+      .prepare(`SELECT count(*) AS n FROM image_blobs WHERE compression = 'gzip'`)
+      .get()?.n;
     assert.equal(packs, 2);
     await store.tag(one, two);
     const statuses: string[] = [];
-    assert.equal((await store.push(two, { onProgress: ({ status }) => statuses.push(status) })).digest, digest);
+    assert.equal(
+      (await store.push(two, { onProgress: ({ status }) => statuses.push(status) })).digest,
+      digest,
+    );
     assert.equal(statuses.filter((status) => status === 'Mounted from made/one').length, 2);
     await withStore(async (other) => {
       assert.equal((await other.store.pull(two)).image.id, (await store.resolve(one)).id);
@@ -112,12 +121,15 @@ test('credentials from Docker’s configuration and its helpers', async () => {
   await withStore(async ({ home }) => {
     const directory = join(home, 'docker');
     mkdirSync(directory);
-    const write = (config: object): void => writeFileSync(join(directory, 'config.json'), JSON.stringify(config));
+    const write = (config: object): void =>
+      writeFileSync(join(directory, 'config.json'), JSON.stringify(config));
     const environment = { DOCKER_CONFIG: directory, PATH: `${directory}:${process.env.PATH}` };
     const get = (host: string): Promise<unknown> => credentialsFor(host, environment);
     assert.equal(await get('example.com'), undefined);
     const auth = Buffer.from('ada:love:lace').toString('base64');
-    write({ auths: { 'https://example.com/v2/': { auth }, 'https://index.docker.io/v1/': { identitytoken: 'tok' } } });
+    write({
+      auths: { 'https://example.com/v2/': { auth }, 'https://index.docker.io/v1/': { identitytoken: 'tok' } },
+    });
     assert.deepEqual(await get('example.com'), { username: 'ada', password: 'love:lace' });
     assert.deepEqual(await get('docker.io'), { username: '', password: '', identityToken: 'tok' });
     assert.equal(await get('other.com'), undefined);
@@ -169,7 +181,8 @@ test('a registry that wants a token: with the right scope, anonymously and with 
     const url = new URL(incoming.url ?? '', 'http://localhost');
     const scopes = url.searchParams.getAll('scope').join(' ');
     const push = scopes.includes('push');
-    const known = incoming.headers.authorization === `Basic ${Buffer.from(`${USER}:${PASSWORD}`).toString('base64')}`;
+    const known =
+      incoming.headers.authorization === `Basic ${Buffer.from(`${USER}:${PASSWORD}`).toString('base64')}`;
     if (push && !known) {
       response.writeHead(401).end('{}');
       return;
@@ -184,7 +197,10 @@ test('a registry that wants a token: with the right scope, anonymously and with 
     if (bearer === undefined || (writes && bearer !== 'push')) {
       incoming.resume();
       response
-        .writeHead(401, { 'www-authenticate': `Bearer realm="http://${tokenServer.host}/token",service="a, \"b\"",scope="x"`.replaceAll('\\', '') })
+        .writeHead(401, {
+          'www-authenticate':
+            `Bearer realm="http://${tokenServer.host}/token",service="a, "b"",scope="x"`.replaceAll('\\', ''),
+        })
         .end();
       return;
     }
@@ -212,7 +228,12 @@ test('an index: this host’s image, or the one that is asked for', async () => 
       schemaVersion: 2,
       mediaType: MEDIA_TYPES.ociIndex,
       manifests: [
-        { mediaType: MEDIA_TYPES.ociManifest, digest: sha256('attestation'), size: 2, platform: { os: 'unknown', architecture: 'unknown' } },
+        {
+          mediaType: MEDIA_TYPES.ociManifest,
+          digest: sha256('attestation'),
+          size: 2,
+          platform: { os: 'unknown', architecture: 'unknown' },
+        },
         ...images.map((image) => ({
           mediaType: MEDIA_TYPES.ociManifest,
           digest: image.manifestDigest(),
@@ -223,7 +244,9 @@ test('an index: this host’s image, or the one that is asked for', async () => 
     }),
   );
   const documents = new Map(
-    images.flatMap((image) => [image.manifest(), image.config, ...image.blobs]).map((bytes) => [sha256(bytes), bytes]),
+    images
+      .flatMap((image) => [image.manifest(), image.config, ...image.blobs])
+      .map((bytes) => [sha256(bytes), bytes]),
   );
   await using server = await FakeServer.start((incoming, response) => {
     const last = (incoming.url ?? '').split('/').at(-1) ?? '';

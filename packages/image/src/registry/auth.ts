@@ -56,18 +56,29 @@ function basic({ username, password }: Credentials): string {
   return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`;
 }
 
-async function fetchToken(challenge: Challenge, scopes: readonly string[], context: AuthContext): Promise<string> {
+async function fetchToken(
+  challenge: Challenge,
+  scopes: readonly string[],
+  context: AuthContext,
+): Promise<string> {
   const { realm, service } = challenge.parameters;
   let url: URL;
   try {
     url = new URL(realm ?? '');
   } catch (cause) {
-    throw new ImageError('ERR_ARCBOX_REGISTRY', 'the registry asks for a token and does not say where to get one', {
-      cause,
-    });
+    throw new ImageError(
+      'ERR_ARCBOX_REGISTRY',
+      'the registry asks for a token and does not say where to get one',
+      {
+        cause,
+      },
+    );
   }
   if (url.protocol !== 'https:' && !(url.protocol === 'http:' && context.insecure)) {
-    throw new ImageError('ERR_ARCBOX_REGISTRY', `the registry sends us to ${url.origin} for a token, which is not encrypted`);
+    throw new ImageError(
+      'ERR_ARCBOX_REGISTRY',
+      `the registry sends us to ${url.origin} for a token, which is not encrypted`,
+    );
   }
   const credentials = await context.credentials();
   const { transport, insecure, signal } = context;
@@ -100,7 +111,8 @@ async function fetchToken(challenge: Challenge, scopes: readonly string[], conte
       `${url.host} does not accept ${credentials === undefined ? 'a request without credentials' : 'the credentials'}; log in with docker login, or mend ~/.docker/config.json`,
     );
   }
-  if (status >= 500) throw new TransportError(`${url.host} answered with status ${status} when asked for a token`);
+  if (status >= 500)
+    throw new TransportError(`${url.host} answered with status ${status} when asked for a token`);
   try {
     const { token, access_token } = JSON.parse(body.toString('utf8')) as Record<string, unknown>;
     const found = token ?? access_token;

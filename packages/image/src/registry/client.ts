@@ -1,6 +1,7 @@
 /** One repository of one registry (OCI distribution specification): manifests and blobs, with authorization and retries. */
 import type { IncomingMessage } from 'node:http';
 import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { sha256 } from '../digest.ts';
 import { ImageError, messageOf } from '../errors.ts';
 import { ANSWER_BYTES_MAX, MANIFEST_BYTES_MAX, TRIES_MAX } from '../limits.ts';
@@ -11,15 +12,14 @@ import type { Endpoint } from './endpoints.ts';
 import {
   discard,
   isTransient,
+  type RequestOptions,
   Retry,
   readAll,
-  type RequestOptions,
   retryDelayMs,
   retrying,
   type Transport,
   TransportError,
 } from './transport.ts';
-import { setTimeout as sleep } from 'node:timers/promises';
 
 export interface RepositoryOptions {
   readonly transport: Transport;
@@ -61,7 +61,10 @@ export class Repository {
       const answer = await this.#send(`/manifests/${reference}`, { headers: { accept: ACCEPTED } });
       if (answer.statusCode === 404) {
         await discard(answer);
-        throw new ImageError('ERR_ARCBOX_IMAGE_NOT_FOUND', `the registry ${this.host} has no ${path}${reference.includes(':') ? '@' : ':'}${reference}`);
+        throw new ImageError(
+          'ERR_ARCBOX_IMAGE_NOT_FOUND',
+          `the registry ${this.host} has no ${path}${reference.includes(':') ? '@' : ':'}${reference}`,
+        );
       }
       const refused = await this.#refusal(answer, `the manifest of ${path}`);
       if (refused !== undefined) return refused;
@@ -81,7 +84,8 @@ export class Repository {
 
   /** A small blob, checked. */
   async document(digest: string, size: number, limit: number): Promise<Buffer> {
-    if (size > limit) throw new ImageError('ERR_ARCBOX_IMAGE_LIMIT', `${digest} has ${size} bytes; the limit is ${limit}`);
+    if (size > limit)
+      throw new ImageError('ERR_ARCBOX_IMAGE_LIMIT', `${digest} has ${size} bytes; the limit is ${limit}`);
     const parts: Buffer[] = [];
     for await (const part of this.blob(digest, size)) parts.push(part);
     const bytes = Buffer.concat(parts);
@@ -108,7 +112,11 @@ export class Repository {
         } else {
           for await (const part of resumed(answer, done)) {
             done += part.length;
-            if (done > size) throw new ImageError('ERR_ARCBOX_DIGEST_MISMATCH', `the registry ${this.host} sent more than the ${size} bytes of ${digest}`);
+            if (done > size)
+              throw new ImageError(
+                'ERR_ARCBOX_DIGEST_MISMATCH',
+                `the registry ${this.host} sent more than the ${size} bytes of ${digest}`,
+              );
             tried = 1;
             yield part;
           }
@@ -152,7 +160,8 @@ export class Repository {
       if (refused !== undefined) return refused;
       await discard(begun);
       const { location } = begun.headers;
-      if (location === undefined) throw new ImageError('ERR_ARCBOX_REGISTRY', `the registry ${this.host} does not say where to upload`);
+      if (location === undefined)
+        throw new ImageError('ERR_ARCBOX_REGISTRY', `the registry ${this.host} does not say where to upload`);
       const target = new URL(location, await this.#baseUrl());
       target.searchParams.set('digest', digest);
       const answer = await this.#sendTo(target, {
@@ -166,7 +175,12 @@ export class Repository {
     });
   }
 
-  async putManifest(reference: string, mediaType: string, bytes: Buffer, open: () => Readable): Promise<void> {
+  async putManifest(
+    reference: string,
+    mediaType: string,
+    bytes: Buffer,
+    open: () => Readable,
+  ): Promise<void> {
     await retrying(this.#options.signal, async () => {
       const answer = await this.#send(`/manifests/${reference}`, {
         method: 'PUT',
@@ -254,7 +268,10 @@ export class Repository {
         `${push ? 'push' : 'pull'} access denied for ${path} at ${this.host}: it does not exist or needs a login${said} (docker login ${this.host} leaves credentials that are used here too)`,
       );
     }
-    const error = new ImageError('ERR_ARCBOX_REGISTRY', `the registry ${this.host} refused ${what} with status ${status}${said}`);
+    const error = new ImageError(
+      'ERR_ARCBOX_REGISTRY',
+      `the registry ${this.host} refused ${what} with status ${status}${said}`,
+    );
     if (!isTransient(status)) throw error;
     return new Retry(error, answer.headers['retry-after']);
   }
@@ -303,12 +320,19 @@ async function* resumed(answer: IncomingMessage, done: number): AsyncGenerator<B
 /** What the registry says about it, when it speaks as the specification wants. */
 function explain(body: Buffer): string {
   try {
-    const { errors } = JSON.parse(body.toString('utf8')) as { errors?: { code?: unknown; message?: unknown }[] };
+    const { errors } = JSON.parse(body.toString('utf8')) as {
+      errors?: { code?: unknown; message?: unknown }[];
+    };
     const [first] = errors ?? [];
     const words = [first?.code, first?.message].filter((word) => typeof word === 'string' && word !== '');
     // Untrusted text: a sentence of it, without anything that a terminal would obey.
     // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
-    return words.length === 0 ? '' : ` (${words.join(': ').replace(/[\x00-\x1f\x7f-\x9f]/g, ' ').slice(0, 300)})`;
+    return words.length === 0
+      ? ''
+      : ` (${words
+          .join(': ')
+          .replace(/[\x00-\x1f\x7f-\x9f]/g, ' ')
+          .slice(0, 300)})`;
   } catch {
     return '';
   }

@@ -33,7 +33,9 @@ export async function credentialsFor(
   const config = await readConfig(join(directory, 'config.json'));
   if (config === undefined) return undefined;
   const key = host === DEFAULT_DOMAIN ? DOCKER_HUB_KEY : host;
-  const helper = text(record(config.credHelpers)[host === DEFAULT_DOMAIN ? DOCKER_HUB_KEY : host]) || text(config.credsStore);
+  const helper =
+    text(record(config.credHelpers)[host === DEFAULT_DOMAIN ? DOCKER_HUB_KEY : host]) ||
+    text(config.credsStore);
   if (helper !== '') {
     const found = await askHelper(helper, key, environment);
     if (found !== undefined) return found;
@@ -47,12 +49,16 @@ async function readConfig(path: string): Promise<Json | undefined> {
     bytes = await readFile(path, 'utf8');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw new ImageError('ERR_ARCBOX_CREDENTIALS', `cannot read ${path}: ${messageOf(error)}`, { cause: error });
+    throw new ImageError('ERR_ARCBOX_CREDENTIALS', `cannot read ${path}: ${messageOf(error)}`, {
+      cause: error,
+    });
   }
   try {
     return record(JSON.parse(bytes));
   } catch (error) {
-    throw new ImageError('ERR_ARCBOX_CREDENTIALS', `${path} is not JSON: ${messageOf(error)}`, { cause: error });
+    throw new ImageError('ERR_ARCBOX_CREDENTIALS', `${path} is not JSON: ${messageOf(error)}`, {
+      cause: error,
+    });
   }
 }
 
@@ -69,7 +75,10 @@ function fromAuths(auths: Json, key: string, path: string): Credentials | undefi
     const decoded = Buffer.from(text(entry.auth), 'base64').toString('utf8');
     const colon = decoded.indexOf(':');
     if (colon < 0) {
-      throw new ImageError('ERR_ARCBOX_CREDENTIALS', `the entry for ${key} in ${path} is not of the form user:password`);
+      throw new ImageError(
+        'ERR_ARCBOX_CREDENTIALS',
+        `the entry for ${key} in ${path} is not of the form user:password`,
+      );
     }
     username = decoded.slice(0, colon);
     password = decoded.slice(colon + 1).replace(/\0+$/, '');
@@ -84,7 +93,10 @@ async function askHelper(
   environment: NodeJS.ProcessEnv,
 ): Promise<Credentials | undefined> {
   if (!/^[A-Za-z0-9._-]+$/.test(name)) {
-    throw new ImageError('ERR_ARCBOX_CREDENTIALS', `${JSON.stringify(name)} is no name of a credential helper`);
+    throw new ImageError(
+      'ERR_ARCBOX_CREDENTIALS',
+      `${JSON.stringify(name)} is no name of a credential helper`,
+    );
   }
   const program = `docker-credential-${name}`;
   const { promise, resolve, reject } = Promise.withResolvers<string | undefined>();
@@ -101,7 +113,9 @@ async function askHelper(
       if (/credentials not found/i.test(said)) resolve(undefined);
       else {
         const why = said === '' ? messageOf(error) : said;
-        reject(new ImageError('ERR_ARCBOX_CREDENTIALS', `${program} failed for ${key}: ${why}`, { cause: error }));
+        reject(
+          new ImageError('ERR_ARCBOX_CREDENTIALS', `${program} failed for ${key}: ${why}`, { cause: error }),
+        );
       }
     },
   );
@@ -114,7 +128,9 @@ async function askHelper(
   try {
     parsed = record(JSON.parse(answer));
   } catch (error) {
-    throw new ImageError('ERR_ARCBOX_CREDENTIALS', `${program} answered with something that is not JSON`, { cause: error });
+    throw new ImageError('ERR_ARCBOX_CREDENTIALS', `${program} answered with something that is not JSON`, {
+      cause: error,
+    });
   }
   const username = text(parsed.Username);
   const password = text(parsed.Secret);

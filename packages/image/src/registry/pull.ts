@@ -1,8 +1,8 @@
 /** The job of `pull`: from a reference to an image with its layers in the workspace. */
 import { join } from 'node:path';
 import { faultPoint } from '@arcbox/sys/fault-point';
-import { checkLayers } from '../archive/layout.ts';
 import { startingWith } from '../archive/layer-job.ts';
+import { checkLayers } from '../archive/layout.ts';
 import { shortDigest } from '../digest.ts';
 import { ImageError } from '../errors.ts';
 import { parseImageConfig } from '../image-config.ts';
@@ -86,14 +86,25 @@ class Pull {
     const { reference } = this.#job;
     const top = await this.#repository.manifest(reference.digest ?? reference.tag ?? '');
     const { fetched, manifest } = await this.#select(top);
-    const config = await this.#repository.document(manifest.config.digest, manifest.config.size, IMAGE_CONFIG_BYTES_MAX);
+    const config = await this.#repository.document(
+      manifest.config.digest,
+      manifest.config.size,
+      IMAGE_CONFIG_BYTES_MAX,
+    );
     this.#checkConfig(config, manifest);
     const { layers, fresh } = await this.#layers(manifest.layers);
     checkLayers(config, layers, manifest.config.digest);
     const name = reference.digest === undefined ? [canonicalName(reference)] : [];
     const digests = [`${reference.domain}/${reference.path}@${top.digest}`];
     return {
-      image: { config, manifest: fetched.bytes, manifestType: manifest.mediaType, layers, names: name, digests },
+      image: {
+        config,
+        manifest: fetched.bytes,
+        manifestType: manifest.mediaType,
+        layers,
+        names: name,
+        digests,
+      },
       fresh,
       digest: top.digest,
     };
@@ -146,14 +157,19 @@ class Pull {
       if (!here) missing.push(descriptor);
       this.#context.progress({ id, status: here ? 'Already exists' : 'Pulling fs layer' });
     }
-    const fresh = await inParallel(missing, TRANSFERS_MAX, (descriptor, index) => this.#download(descriptor, index));
+    const fresh = await inParallel(missing, TRANSFERS_MAX, (descriptor, index) =>
+      this.#download(descriptor, index),
+    );
     for (const { layer } of fresh) known.set(layer.digest, layer.diffId);
     return { layers: descriptors.map(({ digest }) => ({ digest, diffId: known.get(digest) ?? '' })), fresh };
   }
 
   async #download({ digest, size }: Descriptor, index: number): Promise<FreshLayer> {
     if (size > BLOB_BYTES_MAX) {
-      throw new ImageError('ERR_ARCBOX_IMAGE_LIMIT', `the layer ${digest} has ${size} bytes; the limit is ${BLOB_BYTES_MAX}`);
+      throw new ImageError(
+        'ERR_ARCBOX_IMAGE_LIMIT',
+        `the layer ${digest} has ${size} bytes; the limit is ${BLOB_BYTES_MAX}`,
+      );
     }
     const id = shortDigest(digest);
     const blobPath = join(this.#job.workspace, `${index}.blob`);

@@ -4,12 +4,13 @@
  * An image that was pulled goes out as it came in, byte for byte. One that was made here has plain tars for layers; those
  * are packed now, and the store keeps the packed ones, so that the next push sends the same.
  */
+
+import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
-import { createHash } from 'node:crypto';
 import { faultPoint } from '@arcbox/sys/fault-point';
 import { sha256, shortDigest } from '../digest.ts';
 import { FileSink } from '../layer/file-sink.ts';
@@ -82,7 +83,8 @@ async function run(job: PushJob, context: JobContext, repository: Repository): P
   );
   const madeHere = own.equals(job.manifest);
   const unique = [...new Map(job.layers.map((layer) => [layer.descriptor.digest, layer])).values()];
-  for (const { descriptor } of unique) context.progress({ id: shortDigest(descriptor.digest), status: 'Preparing' });
+  for (const { descriptor } of unique)
+    context.progress({ id: shortDigest(descriptor.digest), status: 'Preparing' });
   const sent = await inParallel(unique, TRANSFERS_MAX, async (layer, index) => {
     const packs = madeHere && layer.layer.compression === 'none';
     const ready = packs ? await pack(job, context, layer, index) : layer;
@@ -97,7 +99,10 @@ async function run(job: PushJob, context: JobContext, repository: Repository): P
     await repository.uploadBlob(configDigest, config.length, () => Readable.from([config]));
   }
   const manifest = madeHere
-    ? makeManifest({ mediaType: MEDIA_TYPES.ociConfig, digest: configDigest, size: config.length }, descriptors)
+    ? makeManifest(
+        { mediaType: MEDIA_TYPES.ociConfig, digest: configDigest, size: config.length },
+        descriptors,
+      )
     : Buffer.from(job.manifest);
   const digest = sha256(manifest);
   faultPoint('image.push.manifest');
@@ -143,7 +148,12 @@ async function send(
   context.progress({ id, status: 'Pushed' });
 }
 
-async function pack(job: PushJob, context: JobContext, { layer, path }: PushLayer, index: number): Promise<PushLayer> {
+async function pack(
+  job: PushJob,
+  context: JobContext,
+  { layer, path }: PushLayer,
+  index: number,
+): Promise<PushLayer> {
   context.progress({ id: shortDigest(layer.digest), status: 'Packing', total: layer.blobBytes });
   faultPoint('image.push.pack');
   const packed = join(job.workspace, `${index}.packed`);

@@ -4,7 +4,7 @@
  * client that no registry needs.)
  */
 import { once } from 'node:events';
-import { Agent as HttpAgent, type IncomingMessage, request as httpRequest } from 'node:http';
+import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -19,8 +19,8 @@ import {
   RETRY_MS_MAX,
   RETRY_MS_MIN,
   STALL_TIMEOUT_MS,
-  TRIES_MAX,
   TRANSFERS_MAX,
+  TRIES_MAX,
 } from '../limits.ts';
 import { isLoopback } from './endpoints.ts';
 
@@ -65,10 +65,14 @@ export class Transport implements Disposable {
       const follows = options.method === undefined || options.method === 'GET' || options.method === 'HEAD';
       if (![301, 302, 303, 307, 308].includes(status) || location === undefined || !follows) return answer;
       answer.resume();
-      if (redirects >= REDIRECTS_MAX) throw new TransportError(`${url.host} redirects more than ${REDIRECTS_MAX} times`);
+      if (redirects >= REDIRECTS_MAX)
+        throw new TransportError(`${url.host} redirects more than ${REDIRECTS_MAX} times`);
       const next = new URL(location, target);
       if (next.protocol !== 'https:' && !(target.protocol === 'http:' || isLoopback(next.hostname))) {
-        throw new ImageError('ERR_ARCBOX_REGISTRY', `${target.host} redirects to ${next.origin}, which is not encrypted`);
+        throw new ImageError(
+          'ERR_ARCBOX_REGISTRY',
+          `${target.host} redirects to ${next.origin}, which is not encrypted`,
+        );
       }
       if (next.host !== target.host) {
         const { authorization: _, ...rest } = headers;
@@ -116,7 +120,10 @@ export class Transport implements Disposable {
       return this.#unchecked;
     }
     // Certificates that the system trusts count too: many companies have one of their own.
-    this.#https ??= new HttpsAgent({ ...base, ca: [...getCACertificates('default'), ...getCACertificates('system')] });
+    this.#https ??= new HttpsAgent({
+      ...base,
+      ca: [...getCACertificates('default'), ...getCACertificates('system')],
+    });
     return this.#https;
   }
 }
@@ -132,7 +139,9 @@ export function isTransient(status: number): boolean {
 export function retryDelayMs(tried: number, retryAfter: string | undefined): number {
   const own = Math.min(RETRY_MS_MIN * 2 ** (tried - 1), RETRY_MS_MAX) * (1 + Math.random() / 2);
   if (retryAfter === undefined) return own;
-  const seconds = /^\d+$/.test(retryAfter) ? Number(retryAfter) : (Date.parse(retryAfter) - Date.now()) / 1000;
+  const seconds = /^\d+$/.test(retryAfter)
+    ? Number(retryAfter)
+    : (Date.parse(retryAfter) - Date.now()) / 1000;
   return Number.isFinite(seconds) ? Math.min(Math.max(seconds * 1000, own), RETRY_AFTER_MS_MAX) : own;
 }
 
@@ -149,10 +158,7 @@ export class Retry {
 }
 
 /** Tries until it works, fails for good, or has failed too often. */
-export async function retrying<T>(
-  signal: AbortSignal,
-  attempt: () => Promise<T | Retry>,
-): Promise<T> {
+export async function retrying<T>(signal: AbortSignal, attempt: () => Promise<T | Retry>): Promise<T> {
   for (let tried = 1; ; tried += 1) {
     let delayMs: number;
     try {
@@ -175,7 +181,8 @@ export async function readAll(answer: IncomingMessage, limit = ANSWER_BYTES_MAX)
   try {
     for await (const part of answer as AsyncIterable<Buffer>) {
       bytes += part.length;
-      if (bytes > limit) throw new ImageError('ERR_ARCBOX_IMAGE_LIMIT', `a registry's answer has more than ${limit} bytes`);
+      if (bytes > limit)
+        throw new ImageError('ERR_ARCBOX_IMAGE_LIMIT', `a registry's answer has more than ${limit} bytes`);
       parts.push(part);
     }
   } catch (error) {

@@ -2,9 +2,9 @@
 import type { LoadedArchive } from '../archive/load-archive.ts';
 import type { ImageErrorCode } from '../errors.ts';
 import type { IngestedLayer } from '../layer/ingest.ts';
+import type { ProgressEvent } from '../progress.ts';
 import type { PulledImage, PullJob } from '../registry/pull.ts';
 import type { PushJob, PushOutcome } from '../registry/push.ts';
-import type { ProgressEvent } from '../progress.ts';
 
 /** What a layer job leaves in its workspace. */
 export const LAYER_FILES = { blob: 'blob', squashfs: 'squashfs' } as const;

@@ -23,9 +23,7 @@ export class DockerRegistry implements AsyncDisposable {
     mkdirSync(join(directory, 'data'));
     writeFileSync(join(directory, 'htpasswd'), `${HTPASSWD}\n`);
     const auth =
-      options.login === true
-        ? `auth: {htpasswd: {realm: test, path: ${join(directory, 'htpasswd')}}}`
-        : '';
+      options.login === true ? `auth: {htpasswd: {realm: test, path: ${join(directory, 'htpasswd')}}}` : '';
     writeFileSync(
       join(directory, 'config.yml'),
       [
@@ -71,10 +69,14 @@ export class FakeServer implements AsyncDisposable {
   readonly requests: string[] = [];
   readonly #server: Server;
 
-  static async start(handle: (request: IncomingMessage, response: ServerResponse) => void): Promise<FakeServer> {
+  static async start(
+    handle: (request: IncomingMessage, response: ServerResponse) => void,
+  ): Promise<FakeServer> {
     const requests: string[] = [];
     const server = createServer((request, response) => {
-      requests.push(`${request.method} ${request.url}${request.headers.range === undefined ? '' : ` ${request.headers.range}`}`);
+      requests.push(
+        `${request.method} ${request.url}${request.headers.range === undefined ? '' : ` ${request.headers.range}`}`,
+      );
       handle(request, response);
     });
     server.listen(0, '127.0.0.1');
