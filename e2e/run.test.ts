@@ -68,7 +68,7 @@ test('memory limit, environment, working directory, host name, user', async () =
 
 test('what cannot be run says why in one sentence: 125, 126, 127', async () => {
   const table: readonly [readonly string[], number, RegExp][] = [
-    [['run', '--rm', 'nosuch'], 125, /^arcbox: no such image: nosuch:latest .*\n$/],
+    [['run', '--rm', '--pull=never', 'nosuch'], 125, /^arcbox: no such image: nosuch:latest .*\n$/],
     [['run', '--rm', 'BAD'], 125, /^arcbox: invalid image reference "BAD": .*\n$/],
     [['run', '--rm', '-m', 'much', 'busybox'], 125, /^arcbox: --memory: "much" is not a size .*\n$/],
     [['run', '--nosuchflag', 'busybox'], 125, /^arcbox: unknown option '--nosuchflag'/],

@@ -7,6 +7,7 @@ import { rm } from 'node:fs/promises';
 import { type BootAssets, type Config, type HostLayout, type Logger, Runtime } from '@arcbox/engine';
 import { dropCleanFilePages, FileLock } from '@arcbox/sys';
 import type { VmDriver, VmHandle } from '@arcbox/vm';
+import { serveImageBulk } from './bulk/images.ts';
 import { createDoctor, type Probe, probeBootAssets, probeHome, probeMemory, probeTmpfs } from './doctor.ts';
 import { ApiError } from './errors.ts';
 import { serveFiles } from './files/files-server.ts';
@@ -112,6 +113,7 @@ export class Daemon implements AsyncDisposable {
       ],
       onRequest: (request, response) => serveFiles(runtime, request, response),
       onUpgrade: (request, socket, head) => serveUpgrade(runtime, request, socket, head),
+      onBulk: (request, response) => serveImageBulk(runtime, request, response),
       onError: (error) => logger.error('server.failed', { reason: String(error) }),
       onQuiet: () => {
         try {

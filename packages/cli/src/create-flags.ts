@@ -49,6 +49,8 @@ export interface CreateFlags extends LimitFlags, LifeFlags, MountFlags {
   readonly stopSignal?: string;
   readonly stopTimeout?: string;
   readonly platform?: string;
+  readonly pull?: string;
+  readonly quiet?: boolean;
   readonly cidfile?: string;
   readonly device?: readonly string[];
 }

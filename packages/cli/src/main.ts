@@ -7,6 +7,7 @@ const [
   { complain, put },
   { defineContainerCommands },
   { defineNetworkCommands },
+  { defineImageCommands },
   { formatOption: format },
   { action, collect, exits },
   { defineVolumeCommands },
@@ -17,6 +18,7 @@ const [
   import('./output.ts'),
   import('./program/containers.ts'),
   import('./program/network.ts'),
+  import('./program/images.ts'),
   import('./program/flags.ts'),
   import('./program/support.ts'),
   import('./program/volumes.ts'),
@@ -43,16 +45,11 @@ const program = new Command('arcbox')
   });
 
 defineContainerCommands(program, context);
+defineImageCommands(program, context);
 defineVolumeCommands(program, context);
 defineNetworkCommands(program, context);
 
 const system = () => import('./commands/system.ts');
-program
-  .command('images')
-  .description('List images')
-  .option('-q, --quiet', 'IDs only')
-  .addOption(format())
-  .action(action(async (options) => (await system()).images(context, options)));
 
 const daemon = program.command('daemon').description('The process behind the command');
 daemon

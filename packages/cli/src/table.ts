@@ -46,6 +46,9 @@ export function shortId(id: string): string {
 export function ago(unixMs: number): string {
   const seconds = Math.max(0, Math.floor((Date.now() - unixMs) / 1000));
   const units: readonly [number, string][] = [
+    [31_536_000, 'year'],
+    [2_592_000, 'month'],
+    [604_800, 'week'],
     [86_400, 'day'],
     [3600, 'hour'],
     [60, 'minute'],

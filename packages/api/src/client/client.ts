@@ -54,7 +54,20 @@ import type {
   StartExecRequestJson,
   StartExecResponseJson,
 } from '../gen/arcbox/v1/exec_pb.ts';
-import type { ListImagesRequestJson, ListImagesResponseJson } from '../gen/arcbox/v1/image_pb.ts';
+import type {
+  ImageHistoryRequestJson,
+  ImageHistoryResponseJson,
+  InspectImageRequestJson,
+  InspectImageResponseJson,
+  ListImagesRequestJson,
+  ListImagesResponseJson,
+  PruneImagesRequestJson,
+  PruneImagesResponseJson,
+  RemoveImageRequestJson,
+  RemoveImageResponseJson,
+  TagImageRequestJson,
+  TagImageResponseJson,
+} from '../gen/arcbox/v1/image_pb.ts';
 import type {
   IdleMachineRequestJson,
   IdleMachineResponseJson,
@@ -134,6 +147,11 @@ export interface Methods {
   'ExecService/Inspect': [InspectExecRequestJson, InspectExecResponseJson];
   'ExecService/Resize': [ResizeExecRequestJson, ResizeExecResponseJson];
   'ImageService/List': [ListImagesRequestJson, ListImagesResponseJson];
+  'ImageService/Inspect': [InspectImageRequestJson, InspectImageResponseJson];
+  'ImageService/History': [ImageHistoryRequestJson, ImageHistoryResponseJson];
+  'ImageService/Tag': [TagImageRequestJson, TagImageResponseJson];
+  'ImageService/Remove': [RemoveImageRequestJson, RemoveImageResponseJson];
+  'ImageService/Prune': [PruneImagesRequestJson, PruneImagesResponseJson];
   'MachineService/List': [ListMachinesRequestJson, ListMachinesResponseJson];
   'MachineService/Inspect': [InspectMachineRequestJson, InspectMachineResponseJson];
   'MachineService/Start': [StartMachineRequestJson, StartMachineResponseJson];

@@ -12,6 +12,7 @@ import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { rotateDaemonLog } from '../daemon-log.ts';
 import { ApiError, RemoteError } from '../errors.ts';
+import type { TransferProgressJson } from '../gen/arcbox/v1/image_pb.ts';
 import {
   CONNECT_RETRY_MS_MAX,
   CONNECT_RETRY_MS_MIN,
@@ -22,6 +23,7 @@ import {
   SPAWN_RETRY_MS_MIN,
 } from '../limits.ts';
 import { call, isUnreachable, type Methods } from './client.ts';
+import type { BulkQuery } from './image-bulk.ts';
 import { callStream, type StreamMethods } from './stream-call.ts';
 
 export interface DaemonPaths {
@@ -93,6 +95,24 @@ export class DaemonControl {
   ): AsyncGenerator<StreamMethods[Method][1]> {
     await this.call('SystemService/Ping', {});
     yield* callStream(this.socketPath, method, message);
+  }
+
+  /** Sends images as a tar; see `uploadImages`. Starts the daemon when nobody listens. */
+  async *uploadImages(
+    method: 'load' | 'import',
+    query: BulkQuery,
+    body: Readable,
+  ): AsyncGenerator<TransferProgressJson, void, undefined> {
+    await this.call('SystemService/Ping', {});
+    const { uploadImages } = await import('./image-bulk.ts');
+    yield* uploadImages(this.socketPath, method, query, body);
+  }
+
+  /** Images as a tar. Starts the daemon when nobody listens. */
+  async downloadImages(names: readonly string[]): Promise<Readable> {
+    await this.call('SystemService/Ping', {});
+    const { downloadImages } = await import('./image-bulk.ts');
+    return downloadImages(this.socketPath, names);
   }
 
   /** The call, only when a daemon is up; undefined when none is. */

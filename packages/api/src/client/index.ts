@@ -12,6 +12,13 @@ export type {
   ResourceLimitsJson,
   UlimitJson,
 } from '../gen/arcbox/v1/container_pb.ts';
+export type {
+  ImageHistoryEntryJson,
+  ImageJson,
+  ImageRemovalJson,
+  TransferOutcomeJson,
+  TransferProgressJson,
+} from '../gen/arcbox/v1/image_pb.ts';
 export type { NetworkJson } from '../gen/arcbox/v1/network_pb.ts';
 export type { DoctorCheckJson, EventJson } from '../gen/arcbox/v1/system_pb.ts';
 export { DEFAULT_DETACH_KEYS, DetachKeys, parseDetachKeys } from '../stdio/detach-keys.ts';

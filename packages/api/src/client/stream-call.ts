@@ -1,17 +1,24 @@
 /** Calls that are answered with a stream, for our own command: see `rpc/stream-json.ts` for what goes over the wire. */
 import { type IncomingMessage, request } from 'node:http';
+import type {
+  PullImageRequestJson,
+  PushImageRequestJson,
+  TransferProgressJson,
+} from '../gen/arcbox/v1/image_pb.ts';
 import type { EventJson, EventsRequestJson } from '../gen/arcbox/v1/system_pb.ts';
 import { MESSAGE_BYTES_MAX } from '../limits.ts';
 import { remoteError, unreachable } from './client.ts';
 
 /** Request and messages of every method that answers with a stream. */
 export interface StreamMethods {
+  'ImageService/Pull': [PullImageRequestJson, TransferProgressJson];
+  'ImageService/Push': [PushImageRequestJson, TransferProgressJson];
   'SystemService/Events': [EventsRequestJson, EventJson];
 }
 
 const ENVELOPE_BYTES = 5;
 const END_FLAG = 2;
-const CONTENT_TYPE = 'application/connect+json';
+export const CONTENT_TYPE = 'application/connect+json';
 
 /** Calls a method; leaving the loop leaves the call. Throws as `call` does, also in the middle. */
 export async function* callStream<Method extends keyof StreamMethods>(
@@ -38,19 +45,27 @@ export async function* callStream<Method extends keyof StreamMethods>(
   try {
     const answer = await promise;
     if (answer.headers['content-type'] !== CONTENT_TYPE) throw remoteError('', answer.statusCode ?? 0);
-    for await (const [flags, body] of envelopes(answer, socketPath)) {
-      if ((flags & END_FLAG) === 0) {
-        yield JSON.parse(body) as StreamMethods[Method][1];
-        continue;
-      }
-      const { error } = JSON.parse(body) as { error?: unknown };
-      if (error !== undefined) throw remoteError(JSON.stringify(error), 200);
-      return;
-    }
-    throw unreachable(socketPath, new Error('the stream broke off'));
+    yield* messagesOf<StreamMethods[Method][1]>(answer, socketPath);
   } finally {
     outgoing.destroy();
   }
+}
+
+/** The messages of an answer, until it has ended. Throws as `call` does. */
+export async function* messagesOf<Message>(
+  answer: IncomingMessage,
+  socketPath: string,
+): AsyncGenerator<Message, void, undefined> {
+  for await (const [flags, body] of envelopes(answer, socketPath)) {
+    if ((flags & END_FLAG) === 0) {
+      yield JSON.parse(body) as Message;
+      continue;
+    }
+    const { error } = JSON.parse(body) as { error?: unknown };
+    if (error !== undefined) throw remoteError(JSON.stringify(error), 200);
+    return;
+  }
+  throw unreachable(socketPath, new Error('the stream broke off'));
 }
 
 async function* envelopes(answer: IncomingMessage, socketPath: string): AsyncGenerator<[number, string]> {

@@ -1,6 +1,6 @@
 /** `arcbox run`, `create`, `start` and `attach`: making containers, and being with them while they run. */
 import { writeFileSync } from 'node:fs';
-import { ContainerStream } from '@arcbox/api/client';
+import { ContainerStream, RemoteError } from '@arcbox/api/client';
 import { type AttachOptions, attached, Outputs, releaseStdin } from '../attached.ts';
 import type { Context } from '../context.ts';
 import { type CreateFlags, createRequest } from '../create-flags.ts';
@@ -119,18 +119,54 @@ export async function attach(context: Context, id: string, options: AttachFlags)
 }
 
 async function createContainer(
-  { daemon }: Context,
+  context: Context,
   image: string,
   command: readonly string[],
   flags: CreateFlags,
 ): Promise<string> {
-  const { container } = await daemon.callIdempotent(
-    'ContainerService/Create',
-    createRequest(image, command, flags),
-  );
+  const { daemon } = context;
+  const request = createRequest(image, command, flags);
+  const make = () => daemon.callIdempotent('ContainerService/Create', request);
+  const { container } = await withImage(context, image, flags, make);
   const id = container?.id ?? '';
   if (flags.cidfile !== undefined) writeFileSync(flags.cidfile, id, { flag: 'wx' });
   return id;
+}
+
+/** Pulls the image first when that is wanted, or when it is not there. */
+async function withImage<T>(
+  context: Context,
+  image: string,
+  flags: CreateFlags,
+  make: () => Promise<T>,
+): Promise<T> {
+  const policy = flags.pull ?? 'missing';
+  if (!['missing', 'always', 'never'].includes(policy)) {
+    throw new CliError(`--pull is ${JSON.stringify(policy)}; it can be missing, always or never`);
+  }
+  const pull = async (): Promise<void> => {
+    const { pullImage } = await import('./transfer.ts');
+    // What the container prints has standard output for itself.
+    await pullImage(context, image, {
+      ...(flags.platform === undefined ? {} : { platform: flags.platform }),
+      stream: flags.quiet === true ? undefined : process.stderr,
+    });
+  };
+  if (policy === 'always') await pull();
+  try {
+    return await make();
+  } catch (error) {
+    const missing = error instanceof RemoteError && error.code === 'ERR_ARCBOX_IMAGE_NOT_FOUND';
+    if (!missing || policy !== 'missing' || isImageId(image)) throw error;
+    if (flags.quiet !== true) complain(`${image} is not here yet; getting it from its registry`);
+    await pull();
+    return make();
+  }
+}
+
+/** What can only be an ID is in no registry. */
+function isImageId(image: string): boolean {
+  return /^(?:sha256:[0-9a-f]{1,64}|[0-9a-f]{64})$/.test(image);
 }
 
 async function attachTo({ daemon }: Context, container: string, options: AttachOptions): Promise<number> {

@@ -1,27 +1,15 @@
-/** Commands about the daemon, the machines, the images and the host. */
+/** Commands about the daemon, the machines and the host. */
 import { VERSION } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
 import { print } from '../output.ts';
 import { formatSize } from '../size.ts';
-import { ago, type ListingOptions, printListing, shortId } from '../table.ts';
+import { type ListingOptions, printListing } from '../table.ts';
 
 const MARKS: Readonly<Record<string, string>> = {
   STATUS_OK: 'ok  ',
   STATUS_WARN: 'warn',
   STATUS_FAIL: 'FAIL',
 };
-
-export async function images(context: Context, options: ListingOptions): Promise<number> {
-  const { images: list = [] } = await context.daemon.call('ImageService/List', {});
-  printListing(options, list, (image) => shortId(image.id ?? ''), {
-    IMAGE: (image) =>
-      (image.names ?? []).map((name) => name.replace(/^docker\.io\/(library\/)?/, '')).join(', '),
-    'IMAGE ID': (image) => shortId(image.id ?? ''),
-    CREATED: (image) => `${ago(Date.parse(image.created ?? ''))} ago`,
-    SIZE: (image) => formatSize(Number(image.sizeBytes)),
-  });
-  return 0;
-}
 
 export async function machineList(context: Context, options: ListingOptions): Promise<number> {
   const { machines = [] } = await context.daemon.call('MachineService/List', {});

@@ -71,6 +71,8 @@ export function createFlags(command: Command): Command {
     .option('--stop-signal <signal>', 'what stop sends (TERM)')
     .option('--stop-timeout <seconds>', 'how long until stop kills it (10)')
     .option('--platform <os/architecture>', "only the machine's own")
+    .option('--pull <when>', 'get the image from its registry: missing, always or never (missing)')
+    .option('-q, --quiet', 'without progress of that')
     .option('--cidfile <file>', 'write its ID to a file')
     .option('--device <path>', 'not supported', collect)
     .helpOption('--help', 'say what there is');

@@ -326,12 +326,11 @@ function explain(body: Buffer): string {
     const [first] = errors ?? [];
     const words = [first?.code, first?.message].filter((word) => typeof word === 'string' && word !== '');
     // Untrusted text: a sentence of it, without anything that a terminal would obey.
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
     return words.length === 0
       ? ''
       : ` (${words
           .join(': ')
-          .replace(/[\x00-\x1f\x7f-\x9f]/g, ' ')
+          .replace(/\p{Cc}/gu, ' ')
           .slice(0, 300)})`;
   } catch {
     return '';

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file arcbox/v1/image.proto.
  */
 export const file_arcbox_v1_image: GenFile = /*@__PURE__*/
-  fileDesc("ChVhcmNib3gvdjEvaW1hZ2UucHJvdG8SCWFyY2JveC52MSITChFMaXN0SW1hZ2VzUmVxdWVzdCI2ChJMaXN0SW1hZ2VzUmVzcG9uc2USIAoGaW1hZ2VzGAEgAygLMhAuYXJjYm94LnYxLkltYWdlIl0KBUltYWdlEgoKAmlkGAEgASgJEg0KBW5hbWVzGAIgAygJEg8KB2NyZWF0ZWQYAyABKAkSEgoKc2l6ZV9ieXRlcxgEIAEoAxIUCgxhcmNoaXRlY3R1cmUYBSABKAkyUwoMSW1hZ2VTZXJ2aWNlEkMKBExpc3QSHC5hcmNib3gudjEuTGlzdEltYWdlc1JlcXVlc3QaHS5hcmNib3gudjEuTGlzdEltYWdlc1Jlc3BvbnNlYgZwcm90bzM");
+  fileDesc("ChVhcmNib3gvdjEvaW1hZ2UucHJvdG8SCWFyY2JveC52MSITChFMaXN0SW1hZ2VzUmVxdWVzdCI2ChJMaXN0SW1hZ2VzUmVzcG9uc2USIAoGaW1hZ2VzGAEgAygLMhAuYXJjYm94LnYxLkltYWdlIukBCgVJbWFnZRIKCgJpZBgBIAEoCRINCgVuYW1lcxgCIAMoCRIPCgdjcmVhdGVkGAMgASgJEhIKCnNpemVfYnl0ZXMYBCABKAMSFAoMYXJjaGl0ZWN0dXJlGAUgASgJEgoKAm9zGAYgASgJEg8KB2RpZ2VzdHMYByADKAkSLAoGbGFiZWxzGAggAygLMhwuYXJjYm94LnYxLkltYWdlLkxhYmVsc0VudHJ5EhAKCGVtYmVkZGVkGAkgASgIGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiIwoTSW5zcGVjdEltYWdlUmVxdWVzdBIMCgRuYW1lGAEgASgJIlkKFEluc3BlY3RJbWFnZVJlc3BvbnNlEh8KBWltYWdlGAEgASgLMhAuYXJjYm94LnYxLkltYWdlEg4KBmNvbmZpZxgCIAEoCRIQCghkaWZmX2lkcxgDIAMoCSIjChNJbWFnZUhpc3RvcnlSZXF1ZXN0EgwKBG5hbWUYASABKAkiRQoUSW1hZ2VIaXN0b3J5UmVzcG9uc2USLQoHZW50cmllcxgBIAMoCzIcLmFyY2JveC52MS5JbWFnZUhpc3RvcnlFbnRyeSJ4ChFJbWFnZUhpc3RvcnlFbnRyeRIKCgJpZBgBIAEoCRIPCgdjcmVhdGVkGAIgASgJEhIKCmNyZWF0ZWRfYnkYAyABKAkSDwoHY29tbWVudBgEIAEoCRISCgpzaXplX2J5dGVzGAUgASgDEg0KBW5hbWVzGAYgAygJIjEKD1RhZ0ltYWdlUmVxdWVzdBIOCgZzb3VyY2UYASABKAkSDgoGdGFyZ2V0GAIgASgJIhIKEFRhZ0ltYWdlUmVzcG9uc2UiMQoSUmVtb3ZlSW1hZ2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSDQoFZm9yY2UYAiABKAgiQAoTUmVtb3ZlSW1hZ2VSZXNwb25zZRIpCghyZW1vdmFscxgBIAMoCzIXLmFyY2JveC52MS5JbWFnZVJlbW92YWwiMQoMSW1hZ2VSZW1vdmFsEhAKCHVudGFnZ2VkGAEgASgJEg8KB2RlbGV0ZWQYAiABKAkiPAoSUHJ1bmVJbWFnZXNSZXF1ZXN0EgsKA2FsbBgBIAEoCBIZChFjcmVhdGVkX2JlZm9yZV9tcxgCIAEoAyJZChNQcnVuZUltYWdlc1Jlc3BvbnNlEikKCHJlbW92YWxzGAEgAygLMhcuYXJjYm94LnYxLkltYWdlUmVtb3ZhbBIXCg9yZWNsYWltZWRfYnl0ZXMYAiABKAMiUQoTUmVnaXN0cnlDcmVkZW50aWFscxIQCgh1c2VybmFtZRgBIAEoCRIQCghwYXNzd29yZBgCIAEoCRIWCg5pZGVudGl0eV90b2tlbhgDIAEoCSJnChBQdWxsSW1hZ2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSEAoIcGxhdGZvcm0YAiABKAkSMwoLY3JlZGVudGlhbHMYAyABKAsyHi5hcmNib3gudjEuUmVnaXN0cnlDcmVkZW50aWFscyJVChBQdXNoSW1hZ2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSMwoLY3JlZGVudGlhbHMYAiABKAsyHi5hcmNib3gudjEuUmVnaXN0cnlDcmVkZW50aWFscyKbAQoQVHJhbnNmZXJQcm9ncmVzcxIKCgJpZBgBIAEoCRIOCgZzdGF0dXMYAiABKAkSFAoHY3VycmVudBgDIAEoA0gAiAEBEhIKBXRvdGFsGAQgASgDSAGIAQESKwoHb3V0Y29tZRgFIAEoCzIaLmFyY2JveC52MS5UcmFuc2Zlck91dGNvbWVCCgoIX2N1cnJlbnRCCAoGX3RvdGFsIlQKD1RyYW5zZmVyT3V0Y29tZRIgCgZpbWFnZXMYASADKAsyEC5hcmNib3gudjEuSW1hZ2USDgoGZGlnZXN0GAIgASgJEg8KB2NoYW5nZWQYAyABKAgyxAQKDEltYWdlU2VydmljZRJDCgRMaXN0EhwuYXJjYm94LnYxLkxpc3RJbWFnZXNSZXF1ZXN0Gh0uYXJjYm94LnYxLkxpc3RJbWFnZXNSZXNwb25zZRJKCgdJbnNwZWN0Eh4uYXJjYm94LnYxLkluc3BlY3RJbWFnZVJlcXVlc3QaHy5hcmNib3gudjEuSW5zcGVjdEltYWdlUmVzcG9uc2USSgoHSGlzdG9yeRIeLmFyY2JveC52MS5JbWFnZUhpc3RvcnlSZXF1ZXN0Gh8uYXJjYm94LnYxLkltYWdlSGlzdG9yeVJlc3BvbnNlEj4KA1RhZxIaLmFyY2JveC52MS5UYWdJbWFnZVJlcXVlc3QaGy5hcmNib3gudjEuVGFnSW1hZ2VSZXNwb25zZRJHCgZSZW1vdmUSHS5hcmNib3gudjEuUmVtb3ZlSW1hZ2VSZXF1ZXN0Gh4uYXJjYm94LnYxLlJlbW92ZUltYWdlUmVzcG9uc2USRgoFUHJ1bmUSHS5hcmNib3gudjEuUHJ1bmVJbWFnZXNSZXF1ZXN0Gh4uYXJjYm94LnYxLlBydW5lSW1hZ2VzUmVzcG9uc2USQgoEUHVsbBIbLmFyY2JveC52MS5QdWxsSW1hZ2VSZXF1ZXN0GhsuYXJjYm94LnYxLlRyYW5zZmVyUHJvZ3Jlc3MwARJCCgRQdXNoEhsuYXJjYm94LnYxLlB1c2hJbWFnZVJlcXVlc3QaGy5hcmNib3gudjEuVHJhbnNmZXJQcm9ncmVzczABYgZwcm90bzM");
 
 /**
  * @generated from message arcbox.v1.ListImagesRequest
@@ -94,6 +94,30 @@ export type Image = Message<"arcbox.v1.Image"> & {
    * @generated from field: string architecture = 5;
    */
   architecture: string;
+
+  /**
+   * @generated from field: string os = 6;
+   */
+  os: string;
+
+  /**
+   * What registries call it, in full: docker.io/library/busybox@sha256:….
+   *
+   * @generated from field: repeated string digests = 7;
+   */
+  digests: string[];
+
+  /**
+   * @generated from field: map<string, string> labels = 8;
+   */
+  labels: { [key: string]: string };
+
+  /**
+   * It came with ArcBox and cannot be removed.
+   *
+   * @generated from field: bool embedded = 9;
+   */
+  embedded: boolean;
 };
 
 /**
@@ -132,6 +156,30 @@ export type ImageJson = {
    * @generated from field: string architecture = 5;
    */
   architecture?: string;
+
+  /**
+   * @generated from field: string os = 6;
+   */
+  os?: string;
+
+  /**
+   * What registries call it, in full: docker.io/library/busybox@sha256:….
+   *
+   * @generated from field: repeated string digests = 7;
+   */
+  digests?: string[];
+
+  /**
+   * @generated from field: map<string, string> labels = 8;
+   */
+  labels?: { [key: string]: string };
+
+  /**
+   * It came with ArcBox and cannot be removed.
+   *
+   * @generated from field: bool embedded = 9;
+   */
+  embedded?: boolean;
 };
 
 /**
@@ -142,6 +190,769 @@ export const ImageSchema: GenMessage<Image, {jsonType: ImageJson}> = /*@__PURE__
   messageDesc(file_arcbox_v1_image, 2);
 
 /**
+ * @generated from message arcbox.v1.InspectImageRequest
+ */
+export type InspectImageRequest = Message<"arcbox.v1.InspectImageRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * @generated from message arcbox.v1.InspectImageRequest
+ */
+export type InspectImageRequestJson = {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.InspectImageRequest.
+ * Use `create(InspectImageRequestSchema)` to create a new message.
+ */
+export const InspectImageRequestSchema: GenMessage<InspectImageRequest, {jsonType: InspectImageRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 3);
+
+/**
+ * @generated from message arcbox.v1.InspectImageResponse
+ */
+export type InspectImageResponse = Message<"arcbox.v1.InspectImageResponse"> & {
+  /**
+   * @generated from field: arcbox.v1.Image image = 1;
+   */
+  image?: Image | undefined;
+
+  /**
+   * The image configuration (OCI image-spec, config.md) as it is, JSON.
+   *
+   * @generated from field: string config = 2;
+   */
+  config: string;
+
+  /**
+   * Uncompressed layers, lowest first.
+   *
+   * @generated from field: repeated string diff_ids = 3;
+   */
+  diffIds: string[];
+};
+
+/**
+ * @generated from message arcbox.v1.InspectImageResponse
+ */
+export type InspectImageResponseJson = {
+  /**
+   * @generated from field: arcbox.v1.Image image = 1;
+   */
+  image?: ImageJson;
+
+  /**
+   * The image configuration (OCI image-spec, config.md) as it is, JSON.
+   *
+   * @generated from field: string config = 2;
+   */
+  config?: string;
+
+  /**
+   * Uncompressed layers, lowest first.
+   *
+   * @generated from field: repeated string diff_ids = 3;
+   */
+  diffIds?: string[];
+};
+
+/**
+ * Describes the message arcbox.v1.InspectImageResponse.
+ * Use `create(InspectImageResponseSchema)` to create a new message.
+ */
+export const InspectImageResponseSchema: GenMessage<InspectImageResponse, {jsonType: InspectImageResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 4);
+
+/**
+ * @generated from message arcbox.v1.ImageHistoryRequest
+ */
+export type ImageHistoryRequest = Message<"arcbox.v1.ImageHistoryRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * @generated from message arcbox.v1.ImageHistoryRequest
+ */
+export type ImageHistoryRequestJson = {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.ImageHistoryRequest.
+ * Use `create(ImageHistoryRequestSchema)` to create a new message.
+ */
+export const ImageHistoryRequestSchema: GenMessage<ImageHistoryRequest, {jsonType: ImageHistoryRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 5);
+
+/**
+ * @generated from message arcbox.v1.ImageHistoryResponse
+ */
+export type ImageHistoryResponse = Message<"arcbox.v1.ImageHistoryResponse"> & {
+  /**
+   * Newest first.
+   *
+   * @generated from field: repeated arcbox.v1.ImageHistoryEntry entries = 1;
+   */
+  entries: ImageHistoryEntry[];
+};
+
+/**
+ * @generated from message arcbox.v1.ImageHistoryResponse
+ */
+export type ImageHistoryResponseJson = {
+  /**
+   * Newest first.
+   *
+   * @generated from field: repeated arcbox.v1.ImageHistoryEntry entries = 1;
+   */
+  entries?: ImageHistoryEntryJson[];
+};
+
+/**
+ * Describes the message arcbox.v1.ImageHistoryResponse.
+ * Use `create(ImageHistoryResponseSchema)` to create a new message.
+ */
+export const ImageHistoryResponseSchema: GenMessage<ImageHistoryResponse, {jsonType: ImageHistoryResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 6);
+
+/**
+ * @generated from message arcbox.v1.ImageHistoryEntry
+ */
+export type ImageHistoryEntry = Message<"arcbox.v1.ImageHistoryEntry"> & {
+  /**
+   * Of the newest; empty for the others.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * RFC 3339.
+   *
+   * @generated from field: string created = 2;
+   */
+  created: string;
+
+  /**
+   * @generated from field: string created_by = 3;
+   */
+  createdBy: string;
+
+  /**
+   * @generated from field: string comment = 4;
+   */
+  comment: string;
+
+  /**
+   * @generated from field: int64 size_bytes = 5;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * @generated from field: repeated string names = 6;
+   */
+  names: string[];
+};
+
+/**
+ * @generated from message arcbox.v1.ImageHistoryEntry
+ */
+export type ImageHistoryEntryJson = {
+  /**
+   * Of the newest; empty for the others.
+   *
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+
+  /**
+   * RFC 3339.
+   *
+   * @generated from field: string created = 2;
+   */
+  created?: string;
+
+  /**
+   * @generated from field: string created_by = 3;
+   */
+  createdBy?: string;
+
+  /**
+   * @generated from field: string comment = 4;
+   */
+  comment?: string;
+
+  /**
+   * @generated from field: int64 size_bytes = 5;
+   */
+  sizeBytes?: string;
+
+  /**
+   * @generated from field: repeated string names = 6;
+   */
+  names?: string[];
+};
+
+/**
+ * Describes the message arcbox.v1.ImageHistoryEntry.
+ * Use `create(ImageHistoryEntrySchema)` to create a new message.
+ */
+export const ImageHistoryEntrySchema: GenMessage<ImageHistoryEntry, {jsonType: ImageHistoryEntryJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 7);
+
+/**
+ * @generated from message arcbox.v1.TagImageRequest
+ */
+export type TagImageRequest = Message<"arcbox.v1.TagImageRequest"> & {
+  /**
+   * @generated from field: string source = 1;
+   */
+  source: string;
+
+  /**
+   * @generated from field: string target = 2;
+   */
+  target: string;
+};
+
+/**
+ * @generated from message arcbox.v1.TagImageRequest
+ */
+export type TagImageRequestJson = {
+  /**
+   * @generated from field: string source = 1;
+   */
+  source?: string;
+
+  /**
+   * @generated from field: string target = 2;
+   */
+  target?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.TagImageRequest.
+ * Use `create(TagImageRequestSchema)` to create a new message.
+ */
+export const TagImageRequestSchema: GenMessage<TagImageRequest, {jsonType: TagImageRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 8);
+
+/**
+ * @generated from message arcbox.v1.TagImageResponse
+ */
+export type TagImageResponse = Message<"arcbox.v1.TagImageResponse"> & {
+};
+
+/**
+ * @generated from message arcbox.v1.TagImageResponse
+ */
+export type TagImageResponseJson = {
+};
+
+/**
+ * Describes the message arcbox.v1.TagImageResponse.
+ * Use `create(TagImageResponseSchema)` to create a new message.
+ */
+export const TagImageResponseSchema: GenMessage<TagImageResponse, {jsonType: TagImageResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 9);
+
+/**
+ * @generated from message arcbox.v1.RemoveImageRequest
+ */
+export type RemoveImageRequest = Message<"arcbox.v1.RemoveImageRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Also when a stopped container uses it, or when it has names in several repositories.
+   *
+   * @generated from field: bool force = 2;
+   */
+  force: boolean;
+};
+
+/**
+ * @generated from message arcbox.v1.RemoveImageRequest
+ */
+export type RemoveImageRequestJson = {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name?: string;
+
+  /**
+   * Also when a stopped container uses it, or when it has names in several repositories.
+   *
+   * @generated from field: bool force = 2;
+   */
+  force?: boolean;
+};
+
+/**
+ * Describes the message arcbox.v1.RemoveImageRequest.
+ * Use `create(RemoveImageRequestSchema)` to create a new message.
+ */
+export const RemoveImageRequestSchema: GenMessage<RemoveImageRequest, {jsonType: RemoveImageRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 10);
+
+/**
+ * @generated from message arcbox.v1.RemoveImageResponse
+ */
+export type RemoveImageResponse = Message<"arcbox.v1.RemoveImageResponse"> & {
+  /**
+   * @generated from field: repeated arcbox.v1.ImageRemoval removals = 1;
+   */
+  removals: ImageRemoval[];
+};
+
+/**
+ * @generated from message arcbox.v1.RemoveImageResponse
+ */
+export type RemoveImageResponseJson = {
+  /**
+   * @generated from field: repeated arcbox.v1.ImageRemoval removals = 1;
+   */
+  removals?: ImageRemovalJson[];
+};
+
+/**
+ * Describes the message arcbox.v1.RemoveImageResponse.
+ * Use `create(RemoveImageResponseSchema)` to create a new message.
+ */
+export const RemoveImageResponseSchema: GenMessage<RemoveImageResponse, {jsonType: RemoveImageResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 11);
+
+/**
+ * One of the two is set.
+ *
+ * @generated from message arcbox.v1.ImageRemoval
+ */
+export type ImageRemoval = Message<"arcbox.v1.ImageRemoval"> & {
+  /**
+   * @generated from field: string untagged = 1;
+   */
+  untagged: string;
+
+  /**
+   * @generated from field: string deleted = 2;
+   */
+  deleted: string;
+};
+
+/**
+ * One of the two is set.
+ *
+ * @generated from message arcbox.v1.ImageRemoval
+ */
+export type ImageRemovalJson = {
+  /**
+   * @generated from field: string untagged = 1;
+   */
+  untagged?: string;
+
+  /**
+   * @generated from field: string deleted = 2;
+   */
+  deleted?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.ImageRemoval.
+ * Use `create(ImageRemovalSchema)` to create a new message.
+ */
+export const ImageRemovalSchema: GenMessage<ImageRemoval, {jsonType: ImageRemovalJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 12);
+
+/**
+ * @generated from message arcbox.v1.PruneImagesRequest
+ */
+export type PruneImagesRequest = Message<"arcbox.v1.PruneImagesRequest"> & {
+  /**
+   * Every image that no container uses, not only those without a name.
+   *
+   * @generated from field: bool all = 1;
+   */
+  all: boolean;
+
+  /**
+   * Only those created before, in milliseconds since 1970; 0: in any case.
+   *
+   * @generated from field: int64 created_before_ms = 2;
+   */
+  createdBeforeMs: bigint;
+};
+
+/**
+ * @generated from message arcbox.v1.PruneImagesRequest
+ */
+export type PruneImagesRequestJson = {
+  /**
+   * Every image that no container uses, not only those without a name.
+   *
+   * @generated from field: bool all = 1;
+   */
+  all?: boolean;
+
+  /**
+   * Only those created before, in milliseconds since 1970; 0: in any case.
+   *
+   * @generated from field: int64 created_before_ms = 2;
+   */
+  createdBeforeMs?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.PruneImagesRequest.
+ * Use `create(PruneImagesRequestSchema)` to create a new message.
+ */
+export const PruneImagesRequestSchema: GenMessage<PruneImagesRequest, {jsonType: PruneImagesRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 13);
+
+/**
+ * @generated from message arcbox.v1.PruneImagesResponse
+ */
+export type PruneImagesResponse = Message<"arcbox.v1.PruneImagesResponse"> & {
+  /**
+   * @generated from field: repeated arcbox.v1.ImageRemoval removals = 1;
+   */
+  removals: ImageRemoval[];
+
+  /**
+   * @generated from field: int64 reclaimed_bytes = 2;
+   */
+  reclaimedBytes: bigint;
+};
+
+/**
+ * @generated from message arcbox.v1.PruneImagesResponse
+ */
+export type PruneImagesResponseJson = {
+  /**
+   * @generated from field: repeated arcbox.v1.ImageRemoval removals = 1;
+   */
+  removals?: ImageRemovalJson[];
+
+  /**
+   * @generated from field: int64 reclaimed_bytes = 2;
+   */
+  reclaimedBytes?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.PruneImagesResponse.
+ * Use `create(PruneImagesResponseSchema)` to create a new message.
+ */
+export const PruneImagesResponseSchema: GenMessage<PruneImagesResponse, {jsonType: PruneImagesResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 14);
+
+/**
+ * @generated from message arcbox.v1.RegistryCredentials
+ */
+export type RegistryCredentials = Message<"arcbox.v1.RegistryCredentials"> & {
+  /**
+   * @generated from field: string username = 1;
+   */
+  username: string;
+
+  /**
+   * @generated from field: string password = 2;
+   */
+  password: string;
+
+  /**
+   * Instead of a password.
+   *
+   * @generated from field: string identity_token = 3;
+   */
+  identityToken: string;
+};
+
+/**
+ * @generated from message arcbox.v1.RegistryCredentials
+ */
+export type RegistryCredentialsJson = {
+  /**
+   * @generated from field: string username = 1;
+   */
+  username?: string;
+
+  /**
+   * @generated from field: string password = 2;
+   */
+  password?: string;
+
+  /**
+   * Instead of a password.
+   *
+   * @generated from field: string identity_token = 3;
+   */
+  identityToken?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.RegistryCredentials.
+ * Use `create(RegistryCredentialsSchema)` to create a new message.
+ */
+export const RegistryCredentialsSchema: GenMessage<RegistryCredentials, {jsonType: RegistryCredentialsJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 15);
+
+/**
+ * @generated from message arcbox.v1.PullImageRequest
+ */
+export type PullImageRequest = Message<"arcbox.v1.PullImageRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * os/architecture[/variant]; empty: this host's.
+   *
+   * @generated from field: string platform = 2;
+   */
+  platform: string;
+
+  /**
+   * Absent: those in the Docker configuration of the daemon's user.
+   *
+   * @generated from field: arcbox.v1.RegistryCredentials credentials = 3;
+   */
+  credentials?: RegistryCredentials | undefined;
+};
+
+/**
+ * @generated from message arcbox.v1.PullImageRequest
+ */
+export type PullImageRequestJson = {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name?: string;
+
+  /**
+   * os/architecture[/variant]; empty: this host's.
+   *
+   * @generated from field: string platform = 2;
+   */
+  platform?: string;
+
+  /**
+   * Absent: those in the Docker configuration of the daemon's user.
+   *
+   * @generated from field: arcbox.v1.RegistryCredentials credentials = 3;
+   */
+  credentials?: RegistryCredentialsJson;
+};
+
+/**
+ * Describes the message arcbox.v1.PullImageRequest.
+ * Use `create(PullImageRequestSchema)` to create a new message.
+ */
+export const PullImageRequestSchema: GenMessage<PullImageRequest, {jsonType: PullImageRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 16);
+
+/**
+ * @generated from message arcbox.v1.PushImageRequest
+ */
+export type PushImageRequest = Message<"arcbox.v1.PushImageRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: arcbox.v1.RegistryCredentials credentials = 2;
+   */
+  credentials?: RegistryCredentials | undefined;
+};
+
+/**
+ * @generated from message arcbox.v1.PushImageRequest
+ */
+export type PushImageRequestJson = {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name?: string;
+
+  /**
+   * @generated from field: arcbox.v1.RegistryCredentials credentials = 2;
+   */
+  credentials?: RegistryCredentialsJson;
+};
+
+/**
+ * Describes the message arcbox.v1.PushImageRequest.
+ * Use `create(PushImageRequestSchema)` to create a new message.
+ */
+export const PushImageRequestSchema: GenMessage<PushImageRequest, {jsonType: PushImageRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 17);
+
+/**
+ * @generated from message arcbox.v1.TransferProgress
+ */
+export type TransferProgress = Message<"arcbox.v1.TransferProgress"> & {
+  /**
+   * Twelve digits of the layer; empty: about the whole.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Downloading, Extracting, Pull complete, …
+   *
+   * @generated from field: string status = 2;
+   */
+  status: string;
+
+  /**
+   * Absent: nothing to count.
+   *
+   * @generated from field: optional int64 current = 3;
+   */
+  current?: bigint | undefined;
+
+  /**
+   * @generated from field: optional int64 total = 4;
+   */
+  total?: bigint | undefined;
+
+  /**
+   * In the last message only.
+   *
+   * @generated from field: arcbox.v1.TransferOutcome outcome = 5;
+   */
+  outcome?: TransferOutcome | undefined;
+};
+
+/**
+ * @generated from message arcbox.v1.TransferProgress
+ */
+export type TransferProgressJson = {
+  /**
+   * Twelve digits of the layer; empty: about the whole.
+   *
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+
+  /**
+   * Downloading, Extracting, Pull complete, …
+   *
+   * @generated from field: string status = 2;
+   */
+  status?: string;
+
+  /**
+   * Absent: nothing to count.
+   *
+   * @generated from field: optional int64 current = 3;
+   */
+  current?: string;
+
+  /**
+   * @generated from field: optional int64 total = 4;
+   */
+  total?: string;
+
+  /**
+   * In the last message only.
+   *
+   * @generated from field: arcbox.v1.TransferOutcome outcome = 5;
+   */
+  outcome?: TransferOutcomeJson;
+};
+
+/**
+ * Describes the message arcbox.v1.TransferProgress.
+ * Use `create(TransferProgressSchema)` to create a new message.
+ */
+export const TransferProgressSchema: GenMessage<TransferProgress, {jsonType: TransferProgressJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 18);
+
+/**
+ * @generated from message arcbox.v1.TransferOutcome
+ */
+export type TransferOutcome = Message<"arcbox.v1.TransferOutcome"> & {
+  /**
+   * The images that came, or the one that went.
+   *
+   * @generated from field: repeated arcbox.v1.Image images = 1;
+   */
+  images: Image[];
+
+  /**
+   * Of the manifest at the registry.
+   *
+   * @generated from field: string digest = 2;
+   */
+  digest: string;
+
+  /**
+   * False: it was here already.
+   *
+   * @generated from field: bool changed = 3;
+   */
+  changed: boolean;
+};
+
+/**
+ * @generated from message arcbox.v1.TransferOutcome
+ */
+export type TransferOutcomeJson = {
+  /**
+   * The images that came, or the one that went.
+   *
+   * @generated from field: repeated arcbox.v1.Image images = 1;
+   */
+  images?: ImageJson[];
+
+  /**
+   * Of the manifest at the registry.
+   *
+   * @generated from field: string digest = 2;
+   */
+  digest?: string;
+
+  /**
+   * False: it was here already.
+   *
+   * @generated from field: bool changed = 3;
+   */
+  changed?: boolean;
+};
+
+/**
+ * Describes the message arcbox.v1.TransferOutcome.
+ * Use `create(TransferOutcomeSchema)` to create a new message.
+ */
+export const TransferOutcomeSchema: GenMessage<TransferOutcome, {jsonType: TransferOutcomeJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 19);
+
+/**
+ * Images. An image is named by a reference by Docker's rules (`busybox`, `localhost:5000/app:2`, `app@sha256:…`), by
+ * its ID, or by the beginning of its ID.
+ *
+ * What is large does not go through this service: `POST /v1/images/load` and `/v1/images/import` take a tar as the
+ * request's body, `GET /v1/images/save` answers with one (see bulk/images.ts).
+ *
  * @generated from service arcbox.v1.ImageService
  */
 export const ImageService: GenService<{
@@ -152,6 +963,68 @@ export const ImageService: GenService<{
     methodKind: "unary";
     input: typeof ListImagesRequestSchema;
     output: typeof ListImagesResponseSchema;
+  },
+  /**
+   * @generated from rpc arcbox.v1.ImageService.Inspect
+   */
+  inspect: {
+    methodKind: "unary";
+    input: typeof InspectImageRequestSchema;
+    output: typeof InspectImageResponseSchema;
+  },
+  /**
+   * @generated from rpc arcbox.v1.ImageService.History
+   */
+  history: {
+    methodKind: "unary";
+    input: typeof ImageHistoryRequestSchema;
+    output: typeof ImageHistoryResponseSchema;
+  },
+  /**
+   * @generated from rpc arcbox.v1.ImageService.Tag
+   */
+  tag: {
+    methodKind: "unary";
+    input: typeof TagImageRequestSchema;
+    output: typeof TagImageResponseSchema;
+  },
+  /**
+   * A name goes, and the image with its last one.
+   *
+   * @generated from rpc arcbox.v1.ImageService.Remove
+   */
+  remove: {
+    methodKind: "unary";
+    input: typeof RemoveImageRequestSchema;
+    output: typeof RemoveImageResponseSchema;
+  },
+  /**
+   * Removes images that nobody uses.
+   *
+   * @generated from rpc arcbox.v1.ImageService.Prune
+   */
+  prune: {
+    methodKind: "unary";
+    input: typeof PruneImagesRequestSchema;
+    output: typeof PruneImagesResponseSchema;
+  },
+  /**
+   * Progress, and in the last message what came of it.
+   *
+   * @generated from rpc arcbox.v1.ImageService.Pull
+   */
+  pull: {
+    methodKind: "server_streaming";
+    input: typeof PullImageRequestSchema;
+    output: typeof TransferProgressSchema;
+  },
+  /**
+   * @generated from rpc arcbox.v1.ImageService.Push
+   */
+  push: {
+    methodKind: "server_streaming";
+    input: typeof PushImageRequestSchema;
+    output: typeof TransferProgressSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_arcbox_v1_image, 0);

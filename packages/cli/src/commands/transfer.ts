@@ -1,0 +1,153 @@
+/** Commands by which images come and go. */
+import { createReadStream, createWriteStream } from 'node:fs';
+import { rename, rm } from 'node:fs/promises';
+import type { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { TransferOutcomeJson, TransferProgressJson } from '@arcbox/api/client';
+import type { Context } from '../context.ts';
+import { CliError } from '../errors.ts';
+import { print } from '../output.ts';
+import { ProgressDisplay } from '../progress.ts';
+import { familiar } from './images.ts';
+
+const READ_BYTES = 256 * 1024;
+
+export interface PullFlags {
+  readonly quiet?: boolean;
+  readonly platform?: string;
+}
+
+export async function pull(context: Context, name: string, options: PullFlags): Promise<number> {
+  const outcome = await pullImage(context, name, {
+    ...(options.platform === undefined ? {} : { platform: options.platform }),
+    stream: options.quiet === true ? undefined : process.stdout,
+  });
+  const full = outcome.images?.[0]?.names?.[0];
+  if (options.quiet !== true) {
+    const shown = full === undefined ? name : familiar(full);
+    print(`Digest: ${outcome.digest ?? ''}`);
+    print(
+      outcome.changed === true
+        ? `Status: Downloaded newer image for ${shown}`
+        : `Status: Image is up to date for ${shown}`,
+    );
+  }
+  print(full ?? name);
+  return 0;
+}
+
+/** Gets an image; `stream` is where progress is shown, undefined for nowhere. */
+export async function pullImage(
+  { daemon }: Context,
+  name: string,
+  options: { platform?: string; stream: NodeJS.WriteStream | undefined },
+): Promise<TransferOutcomeJson> {
+  const { platform = '', stream } = options;
+  return shown(daemon.stream('ImageService/Pull', { name, platform }), stream);
+}
+
+export async function push(context: Context, name: string, options: { quiet?: boolean }): Promise<number> {
+  const quiet = options.quiet === true;
+  const messages = context.daemon.stream('ImageService/Push', { name });
+  const { digest = '' } = await shown(messages, quiet ? undefined : process.stdout);
+  print(quiet ? name : `${name}: digest: ${digest}`);
+  return 0;
+}
+
+export async function load(context: Context, options: { input?: string; quiet?: boolean }): Promise<number> {
+  const body = openInput(options.input);
+  const messages = context.daemon.uploadImages('load', [], body);
+  const { images = [] } = await shown(messages, options.quiet === true ? undefined : progressStream());
+  for (const { id = '', names = [] } of images) {
+    for (const name of names) print(`Loaded image: ${familiar(name)}`);
+    if (names.length === 0) print(`Loaded image ID: ${id}`);
+  }
+  return 0;
+}
+
+export async function save(
+  context: Context,
+  names: readonly string[],
+  options: { output?: string },
+): Promise<number> {
+  const { output } = options;
+  if (output === undefined && process.stdout.isTTY === true) {
+    throw new CliError('an archive is nothing for a terminal; name a file with -o, or send it on', 1);
+  }
+  const archive = await context.daemon.downloadImages(names);
+  if (output === undefined) {
+    await pipeline(archive, process.stdout);
+    return 0;
+  }
+  // Aside and renamed: a save that fails leaves what was there before.
+  const aside = `${output}.${process.pid}.part`;
+  try {
+    await pipeline(archive, createWriteStream(aside, { flags: 'wx' }));
+    await rename(aside, output);
+  } catch (error) {
+    await rm(aside, { force: true });
+    throw asCliError(error, output);
+  }
+  return 0;
+}
+
+export interface ImportFlags {
+  readonly change?: readonly string[];
+  readonly message?: string;
+  readonly platform?: string;
+}
+
+export async function importImage(
+  context: Context,
+  file: string,
+  name: string | undefined,
+  options: ImportFlags,
+): Promise<number> {
+  const query: [string, string][] = [
+    ...(name === undefined ? [] : [['name', name] as [string, string]]),
+    ...(options.change ?? []).map((change): [string, string] => ['change', change]),
+    ['comment', options.message ?? `Imported from ${file}`],
+    ...(options.platform === undefined ? [] : [['platform', options.platform] as [string, string]]),
+  ];
+  const body = openInput(file === '-' ? undefined : file);
+  const { images = [] } = await shown(context.daemon.uploadImages('import', query, body), progressStream());
+  for (const { id = '' } of images) print(id);
+  return 0;
+}
+
+/** Standard output is for what came of it, which scripts read. */
+function progressStream(): NodeJS.WriteStream | undefined {
+  return process.stderr.isTTY === true ? process.stderr : undefined;
+}
+
+function openInput(file: string | undefined): Readable {
+  if (file !== undefined) return createReadStream(file, { highWaterMark: READ_BYTES });
+  if (process.stdin.isTTY === true) {
+    throw new CliError('standard input is a terminal; name a file with -i, or send an archive there', 1);
+  }
+  return process.stdin;
+}
+
+async function shown(
+  messages: AsyncIterable<TransferProgressJson>,
+  stream: NodeJS.WriteStream | undefined,
+): Promise<TransferOutcomeJson> {
+  const display = stream === undefined ? undefined : new ProgressDisplay(stream);
+  let outcome: TransferOutcomeJson = {};
+  try {
+    for await (const message of messages) {
+      if (message.outcome !== undefined) outcome = message.outcome;
+      else display?.show(message);
+    }
+  } catch (error) {
+    throw asCliError(error, '');
+  }
+  return outcome;
+}
+
+/** What goes wrong with a file of the user's is the user's to know. */
+function asCliError(error: unknown, file: string): unknown {
+  const { code, path = file } = error as NodeJS.ErrnoException;
+  const isOfFile = error instanceof Error && typeof code === 'string' && /^E[A-Z]+$/.test(code);
+  return isOfFile ? new CliError(`${path}: ${error.message}`, 1) : error;
+}
