@@ -111,9 +111,9 @@ export class Daemon implements AsyncDisposable {
         registration(ImageService, imageService(runtime)),
         registration(VolumeService, volumeService(runtime)),
       ],
-      onRequest: (request, response) => serveFiles(runtime, request, response),
+      onRequest: (request, response) =>
+        serveFiles(runtime, request, response) ?? serveImageBulk(runtime, request, response),
       onUpgrade: (request, socket, head) => serveUpgrade(runtime, request, socket, head),
-      onBulk: (request, response) => serveImageBulk(runtime, request, response),
       onError: (error) => logger.error('server.failed', { reason: String(error) }),
       onQuiet: () => {
         try {

@@ -33,8 +33,6 @@ export interface ServerOptions {
   readonly onRequest?: (request: IncomingMessage, response: ServerResponse) => Promise<void> | undefined;
   /** Takes over an HTTP/1.1 connection that asked for an upgrade. */
   readonly onUpgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => Promise<void>;
-  /** Answers a request that is no call of a service; undefined: it is not one of these. */
-  readonly onBulk?: (request: IncomingMessage, response: ServerResponse) => Promise<void> | undefined;
   readonly onError: (error: unknown) => void;
   /** How long a new connection may take to say what it wants. */
   readonly prefaceTimeoutMs?: number;
@@ -72,9 +70,8 @@ export class ApiServer implements AsyncDisposable {
         const served = isUnaryJson(request, this.#methods)
           ? serveUnaryJson(request, response, this.#methods)
           : isStreamJson(request, this.#streams)
-            ? this.#tracked(serveStreamJson(request, response, this.#streams))
-            : (this.#serveBulk(request, response) ??
-              this.#fullServer().then(({ http1 }) => http1(request, response)));
+            ? this.#serveStream(request, response)
+            : this.#fullServer().then(({ http1 }) => http1(request, response));
         served.catch((error: unknown) => {
           options.onError(error);
           response.destroy();
@@ -151,17 +148,6 @@ export class ApiServer implements AsyncDisposable {
     const tracked = work.finally(() => this.#streaming.delete(tracked));
     this.#streaming.add(tracked);
     return tracked;
-  #serveBulk(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
-    const served = this.#options.onBulk?.(request, response);
-    return served === undefined ? undefined : this.#tracked(served);
-  }
-
-  #tracked(work: Promise<void>): Promise<void> {
-    const stream = work.finally(() => {
-      this.#streaming.delete(stream);
-    });
-    this.#streaming.add(stream);
-    return stream;
   }
 
   #fullServer(): Promise<FullServer> {
