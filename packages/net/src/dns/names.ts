@@ -116,6 +116,11 @@ export class NameTable implements LocalNames {
     return true;
   }
 
+  /** Who is at an address of a network. */
+  ownerOf(network: string, address: string): string | undefined {
+    return this.#networks.get(network)?.byAddress.get(address)?.owner;
+  }
+
   resolve(source: DnsSource, name: string): LocalResult | undefined {
     const reserved = reservedName(name);
     if (reserved !== undefined) return reserved;

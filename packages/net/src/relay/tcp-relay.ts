@@ -4,12 +4,15 @@
  * the machine). Half-close and reset pass through in both directions.
  */
 import { HOST_READ_BYTES } from '../limits.ts';
+import type { FirstBytes } from '../policy/index.ts';
 import type { HostStream, HostStreamEvents } from '../stack/host-network.ts';
 import type { TcpConnection, TcpEnd, TcpUser } from '../tcp/connection.ts';
 import type { GatedReader, ReadGate } from './read-gate.ts';
 
 export interface TcpRelayOptions {
   readonly gate: ReadGate;
+  /** Judges the machine's first bytes before the host's end gets any. */
+  readonly inspect?: FirstBytes;
   /** The host's end could not be connected: `abort` the connection, after having said why. */
   dialFailed?(connection: TcpConnection, code: string): void;
   /** The machine's end is established (it was connected by us). */
@@ -28,10 +31,12 @@ export class TcpRelay implements TcpUser, HostStreamEvents, GatedReader {
   #ended = false;
   #paused = false;
   #over = false;
+  #inspect: FirstBytes | undefined;
 
   constructor(connection: TcpConnection, options: TcpRelayOptions) {
     this.#connection = connection;
     this.#options = options;
+    this.#inspect = options.inspect;
     connection.user = this;
     options.gate.add(this);
   }
@@ -129,6 +134,7 @@ export class TcpRelay implements TcpUser, HostStreamEvents, GatedReader {
     const stream = this.#stream;
     if (stream === undefined || !this.#connected || this.#over) return;
     const c = this.#connection;
+    if (this.#inspect !== undefined && !this.#judged(this.#inspect)) return;
     while (this.#writing === 0) {
       const bytes = c.receiving.peek(0);
       if (bytes.length === 0) break;
@@ -140,6 +146,19 @@ export class TcpRelay implements TcpUser, HostStreamEvents, GatedReader {
       this.#ended = true;
       stream.end();
     }
+  }
+
+  /** Whether the machine's bytes may pass. They lie together: nothing was taken out of the queue yet. */
+  #judged(inspect: FirstBytes): boolean {
+    const c = this.#connection;
+    const verdict = inspect(c.receiving.peek(0));
+    if (verdict === 'more' && !c.peerFinished) return false;
+    this.#inspect = undefined;
+    if (verdict !== 'deny') return true;
+    this.#stream?.destroy(true);
+    c.abort();
+    this.#leave();
+    return false;
   }
 
   #leave(): void {

@@ -1,6 +1,7 @@
 /** What happens to a new flow: a service of the gateway has it, or the policy is asked and the host is dialled. */
 import type { PingFlow } from '../icmp/echo.ts';
 import type { Refusal } from '../icmp/messages.ts';
+import type { FirstBytes } from '../policy/index.ts';
 import { TcpRelay } from '../relay/tcp-relay.ts';
 import { DIALING, type TcpConnection } from '../tcp/connection.ts';
 import type { TcpOpener } from '../tcp/layer.ts';
@@ -74,9 +75,10 @@ export class FlowOpener implements TcpOpener, UdpOpener {
     putU32(upper, 0, ports);
     putU32(upper, 4, c.irs);
     const refuse = (why: Refusal): void => this.#options.refuse(hop, pair, why, PROTOCOL_TCP, upper);
-    const relay = (): TcpRelay =>
+    const relay = (inspect?: FirstBytes): TcpRelay =>
       new TcpRelay(c, {
         gate: environment.gate,
+        ...(inspect === undefined ? {} : { inspect }),
         dialFailed: (_connection, code) => {
           if (UNREACHABLE.has(code)) refuse('host');
         },
@@ -99,7 +101,7 @@ export class FlowOpener implements TcpOpener, UdpOpener {
         c.abort();
         return;
       }
-      const joined = relay();
+      const joined = relay(verdict.action === 'allow' ? verdict.inspect : undefined);
       joined.attach(environment.host.connect(this.#target(flow, destination, verdict), joined));
     });
   }

@@ -1,4 +1,5 @@
 /** The question that is asked once for every flow, before anything leaves. */
+import type { FirstBytes } from '../policy/index.ts';
 
 export interface Flow {
   readonly protocol: 'tcp' | 'udp' | 'icmp';
@@ -15,7 +16,8 @@ export interface Flow {
 }
 
 export type Verdict =
-  | { readonly action: 'allow' }
+  /** With `inspect` a connection is opened, and reset when the first bytes of the machine say something else. */
+  | { readonly action: 'allow'; readonly inspect?: FirstBytes }
   | { readonly action: 'deny'; readonly reason?: string }
   /** Goes to another place instead; the machine does not see the difference. */
   | { readonly action: 'redirect'; readonly address: string; readonly port: number };

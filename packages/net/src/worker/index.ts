@@ -4,5 +4,14 @@ export {
   NetworkWorker,
   type NetworkWorkerOptions,
 } from './network-worker.ts';
-export type { LinkStats, NetworkSetup, NetworkStats, Publication, WorkerStats } from './protocol.ts';
+export type {
+  DeniedFlow,
+  LinkStats,
+  NetworkSetup,
+  NetworkStats,
+  PolicyStats,
+  PolicySubject,
+  Publication,
+  WorkerStats,
+} from './protocol.ts';
 export { type RunnerOptions, StackRunner } from './runner.ts';

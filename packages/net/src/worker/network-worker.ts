@@ -3,9 +3,19 @@ import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import type { Endpoint as NamedEndpoint } from '../dns/index.ts';
 import { NetError, type NetErrorCode } from '../errors.ts';
+import type { RulePolicy } from '../policy/index.ts';
 import { createRing, RingConsumer } from '../ring/spsc-ring.ts';
 import { ALLOW, type FlowPolicy, judge } from '../stack/policy.ts';
-import type { Command, FromWorker, NetworkSetup, Publication, ToWorker, WorkerStats } from './protocol.ts';
+import type {
+  Command,
+  DeniedFlow,
+  FromWorker,
+  NetworkSetup,
+  PolicySubject,
+  Publication,
+  ToWorker,
+  WorkerStats,
+} from './protocol.ts';
 import type { WorkerData } from './worker-main.ts';
 
 /** Captured frames that the daemon has not taken yet. */
@@ -25,6 +35,8 @@ export interface CapturedFrame {
 export interface NetworkWorkerOptions {
   /** Asked for flows of networks that were added with `asks`. */
   readonly policy?: FlowPolicy;
+  /** A policy of rules denied a flow; told up to a rate, counted always. */
+  denied?(flow: DeniedFlow): void;
   /** A link is gone by itself. */
   unplugged?(link: string, reason: string): void;
   warn?(what: string, detail: string): void;
@@ -98,6 +110,11 @@ export class NetworkWorker implements AsyncDisposable {
     await this.#call({ do: 'removeEndpoint', owner, network });
   }
 
+  /** Gives a machine or an owner of endpoints rules, others, or none. @throws {NetError} ERR_ARCBOX_NET_POLICY */
+  async setPolicy(subject: PolicySubject, policy: RulePolicy | undefined): Promise<void> {
+    await this.#call({ do: 'setPolicy', subject, policy });
+  }
+
   /** Answers with the host's port. @throws {NetError} ERR_ARCBOX_NET_PORT_TAKEN */
   async publish(publication: Publication): Promise<number> {
     return (await this.#call({ do: 'publish', publication })) as number;
@@ -165,6 +182,8 @@ export class NetworkWorker implements AsyncDisposable {
       this.#drain();
     } else if (message.kind === 'unplugged') {
       this.#options.unplugged?.(message.link, message.reason);
+    } else if (message.kind === 'denied') {
+      this.#options.denied?.(message.flow);
     } else if (message.kind === 'warning') {
       this.#options.warn?.(message.what, message.detail);
     }

@@ -1,6 +1,7 @@
 /** What the daemon and its network worker say to each other. Plain data: it is copied between two threads. */
-import type { Endpoint as NamedEndpoint } from '../dns/index.ts';
+import type { DnsCounters, Endpoint as NamedEndpoint } from '../dns/index.ts';
 import type { PortCounters } from '../link/port.ts';
+import type { Denial, PolicyCounters, RulePolicy } from '../policy/index.ts';
 import type { Flow, Verdict } from '../stack/policy.ts';
 
 export interface NetworkSetup {
@@ -31,6 +32,19 @@ export interface Publication {
   readonly port: number;
 }
 
+/** Whose policy: a machine's by its link, or that of one owner of endpoints in it, which counts before the machine's. */
+export interface PolicySubject {
+  readonly kind: 'link' | 'owner';
+  readonly name: string;
+}
+
+export interface PolicyStats extends PolicySubject {
+  readonly counters: PolicyCounters;
+}
+
+/** A flow that was denied. */
+export type DeniedFlow = Omit<Denial, 'subject'> & PolicySubject;
+
 export interface LinkStats {
   readonly link: string;
   readonly counters: PortCounters;
@@ -49,6 +63,8 @@ export interface NetworkStats {
 export interface WorkerStats {
   readonly links: readonly LinkStats[];
   readonly networks: readonly NetworkStats[];
+  readonly policies: readonly PolicyStats[];
+  readonly dns: DnsCounters;
   /** Of the memory for connections' data. */
   readonly chunksFree: number;
   readonly chunksTotal: number;
@@ -65,6 +81,7 @@ export type Command =
   | { readonly do: 'removeEndpoint'; readonly owner: string; readonly network: string }
   | { readonly do: 'publish'; readonly publication: Publication }
   | { readonly do: 'unpublish'; readonly id: string }
+  | { readonly do: 'setPolicy'; readonly subject: PolicySubject; readonly policy: RulePolicy | undefined }
   | { readonly do: 'capture'; readonly link: string; readonly on: boolean }
   | { readonly do: 'stats' };
 
@@ -82,4 +99,5 @@ export type FromWorker =
   | { readonly kind: 'unplugged'; readonly link: string; readonly reason: string }
   /** There are captured frames in the ring. */
   | { readonly kind: 'captured' }
+  | { readonly kind: 'denied'; readonly flow: DeniedFlow }
   | { readonly kind: 'warning'; readonly what: string; readonly detail: string };

@@ -11,6 +11,7 @@ import { RingProducer } from '../ring/spsc-ring.ts';
 import type { NetworkStack } from '../stack/network-stack.ts';
 import type { Flow, FlowPolicy, Verdict } from '../stack/policy.ts';
 import { ipText } from '../wire/address.ts';
+import { WorkerPolicies } from './policies.ts';
 import type { Command, FromWorker, NetworkSetup, ToWorker, WorkerStats } from './protocol.ts';
 import { PublishedPorts } from './published-ports.ts';
 import { StackRunner } from './runner.ts';
@@ -29,6 +30,7 @@ class NetworkWorkerMain {
   readonly #links = new Map<string, Port>();
   readonly #ports: PublishedPorts;
   readonly #names = new NameTable();
+  readonly #policies: WorkerPolicies;
   readonly #dns: DnsServer;
   readonly #ring: RingProducer;
   readonly #captureHeader = Buffer.alloc(16);
@@ -39,9 +41,12 @@ class NetworkWorkerMain {
     this.#post = post;
     this.#ports = new PublishedPorts(this.#runner.switch);
     this.#ring = new RingProducer(data.captureRing);
+    this.#policies = new WorkerPolicies(this.#names, (flow) => post({ kind: 'denied', flow }));
     this.#dns = new DnsServer({
       upstream: new ForwardingUpstream(new HostResolvers()),
       names: this.#names,
+      onAnswer: (answer) => this.#policies.resolved(answer),
+      mayAsk: (source, name) => this.#policies.mayAsk(source, name),
       onFailure: (name, reason) => post({ kind: 'warning', what: `name ${name}`, detail: reason }),
     });
   }
@@ -91,6 +96,8 @@ class NetworkWorkerMain {
         return this.#ports.open(command.publication);
       case 'unpublish':
         return this.#ports.close(command.id);
+      case 'setPolicy':
+        return this.#policies.set(command.subject, command.policy);
       case 'capture':
         return this.#capture(this.#port(command.link), command.on);
       case 'stats':
@@ -111,15 +118,15 @@ class NetworkWorkerMain {
       mtu,
       gateways,
       hostAddresses: gateways.map(({ address }) => address),
-      ...(policy === undefined ? {} : { policy }),
+      policy,
     });
     this.#names.addNetwork(name, { subnet, gateway: gateways.map(({ address }) => address) });
     this.#serveNames(stack);
   }
 
-  #policyOf({ internal, asks }: NetworkSetup): FlowPolicy | undefined {
+  #policyOf({ internal, asks }: NetworkSetup): FlowPolicy {
     if (internal) return () => ({ action: 'deny', reason: 'the network is internal' });
-    return asks ? (flow) => this.#ask(flow) : undefined;
+    return asks ? (flow) => this.#ask(flow) : (flow) => this.#policies.judge(flow);
   }
 
   #ask(flow: Flow): Promise<Verdict> {
@@ -232,6 +239,8 @@ class NetworkWorkerMain {
         malformed: stack.counters.malformed + stack.tcp.counters.malformed + stack.udp.counters.malformed,
         badChecksums: stack.tcp.counters.badChecksums + stack.udp.counters.badChecksums,
       })),
+      policies: this.#policies.stats(),
+      dns: { ...this.#dns.counters },
       chunksFree: arena.freeChunks,
       chunksTotal: arena.chunksTotal,
     };

@@ -1,0 +1,77 @@
+/**
+ * Policies in the network's thread: rules are judged where the packets are, without asking the daemon. A flow is its
+ * container's when that has a policy, else its machine's; who is at an address is what the name server knows, too.
+ */
+import type { DnsSource, NameTable, ResolvedName } from '../dns/index.ts';
+import { ALLOW_ALL, PolicyEngine, type RulePolicy } from '../policy/index.ts';
+import type { Flow, Verdict } from '../stack/policy.ts';
+import type { DeniedFlow, PolicyStats, PolicySubject } from './protocol.ts';
+
+export class WorkerPolicies {
+  readonly #names: NameTable;
+  readonly #engine: PolicyEngine;
+  /** Those that have a policy, by key. */
+  readonly #subjects = new Map<string, PolicySubject>();
+
+  constructor(names: NameTable, denied: (flow: DeniedFlow) => void) {
+    this.#names = names;
+    this.#engine = new PolicyEngine({
+      fallback: ALLOW_ALL,
+      onDenied: ({ subject: key, ...flow }) => {
+        const subject = this.#subjects.get(key);
+        if (subject !== undefined) denied({ ...flow, ...subject });
+      },
+    });
+  }
+
+  /** Counts from the next flow on. `undefined` takes it away. @throws {NetError} ERR_ARCBOX_NET_POLICY */
+  set(subject: PolicySubject, policy: RulePolicy | undefined): void {
+    const key = keyOf(subject);
+    if (policy === undefined) {
+      this.#engine.remove(key);
+      this.#subjects.delete(key);
+      return;
+    }
+    this.#engine.set(key, policy);
+    this.#subjects.set(key, subject);
+  }
+
+  judge(flow: Flow): Verdict | Promise<Verdict> {
+    const key = this.#keyFor(flow.link, flow.network, flow.source);
+    return key === undefined ? { action: 'allow' } : this.#engine.judge({ ...flow, link: key });
+  }
+
+  mayAsk(source: DnsSource, name: string): boolean {
+    const key = this.#keyFor(source.vm, source.network, source.address);
+    return key === undefined || this.#engine.mayAsk({ vm: key }, name);
+  }
+
+  /** What somebody without a policy resolves is not kept: one that is set later knows only what is asked after it. */
+  resolved(answer: ResolvedName): void {
+    const { vm, network, address } = answer.source;
+    const key = this.#keyFor(vm, network, address);
+    if (key !== undefined) this.#engine.resolved({ ...answer, source: { vm: key } });
+  }
+
+  stats(): PolicyStats[] {
+    return [...this.#subjects].map(([key, subject]) => ({
+      ...subject,
+      counters: { ...this.#engine.counters(key) },
+    }));
+  }
+
+  #keyFor(link: string, network: string | undefined, address: string | undefined): string | undefined {
+    if (this.#subjects.size === 0) return undefined;
+    if (network !== undefined && address !== undefined) {
+      const name = this.#names.ownerOf(network, address);
+      const own = name === undefined ? undefined : keyOf({ kind: 'owner', name });
+      if (own !== undefined && this.#subjects.has(own)) return own;
+    }
+    const machine = keyOf({ kind: 'link', name: link });
+    return this.#subjects.has(machine) ? machine : undefined;
+  }
+}
+
+function keyOf({ kind, name }: PolicySubject): string {
+  return `${kind} ${name}`;
+}
