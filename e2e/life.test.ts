@@ -125,3 +125,46 @@ test('a restart policy holds over the end of the machine and of the daemon', asy
   assert.equal((await inspect('again')).State.Status, 'exited');
   await run('rm', 'again');
 });
+
+test('logs: the last lines, with times, as JSON; exact bytes again', async () => {
+  const script = 'printf "one\\ntwo\\n"; sleep 0.3; printf "err\\n" >&2; sleep 0.3; printf "thr\\377ee"';
+  await run(
+    'run',
+    '--name',
+    'talk',
+    '--log-opt',
+    'max-size=1m',
+    '--log-opt',
+    'max-file=3',
+    'busybox',
+    'sh',
+    '-c',
+    script,
+  );
+  const tail = await arcbox.run(['logs', '--tail', '2', 'talk']);
+  assert.equal(tail.stderr, 'err\n');
+  assert.match(
+    (await arcbox.run(['logs', '-t', '--tail', '4', 'talk'])).stdout,
+    /^20\S+Z one\n20\S+Z two\n20\S+Z thr/,
+  );
+  const lines = (await run('logs', '--format', 'json', 'talk')).trimEnd().split('\n');
+  const entries = lines.map(
+    (line) => JSON.parse(line) as { stream: string; offset: number; text?: string; base64?: string },
+  );
+  const out = entries.filter(({ stream }) => stream === 'stdout');
+  assert.deepEqual(
+    out.slice(0, 2).map(({ text, offset }) => [text, offset]),
+    [
+      ['one\n', 0],
+      ['two\n', 4],
+    ],
+  );
+  const bytes = Buffer.concat(
+    out.map(({ text, base64 }) =>
+      text === undefined ? Buffer.from(base64 ?? '', 'base64') : Buffer.from(text),
+    ),
+  );
+  assert.deepEqual(bytes, Buffer.from('one\ntwo\nthr\xffee', 'latin1'));
+  assert.equal(await run('logs', '--since', '1h', '--until', '30m', 'talk'), '');
+  await run('rm', 'talk');
+});

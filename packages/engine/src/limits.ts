@@ -15,6 +15,8 @@ export const HOSTNAME_LENGTH_MAX = 64;
 /** Smallest memory limit of a container; crun itself needs some to start. */
 export const MEMORY_LIMIT_BYTES_MIN = 6 * 1024 * 1024;
 
+/** The last lines of a log that can be asked for. */
+export const LOG_TAIL_LINES_MAX = 1_000_000;
 /** Rotation: the smallest size of a log's file, and how many files one log may have. */
 export const LOG_SEGMENT_BYTES_MIN = 64 * 1024;
 export const LOG_FILES_MAX = 1000;

@@ -8,6 +8,7 @@ export type {
   CreateContainerRequestJson,
   HostOptionsJson,
   LifeOptionsJson,
+  LogEntryJson,
   MountJson,
   ResourceLimitsJson,
   UlimitJson,

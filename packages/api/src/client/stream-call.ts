@@ -1,5 +1,6 @@
 /** Calls that are answered with a stream, for our own command: see `rpc/stream-json.ts` for what goes over the wire. */
 import { type IncomingMessage, request } from 'node:http';
+import type { ContainerLogsRequestJson, ContainerLogsResponseJson } from '../gen/arcbox/v1/container_pb.ts';
 import type {
   PullImageRequestJson,
   PushImageRequestJson,
@@ -14,6 +15,7 @@ export interface StreamMethods {
   'ImageService/Pull': [PullImageRequestJson, TransferProgressJson];
   'ImageService/Push': [PushImageRequestJson, TransferProgressJson];
   'SystemService/Events': [EventsRequestJson, EventJson];
+  'ContainerService/Logs': [ContainerLogsRequestJson, ContainerLogsResponseJson];
 }
 
 const ENVELOPE_BYTES = 5;

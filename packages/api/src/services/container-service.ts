@@ -121,21 +121,26 @@ export function containerService(runtime: Runtime): ServiceImpl<typeof Container
       const all = await (await runtime.tools()).stats(ids);
       return { stats: all.map(statsMessage) };
     },
-    async *logs({ id, cursor, follow }, { signal }) {
+    async *logs({ id, cursor, follow, tail, sinceMs, untilMs }, { signal }) {
       const containers = await runtime.containers();
       const { reader, release } = await containers.logs(id, {
         follow,
         ...(cursor === undefined ? {} : { cursor: Number(cursor) }),
+        ...(tail === undefined ? {} : { tail: Number(tail) }),
+        ...(sinceMs === undefined ? {} : { sinceMs: Number(sinceMs) }),
+        ...(untilMs === undefined ? {} : { untilMs: Number(untilMs) }),
       });
       const leave = (): void => void reader.close();
       signal.addEventListener('abort', leave);
       try {
         for (let batch = await reader.read(); batch !== undefined; batch = await reader.read()) {
           yield {
-            entries: batch.records.map(({ channel, data, unixMs }) => ({
+            entries: batch.records.map(({ channel, data, unixMs, offset, run }) => ({
               stream: channel === 1 ? LogEntry_Stream.STDOUT : LogEntry_Stream.STDERR,
               data,
               unixMs: BigInt(unixMs),
+              offset: BigInt(offset),
+              run,
             })),
             cursor: BigInt(batch.position),
           };

@@ -26,9 +26,9 @@ export async function serveAttach(
   const cursor = readCursor(query.get('cursor'));
   if (query.get('logs') === '1') {
     const follow = query.get('follow') === '1';
-    const { reader, release } = await containers.logs(id, { follow, cursor: cursor ?? 'start' });
+    const { reader, position, release } = await containers.logs(id, { follow, cursor: cursor ?? 'start' });
     try {
-      accept(socket, { 'arcbox-cursor': reader.position });
+      accept(socket, { 'arcbox-cursor': position });
       new ClientInput(socket, head, undefined);
       await sendOutput(
         socket,

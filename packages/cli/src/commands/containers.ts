@@ -1,25 +1,8 @@
 /** Commands that act on containers that are there. */
-import { ContainerStream } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
 import { CliError } from '../errors.ts';
 import { type LimitFlags, limitsRequest, wholeNumber } from '../limit-flags.ts';
-import { complain, Output, print } from '../output.ts';
-
-export async function logs(context: Context, id: string, options: { follow?: boolean }): Promise<number> {
-  const outputs = { 1: new Output(1), 2: new Output(2) };
-  const stream = new ContainerStream(context.daemon, {
-    container: id,
-    cursor: 'start',
-    logs: { follow: options.follow === true },
-    stdin: false,
-    onOutput: (channel, data) => outputs[channel].write(data),
-  });
-  await openOrStart(context, stream);
-  await stream.exited;
-  await Promise.all([outputs[1].flushed(), outputs[2].flushed()]);
-  stream.detach();
-  return 0;
-}
+import { complain, print } from '../output.ts';
 
 export interface StopOptions {
   readonly time?: string;
@@ -128,11 +111,6 @@ async function each(ids: readonly string[], act: (id: string) => Promise<unknown
     }
   }
   return exitCode;
-}
-
-async function openOrStart(context: Context, stream: ContainerStream): Promise<void> {
-  await context.daemon.call('SystemService/Ping', {});
-  await stream.open();
 }
 
 function stopRequest({ time, timeout, signal }: StopOptions): { timeoutMs?: number; signal: string } {

@@ -86,7 +86,17 @@ export function defineContainerCommands(program: Command, context: Context): voi
     .command('logs <container>')
     .description("Print a container's output")
     .option('-f, --follow', 'go on until it has exited')
-    .action(action(async (id: string, options) => (await containers()).logs(context, id, options)));
+    .option('-n, --tail <lines>', 'only so many last lines', 'all')
+    .option('--since <time>', 'what was written then or later: a time, Unix seconds, or how long ago (10m)')
+    .option('--until <time>', 'what was written then or earlier')
+    .option('-t, --timestamps', 'begin each line with its time')
+    .option(
+      '--format <format>',
+      'text, or json: an object a line with run, offset, time, stream and text or base64',
+    )
+    .action(
+      action(async (id: string, options) => (await import('../commands/logs.ts')).logs(context, id, options)),
+    );
   program
     .command('stop <container...>')
     .description('Ask containers to end, and kill them after a while')

@@ -23,7 +23,7 @@ import {
   USERS_CACHED_MAX,
 } from '../limits.ts';
 import type { ContainerLog } from '../log/container-log.ts';
-import type { LogReader } from '../log/log-reader.ts';
+import { findTail, type LogPlace, type LogRange, LogView } from '../log/log-view.ts';
 import type { Logger } from '../logger.ts';
 import { BUNDLES, processObjectId, UPPERS } from '../machine/guest-layout.ts';
 import type { Machine, UpMachine } from '../machine/machine.ts';
@@ -98,6 +98,14 @@ export interface AttachOptions {
   readonly cursor?: number | 'start' | 'end';
   /** Which run; default: the one that goes on, or the next one. */
   readonly run?: number;
+}
+
+export interface LogOptions extends LogRange {
+  /** A position in the log, or one of its ends; default: the oldest that is still there. */
+  readonly cursor?: number | 'start' | 'end';
+  /** Only so many last lines of it. */
+  readonly tail?: number;
+  readonly follow?: boolean;
 }
 
 export class ContainerManager {
@@ -421,22 +429,31 @@ export class ContainerManager {
     }
   }
 
-  /** Reads the log from `cursor` on; with `follow` until the run that goes on has ended. */
+  /** Reads the log, or a part of it, from `cursor` on; with `follow` until the run that goes on has ended. */
   async logs(
     reference: string,
-    options: { cursor?: number | 'start' | 'end'; follow?: boolean } = {},
-  ): Promise<{ reader: LogReader; release(): Promise<void> }> {
+    options: LogOptions = {},
+  ): Promise<{ reader: LogView; position: number; release(): Promise<void> }> {
     const container = this.find(reference);
+    const { tail, follow } = options;
     const log = await container.useLog();
     try {
-      const reader = log.reader({
-        cursor: options.cursor ?? 'start',
-        ...(options.follow === true ? { followRun: Math.max(1, container.record.run) } : {}),
-      });
+      let cursor = tail === 0 ? 'end' : (options.cursor ?? 'start');
+      let from: LogPlace | undefined;
+      if (tail !== undefined && tail > 0) {
+        await using scan = log.reader({ cursor });
+        from = await findTail(scan, tail, options);
+        cursor = from?.position ?? cursor;
+      }
+      const followRun = Math.max(1, container.record.run);
+      const reader = log.reader({ cursor, ...(follow === true ? { followRun } : {}) });
+      const view = new LogView(reader, options, from);
+      if (follow === true) view.endInTime();
       return {
-        reader,
+        reader: view,
+        position: reader.position,
         release: async () => {
-          await reader.close();
+          await view.close();
           await container.releaseLog();
         },
       };

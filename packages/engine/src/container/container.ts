@@ -176,7 +176,10 @@ export class Container {
   }
 
   #openLog(): Promise<ContainerLog> {
+    const { maxSizeBytes, maxFiles } = this.record.config.life.log;
     return ContainerLog.open(this.#layout.containerLog(this.record.id), {
+      segmentBytes: maxSizeBytes,
+      segments: maxFiles,
       onWriteError: (error) =>
         this.#logger.error('container.log_write_failed', { id: this.record.id, reason: String(error) }),
     }).then((log) => {

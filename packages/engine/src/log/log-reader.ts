@@ -12,6 +12,12 @@ export interface LogRecord {
   readonly data: Buffer;
   readonly eof: boolean;
   readonly unixMs: number;
+  /** Where the record begins in the log. */
+  readonly position: number;
+  /** Of its first byte, within its channel and run. */
+  readonly offset: number;
+  /** Which start of the container wrote it. */
+  readonly run: number;
 }
 
 export interface LogBatch {
@@ -136,7 +142,8 @@ export class LogReader implements AsyncDisposable {
       if (header.channel !== 0) {
         const from = at + RECORD_HEADER_BYTES;
         const data = bytes.subarray(from, from + header.lengthBytes);
-        records.push({ channel: header.channel, data, eof: header.eof, unixMs: header.unixMs });
+        const { channel, eof, unixMs, offset, run } = header;
+        records.push({ channel, data, eof, unixMs, position: this.#given + at, offset, run });
       }
       return true;
     });
