@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import { sha256 } from '../src/digest.ts';
 import { ImageError } from '../src/index.ts';
 import { MEDIA_TYPES } from '../src/manifest.ts';
@@ -14,7 +14,9 @@ import { tar } from './support/tars.ts';
 
 process.env.DOCKER_CONFIG = '/nonexistent';
 /** Bytes that do not pack, so that the layer's blob is long enough to break. */
-const noise = Buffer.from(Array.from({ length: 40_000 }, (_, index) => (index * index * 31 + (index >> 3)) & 0xff));
+const noise = Buffer.from(
+  Array.from({ length: 40_000 }, (_, index) => (index * index * 31 + (index >> 3)) & 0xff),
+);
 const plain = testImage([[{ name: 'noise', data: noise }]]);
 const image = { ...plain, blobs: plain.layers.map((layer) => gzipSync(layer)) };
 const blob = image.blobs[0] ?? Buffer.alloc(0);
@@ -163,7 +165,11 @@ test('what is not what its digest says is refused, wherever it comes', async () 
   flipped[flipped.length - 1] = (flipped[flipped.length - 1] ?? 0) ^ 1;
   await refuses(answering(isBlob, flipped), 'ERR_ARCBOX_LAYER_INVALID', /unpacked/);
   const other = gzipSync(tar({ name: 'x', data: Buffer.alloc(blob.length * 2) }));
-  await refuses(answering(isBlob, Buffer.concat([other, blob]).subarray(0, blob.length)), 'ERR_ARCBOX_LAYER_INVALID', /./);
+  await refuses(
+    answering(isBlob, Buffer.concat([other, blob]).subarray(0, blob.length)),
+    'ERR_ARCBOX_LAYER_INVALID',
+    /./,
+  );
   await refuses(answering(isBlob, Buffer.concat([blob, blob])), 'ERR_ARCBOX_DIGEST_MISMATCH', /more than/);
   const config = Buffer.from(image.config.toString().replace('sh', 'xx'));
   await refuses(
@@ -188,10 +194,19 @@ test('manifests that are none are refused', async () => {
     ['[]', /not an object/],
     ['{"schemaVersion":1}', /schema 1/],
     ['{"mediaType":"text/plain"}', /no container image/],
-    [JSON.stringify({ layers: [], config: { mediaType: 'application/x-helm', digest: sha256(''), size: 1 } }), /no container image/],
+    [
+      JSON.stringify({
+        layers: [],
+        config: { mediaType: 'application/x-helm', digest: sha256(''), size: 1 },
+      }),
+      /no container image/,
+    ],
     [JSON.stringify({ layers: [{ digest: '../../etc/passwd', size: 1 }] }), /no sha256 digest/],
     [JSON.stringify({ layers: [{ digest: sha256(''), size: -1 }] }), /no size/],
-    [JSON.stringify({ layers: Array.from({ length: 128 }, () => ({ digest: sha256(''), size: 1 })) }), /128 layers/],
+    [
+      JSON.stringify({ layers: Array.from({ length: 128 }, () => ({ digest: sha256(''), size: 1 })) }),
+      /128 layers/,
+    ],
     [' '.repeat(4 * 1024 * 1024 + 1), /more than/],
   ] as const) {
     await using server = await FakeServer.start((request, response) => {
@@ -216,7 +231,9 @@ test('redirects: followed without the credentials, never from https to http', as
   });
   await pull((request, response) => {
     if (request.headers.authorization === undefined && request.url?.includes('/manifests/')) {
-      response.writeHead(401, { 'www-authenticate': `Bearer realm="http://${request.headers.host}/token"` }).end();
+      response
+        .writeHead(401, { 'www-authenticate': `Bearer realm="http://${request.headers.host}/token"` })
+        .end();
       return true;
     }
     if (request.url?.startsWith('/token')) {
@@ -249,7 +266,9 @@ test('a pull that is cancelled ends at once', async () => {
 });
 
 test('challenges are read as they come', () => {
-  assert.deepEqual(parseChallenges('Basic realm="a, b"'), [{ scheme: 'basic', parameters: { realm: 'a, b' } }]);
+  assert.deepEqual(parseChallenges('Basic realm="a, b"'), [
+    { scheme: 'basic', parameters: { realm: 'a, b' } },
+  ]);
   assert.deepEqual(parseChallenges('Negotiate, Bearer realm="https://x/\\"y\\"",service=z , Basic'), [
     { scheme: 'bearer', parameters: { realm: 'https://x/"y"', service: 'z' } },
     { scheme: 'basic', parameters: {} },
