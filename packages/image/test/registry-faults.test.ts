@@ -131,7 +131,7 @@ test('what does not pass is an error with what the registry says, its text made 
       return true;
     },
     'ERR_ARCBOX_REGISTRY',
-    /^[^\u001b]*status 418 \(TEAPOT: short \[31m and stout\)$/,
+    /^\P{Cc}*status 418 \(TEAPOT: short \[31m and stout\)$/u,
   );
   await refuses(
     (request, response) => {
