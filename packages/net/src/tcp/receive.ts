@@ -2,7 +2,13 @@
  * What a segment does to a connection: RFC 9293 section 3.10.7, with RFC 5961 (blind attacks), RFC 7323 (timestamps)
  * and RFC 2018 (SACK). Checksum and lengths have been checked; nothing is sent from here, but noted for the batch's end.
  */
-import { TCP_INITIAL_WINDOW_SEGMENTS, TCP_KEEP_ALIVE_MS, TCP_RTO_MS_MAX, TCP_RTO_MS_MIN } from '../limits.ts';
+import {
+  ARENA_CHUNKS_RESERVED,
+  TCP_INITIAL_WINDOW_SEGMENTS,
+  TCP_KEEP_ALIVE_MS,
+  TCP_RTO_MS_MAX,
+  TCP_RTO_MS_MIN,
+} from '../limits.ts';
 import { i32, u16 } from '../wire/bytes.ts';
 import { TCP_ACK, TCP_FIN, TCP_FLAGS, TCP_RST, TCP_SEQUENCE, TCP_SYN, TCP_WINDOW } from '../wire/tcp.ts';
 import {
@@ -19,7 +25,7 @@ import {
 } from './connection.ts';
 import type { TcpOptions } from './options.ts';
 import { add, after, before, distance } from './sequence.ts';
-import { clockValue, grow, OUR_WINDOW_SHIFT } from './transmit.ts';
+import { clockValue, grow, OUR_WINDOW_SHIFT, windowMax } from './transmit.ts';
 
 const ACKNOWLEDGEMENT = 8;
 const DUPLICATE_ACKS = 3;
@@ -83,7 +89,6 @@ export function arrivedInSynSent(
   if ((flags & TCP_SYN) === 0 || !acks) return DONE;
   c.irs = i32(bytes, tcp + TCP_SEQUENCE);
   c.rcvNxt = add(c.irs, 1);
-  c.rcvEdge = add(c.rcvNxt, Math.min(c.receiveLimit, 0xffff));
   negotiate(c, options, ourMss, mssDefault);
   c.una = ack;
   c.sendWindow = u16(bytes, tcp + TCP_WINDOW);
@@ -98,6 +103,8 @@ export function arrivedInSynSent(
 
 function establish(c: TcpConnection): void {
   c.state = ESTABLISHED;
+  // More than the SYN could say. The peer hears of it with the next segment.
+  c.rcvEdge = add(c.rcvNxt, windowMax(c));
   c.backoff = 0;
   c.retransmitAtMs = Number.POSITIVE_INFINITY;
   c.keepAliveAtMs = c.host.nowMs() + TCP_KEEP_ALIVE_MS;
@@ -207,6 +214,11 @@ export function arrived(
 /** Stores data in order, or for later. */
 function take(c: TcpConnection, at: number, from: number, length: number, fin: boolean): Outcome {
   const gap = distance(at, c.rcvNxt);
+  if (length > 0 && isTight(c) && (gap > 0 || c.receiving.length > 0)) {
+    // Memory is short, and this connection has some of it. What is dropped here comes again.
+    c.ackNow = true;
+    return DONE;
+  }
   if (gap > 0) {
     c.ackNow = true;
     if (fin) {
@@ -228,6 +240,11 @@ function take(c: TcpConnection, at: number, from: number, length: number, fin: b
   }
   if (fin || (c.finWaiting && c.finAt === c.rcvNxt)) return takeFin(c);
   return DONE;
+}
+
+/** Whether only the reserve is left, which is for what has been read from host sockets. */
+function isTight(c: TcpConnection): boolean {
+  return c.host.arena.freeChunks < ARENA_CHUNKS_RESERVED;
 }
 
 /** What waited beyond the gap may be in order now. */

@@ -257,7 +257,7 @@ function seal(c: TcpConnection, frame: number, header: number, length: number, d
 
 /** The window field, and the edge that goes with it: it never moves back, and moves on in steps worth a segment. */
 function announce(c: TcpConnection): number {
-  const limit = c.receiveLimit;
+  const limit = windowMax(c);
   const edge = add(c.rcvNxt, Math.max(0, limit - c.receiving.length));
   const step = distance(edge, c.rcvEdge);
   if (step >= Math.min(c.mss, limit >>> 1) || (step > 0 && c.receiving.length === 0)) c.rcvEdge = edge;
@@ -265,9 +265,14 @@ function announce(c: TcpConnection): number {
   return Math.min(window >>> c.receiveShift, 0xffff);
 }
 
+/** The widest window there is now, and that can be written down. */
+export function windowMax(c: TcpConnection): number {
+  return Math.min(c.receiveLimit, 0xffff * 2 ** c.receiveShift);
+}
+
 /** Whether the reader made so much room that the peer should hear of it now. */
 export function windowOpened(c: TcpConnection): boolean {
-  const limit = c.receiveLimit;
+  const limit = windowMax(c);
   const edge = add(c.rcvNxt, Math.max(0, limit - c.receiving.length));
   const gained = distance(edge, c.rcvEdge);
   const open = distance(c.rcvEdge, c.rcvNxt);
