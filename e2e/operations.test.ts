@@ -54,7 +54,7 @@ test('rename, restart, update, wait', async () => {
   assert.equal(await run('ps', '--format', '{{.Names}} {{.ID}}'), `second ${id.slice(0, 12)}\n`);
   assert.match((await arcbox.run(['rename', 'second', 'second'])).stderr, /is in use/);
   const before = await run('inspect', '-f', '{{.State.Pid}}', 'second');
-  const nextExit = arcbox.run(['wait', '--condition', 'next-exit', 'second']);
+  const nextExit = outcome(await arcbox.spawnWaiting(['wait', '--condition', 'next-exit', 'second']));
   await run('restart', '-t', '0', 'second');
   assert.equal((await nextExit).stdout, '137\n');
   assert.notEqual(await run('inspect', '-f', '{{.State.Pid}}', 'second'), before);
@@ -65,7 +65,7 @@ test('rename, restart, update, wait', async () => {
   assert.match((await arcbox.run(['update', '-m', '1k', 'second'])).stderr, /below the least/);
   await run('restart', '-t', '0', 'second');
   assert.equal(await run('exec', 'second', 'sh', '-c', script), '33554432\n25000 100000\n9\n', 'limits stay');
-  const removed = arcbox.run(['wait', '--condition', 'removed', 'second']);
+  const removed = outcome(await arcbox.spawnWaiting(['wait', '--condition', 'removed', 'second']));
   await run('rm', '-f', 'second');
   assert.equal((await removed).stdout, '137\n');
 });

@@ -51,6 +51,26 @@ export class Arcbox implements AsyncDisposable {
     return outcome(this.spawn(args, { input: '', ...options }));
   }
 
+  /** Clients that are connected to the daemon. */
+  clients(): number {
+    const connected = new RegExp(` 03 +\\d+ ${join(this.home, 'run', 'arcbox.sock')}$`, 'gm');
+    return readFileSync('/proc/net/unix', 'utf8').match(connected)?.length ?? 0;
+  }
+
+  /** Starts a command that waits for something; resolves when the daemon has been asked. */
+  async spawnWaiting(args: readonly string[]): Promise<ChildProcess> {
+    const before = this.clients();
+    const child = this.spawn(args, { input: '' });
+    for (
+      let delayMs = 1;
+      this.clients() === before && child.exitCode === null;
+      delayMs = Math.min(delayMs * 2, 50)
+    )
+      await new Promise((resolve) => setTimeout(resolve, delayMs));
+    // Whoever asks now comes after it: the daemon takes connections, and what they say, in turn.
+    return child;
+  }
+
   get daemonPid(): number {
     const pid = Number(readFileSync(join(this.home, 'run', 'daemon.pid'), 'utf8'));
     // A signal to 0 would be one to ourselves.

@@ -21,6 +21,7 @@ import type { WorkerData } from './worker-main.ts';
 /** Captured frames that the daemon has not taken yet. */
 const CAPTURE_RING_BYTES: number = 4 * 1024 * 1024;
 const CAPTURE_HEADER_BYTES = 10;
+const YOUNG_GENERATION_MB = 2;
 
 /** A frame as it passed a link. */
 export interface CapturedFrame {
@@ -68,6 +69,8 @@ export class NetworkWorker implements AsyncDisposable {
     const worker = new Worker(new URL('./worker-main.ts', import.meta.url), {
       workerData: { captureRing } satisfies WorkerData,
       name: 'network',
+      // Frames are not on the heap; what is there need not be much.
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
     });
     await once(worker, 'message');
     worker.unref();
