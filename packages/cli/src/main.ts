@@ -118,6 +118,17 @@ program
   .addOption(format())
   .action(action(async (options) => (await system()).info(context, options)));
 
+program
+  .command('completion <shell>')
+  .description('Print what makes bash, zsh or fish complete this command')
+  .action(
+    action(async (shell: string) => {
+      const { completionScript } = await import('./completion.ts');
+      put(process.stdout, completionScript(program, shell));
+      return 0;
+    }),
+  );
+
 try {
   await program.parseAsync();
 } catch (error) {
