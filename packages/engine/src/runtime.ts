@@ -155,7 +155,11 @@ export class Runtime implements AsyncDisposable {
   /** Makes an image of a container, see `commitContainer`. */
   async commit(reference: string, options: CommitOptions): Promise<Image> {
     const containers = await this.containers();
-    return commitContainer({ images: this.images, containers, files: this.#files }, reference, options);
+    return commitContainer(
+      { images: this.images, containers, files: this.#files, machine: (name) => this.machine(name) },
+      reference,
+      options,
+    );
   }
 
   /** Looking into containers, once they are known. */

@@ -1,9 +1,11 @@
 /** A new image of a container: its image, and what the container changed on top of it. */
 import type { Image, ImageStore } from '@arcbox/image';
 import { faultPoint } from '@arcbox/sys';
+import type { Machine } from '../machine/machine.ts';
 import type { ContainerFiles } from './container-files.ts';
 import type { ContainerManager } from './container-manager.ts';
 import type { ContainerConfig } from './container-record.ts';
+import { freeze } from './running-cgroup.ts';
 
 export interface CommitOptions {
   /** What it is to be called. */
@@ -20,17 +22,23 @@ export interface CommitEnvironment {
   readonly images: ImageStore;
   readonly containers: ContainerManager;
   readonly files: ContainerFiles;
+  machine(name: string): Machine;
 }
 
 /** Throws what pausing, packing and making an image throw; then there is no new image. */
 export async function commitContainer(
-  { images, containers, files }: CommitEnvironment,
+  { images, containers, files, machine }: CommitEnvironment,
   reference: string,
   options: CommitOptions,
 ): Promise<Image> {
-  const { record } = containers.find(reference);
-  const pause = options.pause === true && record.state === 'running';
-  if (pause) await containers.pause(record.id);
+  const container = containers.find(reference);
+  const { record } = container;
+  // It is not `paused`: should we die meanwhile, the next daemon lets it go on.
+  const up =
+    options.pause === true && record.state === 'running'
+      ? await machine(record.machine).current()
+      : undefined;
+  if (up !== undefined) await freeze(up.agent, record.id, true);
   try {
     faultPoint('container.commit');
     return await images.createFromLayer({
@@ -44,8 +52,8 @@ export async function commitContainer(
       names: options.names ?? [],
     });
   } finally {
-    // It may have been killed, or unpaused by somebody else, meanwhile.
-    if (pause && containers.find(record.id).record.state === 'paused') await containers.unpause(record.id);
+    // It may have been killed, or paused by somebody, meanwhile.
+    if (up !== undefined && record.state === 'running') await freeze(up.agent, record.id, false);
   }
 }
 

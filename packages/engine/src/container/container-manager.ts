@@ -59,7 +59,7 @@ import { checkName, generateName, newContainerId } from './names.ts';
 import { isShmShared } from './oci-mounts.ts';
 import type { TerminalSize } from './oci-spec.ts';
 import { Restarts } from './restarts.ts';
-import { applyLimits, freeze, mergeLimits } from './running-cgroup.ts';
+import { applyLimits, freeze, freezeOp, mergeLimits } from './running-cgroup.ts';
 import { canApply, nextState } from './transitions.ts';
 import { type ResolvedUser, resolveUser } from './user.ts';
 
@@ -229,6 +229,7 @@ export class ContainerManager {
       store.insertContainer(record, idempotencyKey);
       this.#environment.volumes.register(volumes);
     });
+    faultPoint('create.recorded');
     try {
       joinNetwork(networks, record);
       await this.#environment.volumes.makeDisks(volumes);
@@ -269,6 +270,7 @@ export class ContainerManager {
         );
       }
       if (record.state === 'running' || (options.run !== undefined && record.run >= options.run)) return;
+      faultPoint('start.record');
       container.apply('start', {
         run: record.run + 1,
         error: '',
@@ -314,6 +316,7 @@ export class ContainerManager {
     const timeoutMs = options.timeoutMs ?? record.config.stopTimeoutMs ?? STOP_TIMEOUT_MS;
     if (timeoutMs > 0) {
       const signal = options.signal ?? record.config.stopSignal;
+      faultPoint('stop.signal');
       await this.#signal(process, signal);
       container.emit('kill', { signal: String(signal) });
       if (await settlesWithin(exited.promise, timeoutMs)) {
@@ -321,6 +324,7 @@ export class ContainerManager {
         return;
       }
     }
+    faultPoint('stop.kill');
     await this.#signal(process, SIGKILL);
     container.emit('kill', { signal: String(SIGKILL) });
     await exited.promise;
@@ -343,7 +347,9 @@ export class ContainerManager {
       nextState(record.name, record.state, frozen ? 'pause' : 'unpause');
       const up = await this.#environment.machine(record.machine).ensure();
       await freeze(up.agent, record.id, frozen);
+      faultPoint(frozen ? 'pause.record' : 'unpause.record');
       container.apply(frozen ? 'pause' : 'unpause');
+      container.emit(frozen ? 'pause' : 'unpause');
     });
   }
 
@@ -359,7 +365,9 @@ export class ContainerManager {
           `the container name ${name} is in use by ${other.record.id.slice(0, 12)}; remove or rename that container first`,
         );
       }
+      const oldName = container.record.name;
       container.change({ name });
+      container.emit('rename', { oldName });
     });
   }
 
@@ -375,6 +383,7 @@ export class ContainerManager {
         await applyLimits(up.agent, record.id, merged);
       }
       container.change({ config: { ...config, host: { ...config.host, limits: merged } } });
+      container.emit('update');
       return { ...record };
     });
   }
@@ -384,6 +393,7 @@ export class ContainerManager {
     const { record } = this.find(reference);
     await this.stop(record.id, options);
     await this.start(record.id);
+    this.find(record.id).emit('restart');
   }
 
   async resize(reference: string, size: { rows: number; columns: number }): Promise<void> {
@@ -584,11 +594,13 @@ export class ContainerManager {
     const { record } = container;
     const log = await container.useLog();
     try {
+      faultPoint('start.log');
       log.beginRun(record.run);
       const up = await this.#environment.machine(record.machine).ensure();
       const pid = await this.#launch(container, up);
       const process = new ContainerProcess(up.agent, processObjectId(record.id, record.run), pid, log);
       try {
+        faultPoint('start.running');
         container.apply('started', { startedMs: Date.now() });
       } catch (error) {
         // It runs, and we could not write that down: it must not go on unowned.
@@ -620,6 +632,7 @@ export class ContainerManager {
     const mounts = mountOps(record, lowers);
     try {
       // The bundle's directory says that there may be more to clean up; so it is made first.
+      faultPoint('start.mount');
       await up.agent.batch(mounts);
       const plugging = this.#plugIn(container, up);
       plugging.catch(() => {});
@@ -648,6 +661,7 @@ export class ContainerManager {
         shmOwnerId: ipcOf?.record.id,
         mounts: volumeMounts,
       });
+      faultPoint('start.spawn');
       return await launch(up.agent, ops);
     } catch (error) {
       const failure =
@@ -726,6 +740,8 @@ export class ContainerManager {
     if (log.run === record.run) log.resumeRun(AUTO_REMOVE_GRACE_MS);
     else log.beginRun(record.run);
     if (record.state === 'starting') container.apply('started', { startedMs: Date.now() });
+    // A daemon that died around a pause, or a commit, may have left it otherwise than it is said to be.
+    await runTolerant(up.agent, [freezeOp(record.id, record.state === 'paused')]);
     this.#environment.volumes.adopt(record);
     this.#follow(container, new ContainerProcess(up.agent, objectId, pid, log), log, up);
     this.#environment.running(container, true);
@@ -751,10 +767,12 @@ export class ContainerManager {
     // We let go of the machine; whether its processes end is the next daemon's business.
     if (this.#disowned) return;
     await container.transitions.run(async () => {
+      faultPoint('exit.log');
       await log.endRun().catch((error: unknown) => {
         this.#environment.logger.error('container.log_failed', { id: record.id, reason: messageOf(error) });
       });
       try {
+        faultPoint('exit.record');
         container.apply('exit', { exitCode: exit.exitCode, error: exit.error, finishedMs: Date.now() });
       } finally {
         // Whatever could not be written (a full disk): it has ended, and whoever waits for that is told.
@@ -774,6 +792,7 @@ export class ContainerManager {
     const { record } = container;
     try {
       if (up.agent.ended.aborted) return;
+      faultPoint('exit.clean');
       await runTolerant(up.agent, cleanUpOps(record.id, record.run, record.config.host));
     } catch (error) {
       this.#environment.logger.warn('container.clean_up_failed', { id: record.id, reason: messageOf(error) });
@@ -814,9 +833,12 @@ export class ContainerManager {
         `the container ${record.name} is ${record.state}; stop it first, or remove it with force`,
       );
     }
+    faultPoint('remove.record');
     container.apply('remove');
+    faultPoint('remove.files');
     await rm(layout.container(record.id), { recursive: true, force: true });
     networks.release(record.id);
+    faultPoint('remove.forget');
     store.deleteContainer(record.id);
     this.#containers.delete(record.id);
     container.emit('destroy');
@@ -834,7 +856,9 @@ export class ContainerManager {
 
   async #removeUpper(record: ContainerRecord): Promise<void> {
     const up = await this.#environment.machine(record.machine).current();
-    if (up !== undefined && record.run > 0) await runTolerant(up.agent, removeDiskOps(record.id));
+    faultPoint('remove.disk');
+    // Also of one that never ran: files may have been copied into it.
+    if (up !== undefined) await runTolerant(up.agent, removeDiskOps(record.id));
   }
 
   async #autoRemove(container: Container): Promise<void> {

@@ -19,7 +19,7 @@ const WEIGHT_RANGE = 9999;
 export async function freeze(agent: AgentSession, containerId: string, frozen: boolean): Promise<void> {
   const cgroup = CGROUP_ROOT + containerPaths(containerId).cgroup;
   const wanted = frozen ? '1' : '0';
-  await agent.batch([write(`${cgroup}/cgroup.freeze`, wanted)]);
+  await agent.batch([freezeOp(containerId, frozen)]);
   const deadline = Date.now() + FREEZE_TIMEOUT_MS;
   for (let delayMs = 1; ; delayMs = Math.min(delayMs * 2, WAIT_MS_MAX)) {
     const events = await readText(agent, `${cgroup}/cgroup.events`);
@@ -33,6 +33,11 @@ export async function freeze(agent: AgentSession, containerId: string, frozen: b
     }
     await sleep(delayMs);
   }
+}
+
+/** Only the wish: it may take a while until it has come true. */
+export function freezeOp(containerId: string, frozen: boolean): OpInput {
+  return write(`${CGROUP_ROOT}${containerPaths(containerId).cgroup}/cgroup.freeze`, frozen ? '1' : '0');
 }
 
 /** What `change` says, and otherwise what held before. Throws `ERR_ARCBOX_INVALID_ARGUMENT`. */

@@ -1,0 +1,162 @@
+/**
+ * The daemon is killed right before each side effect of creating, starting, ending, stopping, pausing, removing and
+ * committing a container. What the next daemon says is true, what was acknowledged is there, and at the end nothing is
+ * left in the machine.
+ */
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { Arcbox, type Outcome } from './support.ts';
+
+let arcbox: Arcbox;
+let baseline: string;
+before(async () => {
+  arcbox = new Arcbox();
+  await run('run', '--rm', 'busybox', 'true');
+  baseline = await inventory();
+});
+after(() => arcbox[Symbol.asyncDispose]());
+
+async function run(...args: string[]): Promise<string> {
+  const { stdout, stderr, code } = await arcbox.run(args);
+  assert.equal(code, 0, `${args.join(' ')}: ${stderr}`);
+  return stdout;
+}
+const state = (name: string): Promise<string> =>
+  run('ps', '-a', '--filter', `name=^${name}$`, '--format', '{{.State}}').then((text) => text.trim());
+
+/** What containers have in the machine: seen by one that is in the machine's process namespace. */
+async function inventory(): Promise<string> {
+  const script =
+    'cd /proc/1/root; for d in run/c run/crun m/c run/shm sys/fs/cgroup/arcbox; do echo $d $(ls -d $d/*/ 2>/dev/null | wc -l); done; echo mounts $(wc -l < /proc/1/mounts)';
+  return run('run', '--rm', '--privileged', '--pid', 'host', 'busybox', 'sh', '-c', script);
+}
+
+/** A command under a daemon that dies at `point`; the command's own start of the next one has no such point. */
+async function dyingAt(point: string, ...args: string[]): Promise<Outcome> {
+  await arcbox.crashDaemon();
+  assert.equal(
+    (await arcbox.run(['daemon', 'start'], { environment: { ARCBOX_FAULT_POINT: point } })).code,
+    0,
+  );
+  const { daemonPid } = arcbox;
+  const outcome = await arcbox.run(args);
+  await run('ps');
+  assert.notEqual(arcbox.daemonPid, daemonPid, `${point}: the daemon did not die there`);
+  return outcome;
+}
+
+/** Removals go on behind the answer; in the end nothing is left. */
+async function nothingLeft(): Promise<void> {
+  assert.equal(await run('ps', '-aq'), '');
+  let found = '';
+  for (let attempt = 0; attempt < 20; attempt += 1) {
+    found = await inventory();
+    if (found === baseline) return;
+  }
+  assert.equal(found, baseline);
+}
+
+test('create and start: the command goes on with the next daemon, and there is one container', async () => {
+  const points = [
+    'create.record',
+    'create.recorded',
+    'start.record',
+    'start.log',
+    'start.mount',
+    'start.spawn',
+    'start.running',
+  ];
+  for (const point of points) {
+    const { code, stderr } = await dyingAt(point, 'run', '-d', '--name', 'one', 'busybox', 'sleep', '10000');
+    assert.equal(code, 0, `${point}: ${stderr}`);
+    assert.equal(await run('ps', '-a', '--format', '{{.Names}} {{.State}}'), 'one running\n', point);
+    assert.equal(await run('exec', 'one', 'echo', 'here'), 'here\n', point);
+    await run('rm', '-f', 'one');
+  }
+  await nothingLeft();
+});
+
+test('the end of a container is not lost', async () => {
+  for (const point of ['exit.log', 'exit.record', 'exit.clean']) {
+    await arcbox.crashDaemon();
+    await run(
+      'run',
+      '-d',
+      '-i',
+      '--name',
+      'ending',
+      'busybox',
+      'sh',
+      '-c',
+      'echo said; read line; echo last; exit 7',
+    );
+    await dyingAt(point, 'kill', '-s', 'KILL', 'ending');
+    assert.equal(await run('wait', 'ending'), '137\n', point);
+    assert.equal(await state('ending'), 'exited', point);
+    assert.equal(await run('logs', 'ending'), 'said\n', point);
+    await run('rm', 'ending');
+  }
+  await nothingLeft();
+});
+
+test('stop, pause and unpause: asked again they do what they say, and what is listed is so', async () => {
+  await run('run', '-d', '--name', 'one', 'busybox', 'sh', '-c', 'while :; do echo x; sleep 0.02; done');
+  for (const point of ['pause.record', 'unpause.record']) {
+    if (point.startsWith('un')) await run('pause', 'one');
+    await dyingAt(point, point.split('.')[0] ?? '', 'one');
+    const listed = await state('one');
+    assert.equal(listed, point === 'pause.record' ? 'running' : 'paused', point);
+    const before = (await run('logs', 'one')).length;
+    if (listed === 'running') await run('exec', 'one', 'sleep', '0.1');
+    assert.equal(
+      (await run('logs', 'one')).length > before,
+      listed === 'running',
+      `${point}: it is as it is listed`,
+    );
+    if (listed === 'paused') await run('unpause', 'one');
+  }
+  await dyingAt('stop.signal', 'stop', '-t', '1', 'one');
+  assert.equal(await state('one'), 'running');
+  await dyingAt('stop.kill', 'stop', '-t', '0', 'one');
+  assert.equal(await state('one'), 'running');
+  await run('stop', '-t', '0', 'one');
+  assert.equal(await state('one'), 'exited');
+  await run('rm', 'one');
+  await nothingLeft();
+});
+
+test('remove: it is there as before, or on its way out', async () => {
+  for (const point of ['remove.record', 'remove.files', 'remove.forget', 'remove.disk']) {
+    const id = (await run('run', '-d', '--name', 'one', 'busybox', 'sh', '-c', 'echo x > /file')).trim();
+    await run('wait', 'one');
+    await dyingAt(point, 'rm', 'one');
+    const listed = await state('one');
+    if (point === 'remove.record') assert.equal(listed, 'exited', point);
+    await arcbox.run(['rm', 'one']);
+    assert.equal(existsSync(join(arcbox.home, 'containers', id)), false, point);
+  }
+  await nothingLeft();
+});
+
+test('commit: no image or a whole one, and the container goes on', async () => {
+  await run('run', '-d', '--name', 'one', 'busybox', 'sh', '-c', 'echo x > /file; exec sleep 10000');
+  await run('exec', 'one', 'sh', '-c', 'until [ -s /file ]; do :; done');
+  for (const point of [
+    'container.commit',
+    'image.create.commit',
+    'image.commit.tables',
+    'image.commit.sync',
+  ]) {
+    const { code } = await dyingAt(point, 'commit', 'one', 'made:1');
+    assert.notEqual(code, 0, point);
+    assert.equal(await state('one'), 'running', point);
+    assert.equal(await run('exec', 'one', 'cat', '/file'), 'x\n', `${point}: it does not stand still`);
+    const listed = (await run('images')).includes('made');
+    if (listed) assert.equal(await run('run', '--rm', 'made:1', 'cat', '/file'), 'x\n', point);
+  }
+  await run('commit', 'one', 'made:1');
+  assert.equal(await run('run', '--rm', 'made:1', 'cat', '/file'), 'x\n');
+  await run('rm', '-f', 'one');
+});
