@@ -43,7 +43,12 @@ after(async () => {
 });
 
 /** Does it in a process that dies at the point; then looks, and does it again here. */
-async function dies(point: string, what: string, argument: string, prepare?: [string, string]): Promise<void> {
+async function dies(
+  point: string,
+  what: string,
+  argument: string,
+  prepare?: [string, string],
+): Promise<void> {
   const home = mkdtempSync(join(tmpdir(), 'arcbox-faults-'));
   try {
     cpSync(template, home, { recursive: true });
@@ -97,7 +102,13 @@ async function processesGone(home: string): Promise<void> {
   }
 }
 
-const COMMIT = ['image.commit.blob', 'image.commit.blob:2', 'image.commit.layer', 'image.commit.sync', 'image.commit.tables'];
+const COMMIT = [
+  'image.commit.blob',
+  'image.commit.blob:2',
+  'image.commit.layer',
+  'image.commit.sync',
+  'image.commit.tables',
+];
 
 test('load', async () => {
   for (const point of ['image.load.ingest', 'image.load.ingest:2', 'image.load.commit', ...COMMIT]) {
@@ -112,7 +123,12 @@ test('pull', async () => {
 });
 
 test('import', async () => {
-  for (const point of ['image.layer.ingest', 'image.layer.finish', 'image.create.commit', 'image.commit.tables']) {
+  for (const point of [
+    'image.layer.ingest',
+    'image.layer.finish',
+    'image.create.commit',
+    'image.commit.tables',
+  ]) {
     await dies(point, 'import', layer);
   }
 });

@@ -21,7 +21,8 @@ export function openStore(home: string): { store: ImageStore; database: Database
 
 export async function operate(store: ImageStore, what: string, argument: string): Promise<void> {
   if (what === 'load') await store.load(createReadStream(argument));
-  else if (what === 'import') await store.createFromLayer({ layer: createReadStream(argument), names: ['new:1'] });
+  else if (what === 'import')
+    await store.createFromLayer({ layer: createReadStream(argument), names: ['new:1'] });
   else if (what === 'pull') await store.pull(argument);
   else if (what === 'push') await store.push(argument);
   else if (what === 'tag') await store.tag('busybox', argument);
