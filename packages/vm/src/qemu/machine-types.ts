@@ -21,11 +21,8 @@ export interface MachineType {
   readonly endsByReset: boolean;
 }
 
-/**
- * `panic=-1`: a panic resets at once, which ends the machine. The `8250` and probe options leave out hardware
- * that these machines do not have; each saves milliseconds at boot under TCG.
- */
-const COMMON_KERNEL_ARGS = ['panic=-1', 'quiet'] as const;
+/** A panic resets at once, which ends the machine. No dummy network device before somebody makes one. */
+const COMMON_KERNEL_ARGS = ['panic=-1', 'quiet', 'dummy.numdummies=0'] as const;
 
 export const MACHINE_TYPES: Readonly<Record<Architecture, MachineType>> = {
   x86_64: {
@@ -33,7 +30,8 @@ export const MACHINE_TYPES: Readonly<Record<Architecture, MachineType>> = {
     binary: 'qemu-system-x86_64',
     machine: 'microvm,x-option-roms=off,rtc=on,acpi=off,suppress-vmdesc=on',
     // TCG runs `rep movsb` a byte at a time, and Linux copies with it when the CPU says that it is fast. Without:
-    // two to three times the bytes over the agent's port, and an eighth off the boot. Without SVM, which nothing here can use, the kernel's KVM does not spend 70 ms on finding it.
+    // two to three times the bytes over the agent's port, and an eighth off the boot. Without SVM, which nothing here
+    // can use, the kernel's KVM does not spend 70 ms on finding it.
     cpu: { kvm: 'host', hvf: 'host', tcg: 'max,-erms,-fsrm,-svm' },
     virtioSuffix: 'device',
     virtioDevicesMax: 8,
