@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { Arcbox, type Outcome } from './support.ts';
+import { Arcbox, type Outcome, processGone } from './support.ts';
 
 let arcbox: Arcbox;
 let baseline: string;
@@ -40,10 +40,10 @@ async function dyingAt(point: string, ...args: string[]): Promise<Outcome> {
     (await arcbox.run(['daemon', 'start'], { environment: { ARCBOX_FAULT_POINT: point } })).code,
     0,
   );
-  const { daemonPid } = arcbox;
+  const pid = arcbox.daemonPid;
   const outcome = await arcbox.run(args);
-  await run('ps');
-  assert.notEqual(arcbox.daemonPid, daemonPid, `${point}: the daemon did not die there`);
+  // It may die behind the answer; a point that it never comes to ends the test by its time limit.
+  await processGone(pid);
   return outcome;
 }
 
