@@ -19,6 +19,7 @@ import { NetworkService } from './gen/arcbox/v1/network_pb.ts';
 import { SystemService } from './gen/arcbox/v1/system_pb.ts';
 import { VolumeService } from './gen/arcbox/v1/volume_pb.ts';
 import { FAREWELL_TIMEOUT_MS } from './limits.ts';
+import { answerMetrics, MetricsServer } from './metrics-server.ts';
 import { registration } from './rpc/registration.ts';
 import { ApiServer } from './server.ts';
 import { containerService } from './services/container-service.ts';
@@ -62,7 +63,13 @@ export class Daemon implements AsyncDisposable {
       const daemon = new Daemon(options, result.lock);
       try {
         await daemon.#server.listen(layout.socket);
+        const { metricsAddress } = options.config;
+        if (metricsAddress !== '') {
+          daemon.#metrics = await MetricsServer.listen(metricsAddress, daemon.#runtime);
+          logger.info('metrics.listening', { address: metricsAddress });
+        }
       } catch (error) {
+        await daemon.#server.close();
         // A machine that was taken over goes on, for a daemon that can be reached.
         await daemon.#runtime.close({ disown: true });
         throw error;
@@ -82,6 +89,7 @@ export class Daemon implements AsyncDisposable {
   readonly #logger: Logger;
   readonly #runtime: Runtime;
   readonly #server: ApiServer;
+  #metrics: MetricsServer | undefined;
   readonly #lock: FileLock;
   readonly #end = Promise.withResolvers<void>();
   #stopping: Promise<void> | undefined;
@@ -113,6 +121,7 @@ export class Daemon implements AsyncDisposable {
       ],
       onRequest: (request, response) =>
         serveFiles(runtime, request, response) ?? serveImageBulk(runtime, request, response),
+      onMetrics: (response) => answerMetrics(runtime, response),
       onUpgrade: (request, socket, head) => serveUpgrade(runtime, request, socket, head),
       onError: (error) => logger.error('server.failed', { reason: String(error) }),
       onQuiet: () => {
@@ -145,6 +154,7 @@ export class Daemon implements AsyncDisposable {
   async #stop(disown: boolean): Promise<void> {
     this.#logger.info('daemon.stopping');
     try {
+      await this.#metrics?.[Symbol.asyncDispose]();
       await this.#server.stopListening();
       try {
         if (!disown) {

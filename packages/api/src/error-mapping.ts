@@ -46,6 +46,7 @@ const CODES: Readonly<Record<string, RpcCode>> = {
   ERR_ARCBOX_COMMAND_NOT_EXECUTABLE: 'failed_precondition',
   ERR_ARCBOX_LIMIT: 'resource_exhausted',
   ERR_ARCBOX_NO_SPACE: 'resource_exhausted',
+  ERR_ARCBOX_NO_MEMORY: 'resource_exhausted',
   ERR_ARCBOX_UNSUPPORTED: 'invalid_argument',
   ERR_ARCBOX_VOLUME_NOT_FOUND: 'not_found',
   ERR_ARCBOX_VOLUME_IN_USE: 'already_exists',

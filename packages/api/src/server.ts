@@ -14,6 +14,7 @@ import {
 import { createServer, type Server, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { CONNECTIONS_MAX, PREFACE_TIMEOUT_MS, QUIET_MS, STREAM_END_TIMEOUT_MS } from './limits.ts';
+import { METRICS_PATH } from './metrics-server.ts';
 import type { FullServer } from './rpc/full.ts';
 import {
   type Registration,
@@ -33,6 +34,8 @@ export interface ServerOptions {
   readonly onRequest?: (request: IncomingMessage, response: ServerResponse) => Promise<void> | undefined;
   /** Takes over an HTTP/1.1 connection that asked for an upgrade. */
   readonly onUpgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => Promise<void>;
+  /** Answers `GET /metrics`. */
+  readonly onMetrics?: (response: ServerResponse) => Promise<void>;
   readonly onError: (error: unknown) => void;
   /** How long a new connection may take to say what it wants. */
   readonly prefaceTimeoutMs?: number;
@@ -67,11 +70,7 @@ export class ApiServer implements AsyncDisposable {
           this.#track(plain).catch(options.onError);
           return;
         }
-        const served = isUnaryJson(request, this.#methods)
-          ? serveUnaryJson(request, response, this.#methods)
-          : isStreamJson(request, this.#streams)
-            ? this.#serveStream(request, response)
-            : this.#fullServer().then(({ http1 }) => http1(request, response));
+        const served = this.#serve(request, response);
         served.catch((error: unknown) => {
           options.onError(error);
           response.destroy();
@@ -137,6 +136,16 @@ export class ApiServer implements AsyncDisposable {
   #awaitQuiet(): void {
     clearTimeout(this.#quiet);
     this.#quiet = setTimeout(() => this.#options.onQuiet?.(), QUIET_MS).unref();
+  }
+
+  async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (isUnaryJson(request, this.#methods)) return serveUnaryJson(request, response, this.#methods);
+    if (isStreamJson(request, this.#streams)) return this.#serveStream(request, response);
+    const { onMetrics } = this.#options;
+    if (onMetrics !== undefined && request.method === 'GET' && request.url === METRICS_PATH)
+      return onMetrics(response);
+    const { http1 } = await this.#fullServer();
+    http1(request, response);
   }
 
   #serveStream(request: IncomingMessage, response: ServerResponse): Promise<void> {

@@ -11,6 +11,7 @@ const [
   { formatOption: format },
   { action, collect, exits },
   { defineVolumeCommands },
+  { defineUpkeepCommands },
   { VERSION },
 ] = await Promise.all([
   import('commander'),
@@ -22,6 +23,7 @@ const [
   import('./program/flags.ts'),
   import('./program/support.ts'),
   import('./program/volumes.ts'),
+  import('./program/upkeep.ts'),
   import('@arcbox/api/client'),
 ]);
 
@@ -47,6 +49,7 @@ const program = new Command('arcbox')
 defineContainerCommands(program, context);
 defineImageCommands(program, context);
 defineVolumeCommands(program, context);
+defineUpkeepCommands(program, context);
 defineNetworkCommands(program, context);
 
 const system = () => import('./commands/system.ts');

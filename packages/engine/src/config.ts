@@ -7,6 +7,7 @@ import { availableParallelism, totalmem } from 'node:os';
 import { formatCidr, PREFIX_MAX, PREFIX_MIN, parseCidr } from '@arcbox/net/ipam';
 import { parse } from 'smol-toml';
 import { EngineError, messageOf } from './errors.ts';
+import type { Reserves } from './room.ts';
 import { parseSize } from './size.ts';
 
 export interface Config {
@@ -17,6 +18,10 @@ export interface Config {
     /** How long no container must have run until it idles down, in seconds; `Infinity`: never. */
     readonly idleS: number;
   };
+  /** What must be left free of the host's disk and memory. */
+  readonly reserves: Reserves;
+  /** `host:port` on loopback where `GET /metrics` is answered besides the daemon's socket; empty: nowhere. */
+  readonly metricsAddress: string;
   /** The subnet of the network `bridge`, when it is made. */
   readonly networkCidr: string;
   /** How long a machine goes on without a daemon, in seconds; `Infinity`: for ever. */
@@ -38,6 +43,8 @@ const MEMORY_MIB_MAX = 1024 * 1024;
 const MEMORY_MIB_DEFAULT_MAX = 2048;
 const ORPHAN_GRACE_S_DEFAULT = 600;
 const NETWORK_CIDR_DEFAULT = '172.20.0.0/16';
+const DISK_RESERVE_BYTES_DEFAULT = 512 * 1024 ** 2;
+const MEMORY_RESERVE_BYTES_DEFAULT = 128 * 1024 ** 2;
 /** Coming back costs a third of a second, so there is no reason to wait for long. */
 const IDLE_S_DEFAULT = 60;
 const IDLE_S_MAX = 7 * 86_400;
@@ -66,6 +73,27 @@ const SETTINGS: readonly Setting[] = [
     parse: (value) =>
       value === 'never' || value === Infinity ? Infinity : inRange(toNumber(value), 1, IDLE_S_MAX),
     expected: `a whole number of seconds from 1 to ${IDLE_S_MAX}, or "never"`,
+  },
+  {
+    key: 'disk.reserve',
+    variable: 'ARCBOX_DISK_RESERVE',
+    parse: (value) => (typeof value === 'string' ? parseSize(value) : undefined),
+    expected: 'a size such as "512m"',
+  },
+  {
+    key: 'memory.reserve',
+    variable: 'ARCBOX_MEMORY_RESERVE',
+    parse: (value) => (typeof value === 'string' ? parseSize(value) : undefined),
+    expected: 'a size such as "128m"',
+  },
+  {
+    key: 'metrics.address',
+    variable: 'ARCBOX_METRICS_ADDRESS',
+    parse: (value) =>
+      typeof value === 'string' && /^(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\]):\d{1,5}$/.test(value)
+        ? value
+        : undefined,
+    expected: 'an address of the loopback interface and a port, such as "127.0.0.1:9464"',
   },
   {
     key: 'network.cidr',
@@ -143,6 +171,11 @@ export async function loadConfig(sources: ConfigSources): Promise<Config> {
       ),
       idleS: value('machine.idle_s', IDLE_S_DEFAULT),
     },
+    reserves: {
+      diskBytes: value('disk.reserve', DISK_RESERVE_BYTES_DEFAULT),
+      memoryBytes: value('memory.reserve', MEMORY_RESERVE_BYTES_DEFAULT),
+    },
+    metricsAddress: value('metrics.address', ''),
     networkCidr: value('network.cidr', NETWORK_CIDR_DEFAULT),
     orphanGraceS: value('orphan_grace_s', ORPHAN_GRACE_S_DEFAULT),
   };

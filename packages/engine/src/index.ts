@@ -18,6 +18,7 @@ export type { HostOptions, ResourceLimits, Ulimit } from './container/host-optio
 export * from './container/life-options.ts';
 export type { TerminalSize } from './container/oci-spec.ts';
 export type { ContainerState } from './container/transitions.ts';
+export type { DiskUsage, UsageRow } from './disk-usage.ts';
 export * from './errors.ts';
 export type { EngineEvent, EventBatch, EventLog, EventQuery, EventType } from './events/event-log.ts';
 export { checkFilters, type EventFilters } from './events/filters.ts';
@@ -31,6 +32,7 @@ export type { Machine, MachineState } from './machine/machine.ts';
 export { connectContainer, disconnectContainer } from './network/connections.ts';
 export type { NetworkManager } from './network/network-manager.ts';
 export type { EndpointRecord, NetworkRecord } from './network/network-record.ts';
+export { availableMemoryBytes, type Reserves, type Room } from './room.ts';
 export * from './runtime.ts';
 export { signalNumber } from './signals.ts';
 export { formatSize, parseSize } from './size.ts';

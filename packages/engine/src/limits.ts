@@ -96,6 +96,8 @@ export const EXEC_DRAIN_IDLE_MS = 500;
 /** Execs of one container that are remembered; of those that have ended the oldest are forgotten first. */
 export const EXECS_PER_CONTAINER_MAX = 512;
 
+/** What a machine takes of the host's memory to start: the VMM, and what a guest touches by then. */
+export const MACHINE_START_BYTES = 192 * 1024 * 1024;
 /** How long a machine has to boot until its agent answers. */
 export const BOOT_TIMEOUT_MS = 60_000;
 /** How long one batch may take, unless the caller knows better. */

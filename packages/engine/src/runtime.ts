@@ -8,6 +8,7 @@ import { ContainerFiles } from './container/container-files.ts';
 import { ContainerManager } from './container/container-manager.ts';
 import { ContainerTools } from './container/container-tools.ts';
 import { HealthMonitor } from './container/health.ts';
+import { type DiskUsage, diskUsage } from './disk-usage.ts';
 import { EngineError, messageOf } from './errors.ts';
 import { EventLog } from './events/event-log.ts';
 import { ExecManager } from './exec/exec-manager.ts';
@@ -16,6 +17,7 @@ import type { Logger } from './logger.ts';
 import { Machine, type MachineEnvironment } from './machine/machine.ts';
 import { NetworkManager } from './network/network-manager.ts';
 import { NetworkPlane } from './network/network-plane.ts';
+import { Room } from './room.ts';
 import { Store } from './state/store.ts';
 import { VolumeManager } from './volume/volume-manager.ts';
 
@@ -38,6 +40,7 @@ export class Runtime implements AsyncDisposable {
   readonly driver: VmDriver;
   readonly images: ImageStore;
   readonly events: EventLog;
+  readonly room: Room;
   readonly networks: NetworkManager;
   readonly plane: NetworkPlane;
   readonly #store: Store;
@@ -63,6 +66,7 @@ export class Runtime implements AsyncDisposable {
     this.#logger = logger;
     this.#store = new Store(layout.stateDatabase);
     this.events = new EventLog(layout.eventsDatabase);
+    this.room = new Room(layout.home, config.reserves);
     this.networks = new NetworkManager(this.#store.networks, config.networkCidr);
     this.plane = new NetworkPlane(this.networks, logger);
     this.images = new ImageStore({
@@ -85,12 +89,14 @@ export class Runtime implements AsyncDisposable {
         await this.#containers.reconcile(up);
         await this.#volumes.reconcile(up);
       },
+      room: this.room,
       releaseUnused: (up) => this.#volumes.releaseUnused(up),
       inUse: (machine) => this.#containers.inUse(machine),
       lost: (machine, why) => this.#containers.machineLost(machine, why),
     };
     this.#machine = new Machine(DEFAULT_MACHINE, environment);
     this.#volumes = new VolumeManager({
+      room: this.room,
       store: this.#store,
       layout,
       logger,
@@ -100,6 +106,7 @@ export class Runtime implements AsyncDisposable {
     });
     this.#containers = new ContainerManager({
       volumes: this.#volumes,
+      room: this.room,
       store: this.#store,
       layout,
       images: this.images,
@@ -173,6 +180,17 @@ export class Runtime implements AsyncDisposable {
     await this.#adopted;
     if (this.#refusing) throw new EngineError('ERR_ARCBOX_SHUTTING_DOWN', 'the daemon is shutting down');
     return this.#volumes;
+  }
+
+  /** What everything takes on the host's disk. */
+  async diskUsage(): Promise<DiskUsage> {
+    const { layout, images } = this;
+    const [containers, volumes, machines] = [
+      await this.containers(),
+      await this.volumes(),
+      await this.machines(),
+    ];
+    return diskUsage({ layout, images, containers, volumes, machines });
   }
 
   /** All machines, in order of their names. */

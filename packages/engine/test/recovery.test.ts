@@ -39,7 +39,8 @@ test('the next daemon takes the machine over: containers go on, their output who
   await more?.();
   assert.equal((await collect(attachment)).out, 'after');
   assert.equal((await attachment.exited).exitCode, 5);
-  assert.equal((await containers.attach(id, { cursor: 'start', run: 1 }).then(collect)).out, 'before after');
+  await using whole = await containers.attach(id, { cursor: 'start', run: 1 });
+  assert.equal((await collect(whole)).out, 'before after');
 });
 
 test('a container whose log is broken is lost alone: the others of its machine go on', async () => {

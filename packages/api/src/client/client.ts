@@ -23,6 +23,8 @@ import type {
   ListContainersResponseJson,
   PauseContainerRequestJson,
   PauseContainerResponseJson,
+  PruneContainersRequestJson,
+  PruneContainersResponseJson,
   RemoveContainerRequestJson,
   RemoveContainerResponseJson,
   RenameContainerRequestJson,
@@ -97,6 +99,8 @@ import type {
   RemoveNetworkResponseJson,
 } from '../gen/arcbox/v1/network_pb.ts';
 import type {
+  DiskUsageRequestJson,
+  DiskUsageResponseJson,
   DoctorRequestJson,
   DoctorResponseJson,
   InfoRequestJson,
@@ -130,6 +134,7 @@ export interface Methods {
   'ContainerService/Kill': [KillContainerRequestJson, KillContainerResponseJson];
   'ContainerService/Stop': [StopContainerRequestJson, StopContainerResponseJson];
   'ContainerService/Remove': [RemoveContainerRequestJson, RemoveContainerResponseJson];
+  'ContainerService/Prune': [PruneContainersRequestJson, PruneContainersResponseJson];
   'ContainerService/List': [ListContainersRequestJson, ListContainersResponseJson];
   'ContainerService/Inspect': [InspectContainerRequestJson, InspectContainerResponseJson];
   'ContainerService/Resize': [ResizeContainerRequestJson, ResizeContainerResponseJson];
@@ -169,6 +174,7 @@ export interface Methods {
   'NetworkService/Connect': [ConnectNetworkRequestJson, ConnectNetworkResponseJson];
   'NetworkService/Disconnect': [DisconnectNetworkRequestJson, DisconnectNetworkResponseJson];
   'NetworkService/Prune': [PruneNetworksRequestJson, PruneNetworksResponseJson];
+  'SystemService/DiskUsage': [DiskUsageRequestJson, DiskUsageResponseJson];
   'SystemService/Ping': [PingRequestJson, PingResponseJson];
   'SystemService/Version': [VersionRequestJson, VersionResponseJson];
   'SystemService/Info': [InfoRequestJson, InfoResponseJson];

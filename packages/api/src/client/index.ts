@@ -21,7 +21,7 @@ export type {
   TransferProgressJson,
 } from '../gen/arcbox/v1/image_pb.ts';
 export type { NetworkJson } from '../gen/arcbox/v1/network_pb.ts';
-export type { DoctorCheckJson, EventJson } from '../gen/arcbox/v1/system_pb.ts';
+export type { DoctorCheckJson, EventJson, UsageRowJson } from '../gen/arcbox/v1/system_pb.ts';
 export { DEFAULT_DETACH_KEYS, DetachKeys, parseDetachKeys } from '../stdio/detach-keys.ts';
 export type { ExitPayload } from '../stdio/frames.ts';
 export { VERSION } from '../version.ts';

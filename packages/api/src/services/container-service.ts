@@ -62,6 +62,9 @@ export function containerService(runtime: Runtime): ServiceImpl<typeof Container
       const shown = containers.all().filter(({ record: { state } }) => all || isShown(state));
       return { containers: shown.map(describe) };
     },
+    async prune() {
+      return { ids: await (await runtime.containers()).prune() };
+    },
     async inspect({ id }) {
       const container = (await runtime.containers()).find(id);
       const execs = (await runtime.execs()).ofContainer(container.record.id);

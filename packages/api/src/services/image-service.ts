@@ -4,7 +4,7 @@ import type { ServiceImpl } from '@connectrpc/connect';
 import type { ImageService, RegistryCredentials } from '../gen/arcbox/v1/image_pb.ts';
 import { imageMessage, removalMessage, transferMessages } from './image-messages.ts';
 
-export function imageService({ images }: Runtime): ServiceImpl<typeof ImageService> {
+export function imageService({ images, room }: Runtime): ServiceImpl<typeof ImageService> {
   return {
     async list() {
       return { images: (await images.list()).map(imageMessage) };
@@ -42,6 +42,7 @@ export function imageService({ images }: Runtime): ServiceImpl<typeof ImageServi
       return { removals: removed.map(removalMessage), reclaimedBytes: BigInt(reclaimedBytes) };
     },
     async *pull({ name, platform, credentials }, { signal }) {
+      await room.needDisk(`the image ${name}`);
       yield* transferMessages(async (onProgress) => {
         const { image, digest, changed } = await images.pull(named(name), {
           onProgress,

@@ -1,7 +1,8 @@
-import { checkFilters, type Runtime } from '@arcbox/engine';
+import { checkFilters, type Runtime, type UsageRow } from '@arcbox/engine';
+import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { ServiceImpl } from '@connectrpc/connect';
 import type { Doctor } from '../doctor.ts';
-import type { SystemService } from '../gen/arcbox/v1/system_pb.ts';
+import type { SystemService, UsageRowSchema } from '../gen/arcbox/v1/system_pb.ts';
 import { VERSION } from '../version.ts';
 
 export interface SystemEnvironment {
@@ -69,9 +70,22 @@ export function systemService({
         }
       }
     },
+    async diskUsage() {
+      const { images, containers, volumes, machines } = await runtime.diskUsage();
+      return {
+        images: usageRow(images),
+        containers: usageRow(containers),
+        volumes: usageRow(volumes),
+        machines: usageRow(machines),
+      };
+    },
     shutdown() {
       shutdown();
       return {};
     },
   };
+}
+
+function usageRow({ bytes, reclaimableBytes, ...counts }: UsageRow): MessageInitShape<typeof UsageRowSchema> {
+  return { ...counts, bytes: BigInt(bytes), reclaimableBytes: BigInt(reclaimableBytes) };
 }

@@ -166,7 +166,8 @@ export async function remove(
   return exitCode;
 }
 
-function printRemovals(removals: readonly ImageRemovalJson[]): void {
+/** What became of names and images. */
+export function printRemovals(removals: readonly ImageRemovalJson[]): void {
   for (const { untagged = '', deleted = '' } of removals) {
     print(deleted === '' ? `Untagged: ${untagged}` : `Deleted: ${deleted}`);
   }

@@ -37,6 +37,7 @@ import {
 } from '../network/container-network.ts';
 import type { NetworkManager } from '../network/network-manager.ts';
 import type { NetworkPlane } from '../network/network-plane.ts';
+import type { Room } from '../room.ts';
 import type { Store } from '../state/store.ts';
 import type { VolumeManager } from '../volume/volume-manager.ts';
 import { Container, type ContainerExit } from './container.ts';
@@ -79,6 +80,7 @@ export interface ContainerEnvironment {
   readonly networks: NetworkManager;
   readonly plane: NetworkPlane;
   readonly volumes: VolumeManager;
+  readonly room: Room;
   machine(name: string): Machine;
   readonly defaultMachine: string;
   /** A container's process runs; `adopted`: since before this daemon. */
@@ -199,6 +201,7 @@ export class ContainerManager {
     const { idempotencyKey } = options;
     const known = idempotencyKey === undefined ? undefined : store.containerIdByKey(idempotencyKey);
     if (known !== undefined) return { ...this.find(known).record };
+    await this.#environment.room.needDisk('a container');
     if (this.#containers.size >= CONTAINERS_MAX) {
       throw new EngineError('ERR_ARCBOX_LIMIT', `there are ${CONTAINERS_MAX} containers; remove some first`);
     }
@@ -407,6 +410,22 @@ export class ContainerManager {
     if (options.force === true) await this.stop(container.record.id, { timeoutMs: 0 });
     await container.transitions.run(() => this.#remove(container));
     if (options.volumes === true) await this.#removeVolumes(container.record);
+  }
+
+  /** Removes those that do not run. Answers with their IDs. */
+  async prune(): Promise<string[]> {
+    const removed: string[] = [];
+    for (const { record } of [...this.#containers.values()]) {
+      if (record.state !== 'created' && record.state !== 'exited') continue;
+      try {
+        await this.remove(record.id);
+        removed.push(record.id);
+      } catch (error) {
+        // It was started, or removed by somebody else, meanwhile.
+        if (!(error instanceof EngineError)) throw error;
+      }
+    }
+    return removed;
   }
 
   // --- Streams ----------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ import {
 } from '../limits.ts';
 import type { Logger } from '../logger.ts';
 import { GuestNetwork } from '../network/guest-network.ts';
+import type { Room } from '../room.ts';
 import type { Store } from '../state/store.ts';
 import { AgentSession } from './agent-session.ts';
 import { DISK_ID, DISK_MOUNT, layerDiskId, layerMount, layerNumberOfDisk } from './guest-layout.ts';
@@ -60,6 +61,7 @@ export interface MachineEnvironment {
   starting(): void;
   /** Called before a machine counts as running: brings containers and guest together. */
   reconcile(machine: UpMachine): Promise<void>;
+  readonly room: Room;
   /** Takes away what the machine has and nobody uses, before it idles down. */
   releaseUnused(machine: UpMachine): Promise<void>;
   /** Whether a container runs there, or is being started or removed. */
@@ -357,6 +359,7 @@ export class Machine {
 
   async #boot(): Promise<RunningVm> {
     const { driver, layout, store } = this.#environment;
+    await this.#environment.room.needMemory(this.name);
     const disk = layout.machineDisk(this.name);
     await ensureMachineDisk(disk);
     await using prepared = await driver.create(this.#vmConfig(disk));

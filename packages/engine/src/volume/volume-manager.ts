@@ -24,6 +24,7 @@ import type { Logger } from '../logger.ts';
 import { containerPaths } from '../machine/guest-layout.ts';
 import type { UpMachine } from '../machine/machine.ts';
 import { Mutex } from '../mutex.ts';
+import type { Room } from '../room.ts';
 import { formatSize } from '../size.ts';
 import type { Store } from '../state/store.ts';
 import { copyUp, isEmpty } from './copy-up.ts';
@@ -35,6 +36,7 @@ export interface VolumeEnvironment {
   readonly layout: HostLayout;
   readonly logger: Logger;
   readonly events: EventLog;
+  readonly room: Room;
   /** Containers, in any state, that mount it. */
   usersOf(name: string): readonly ContainerRecord[];
   /** The machine that containers run in, when it is up. */
@@ -98,6 +100,7 @@ export class VolumeManager {
         `a volume has from ${formatSize(VOLUME_BYTES_MIN)} to ${formatSize(VOLUME_BYTES_MAX)}`,
       );
     }
+    await this.#environment.room.needDisk(`the volume ${name}`);
     return this.#exclusive(name, async () => {
       const record = this.#register(name, options.name === undefined, options.labels ?? {}, sizeBytes);
       await this.#ensureDisk(record);

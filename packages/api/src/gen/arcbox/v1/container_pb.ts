@@ -10,7 +10,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file arcbox/v1/container.proto.
  */
 export const file_arcbox_v1_container: GenFile = /*@__PURE__*/
-  fileDesc("ChlhcmNib3gvdjEvY29udGFpbmVyLnByb3RvEglhcmNib3gudjEi8wQKFkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QSDQoFaW1hZ2UYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdjb21tYW5kGAMgAygJEikKCmVudHJ5cG9pbnQYBCABKAsyFS5hcmNib3gudjEuRW50cnlwb2ludBILCgNlbnYYBSADKAkSEwoLd29ya2luZ19kaXIYBiABKAkSEQoEdXNlchgHIAEoCUgAiAEBEhAKCGhvc3RuYW1lGAggASgJEgsKA3R0eRgJIAEoCBISCgpvcGVuX3N0ZGluGAogASgIEhMKC2F1dG9fcmVtb3ZlGAwgASgIEhMKC3N0b3Bfc2lnbmFsGA0gASgJEj0KBmxhYmVscxgOIAMoCzItLmFyY2JveC52MS5DcmVhdGVDb250YWluZXJSZXF1ZXN0LkxhYmVsc0VudHJ5EhcKD2lkZW1wb3RlbmN5X2tleRgPIAEoCRIkCgRob3N0GBAgASgLMhYuYXJjYm94LnYxLkhvc3RPcHRpb25zEhIKCmRvbWFpbm5hbWUYESABKAkSEgoKc3RkaW5fb25jZRgSIAEoCBIcCg9zdG9wX3RpbWVvdXRfbXMYEyABKAVIAYgBARIQCghwbGF0Zm9ybRgUIAEoCRIkCgRsaWZlGDwgASgLMhYuYXJjYm94LnYxLkxpZmVPcHRpb25zEiAKBm1vdW50cxg9IAMoCzIQLmFyY2JveC52MS5Nb3VudBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgcKBV91c2VyQhIKEF9zdG9wX3RpbWVvdXRfbXNKBAgLEAwilQEKBU1vdW50EgwKBHR5cGUYASABKAkSDgoGc291cmNlGAIgASgJEg4KBnRhcmdldBgDIAEoCRIRCglyZWFkX29ubHkYBCABKAgSDwoHbm9fY29weRgFIAEoCBITCgt0bXBmc19ieXRlcxgGIAEoAxISCgp0bXBmc19tb2RlGAcgASgNEhEKCWFub255bW91cxgIIAEoCCJ5CgtMaWZlT3B0aW9ucxIPCgdyZXN0YXJ0GAEgASgJEiYKBmhlYWx0aBgCIAEoCzIWLmFyY2JveC52MS5IZWFsdGhDaGVjaxIaChJsb2dfbWF4X3NpemVfYnl0ZXMYAyABKAMSFQoNbG9nX21heF9maWxlcxgEIAEoDSKJAQoLSGVhbHRoQ2hlY2sSDAoEdGVzdBgBIAMoCRITCgtpbnRlcnZhbF9tcxgCIAEoAxISCgp0aW1lb3V0X21zGAMgASgDEg8KB3JldHJpZXMYBCABKA0SFwoPc3RhcnRfcGVyaW9kX21zGAUgASgDEhkKEXN0YXJ0X2ludGVydmFsX21zGAYgASgDIqsFCgtIb3N0T3B0aW9ucxIpCgZsaW1pdHMYASABKAsyGS5hcmNib3gudjEuUmVzb3VyY2VMaW1pdHMSEgoKcHJpdmlsZWdlZBgCIAEoCBIPCgdjYXBfYWRkGAMgAygJEhAKCGNhcF9kcm9wGAQgAygJEhQKDHNlY3VyaXR5X29wdBgFIAMoCRIWCg5yZWFkX29ubHlfcm9vdBgGIAEoCBIwCgV0bXBmcxgHIAMoCzIhLmFyY2JveC52MS5Ib3N0T3B0aW9ucy5UbXBmc0VudHJ5EhEKCXNobV9ieXRlcxgIIAEoAxIiCgd1bGltaXRzGAkgAygLMhEuYXJjYm94LnYxLlVsaW1pdBI0CgdzeXNjdGxzGAogAygLMiMuYXJjYm94LnYxLkhvc3RPcHRpb25zLlN5c2N0bHNFbnRyeRIRCglncm91cF9hZGQYCyADKAkSDAoEaW5pdBgMIAEoCBIVCg1vb21fc2NvcmVfYWRqGA0gASgFEhAKCHBpZF9tb2RlGA4gASgJEhAKCGlwY19tb2RlGA8gASgJEhAKCHV0c19tb2RlGBAgASgJEhQKDG5ldHdvcmtfbW9kZRgRIAEoCRITCgtleHRyYV9ob3N0cxgSIAMoCRILCgNkbnMYEyADKAkSEgoKZG5zX3NlYXJjaBgUIAMoCRITCgtkbnNfb3B0aW9ucxgVIAMoCRISCgppcF9hZGRyZXNzGBYgASgJEhMKC21hY19hZGRyZXNzGBcgASgJEhcKD25ldHdvcmtfYWxpYXNlcxgYIAMoCRosCgpUbXBmc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLgoMU3lzY3Rsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi1gMKDlJlc291cmNlTGltaXRzEhkKDG1lbW9yeV9ieXRlcxgBIAEoA0gAiAEBEh4KEW1lbW9yeV9zd2FwX2J5dGVzGAIgASgDSAGIAQESJQoYbWVtb3J5X3Jlc2VydmF0aW9uX2J5dGVzGAMgASgDSAKIAQESFgoJbmFub19jcHVzGAQgASgDSAOIAQESGQoMY3B1X3F1b3RhX3VzGAUgASgDSASIAQESGgoNY3B1X3BlcmlvZF91cxgGIAEoA0gFiAEBEhcKCmNwdV9zaGFyZXMYByABKAVIBogBARIYCgtjcHVzZXRfY3B1cxgIIAEoCUgHiAEBEhgKC2NwdXNldF9tZW1zGAkgASgJSAiIAQESFQoIcGlkc19tYXgYCiABKANICYgBAUIPCg1fbWVtb3J5X2J5dGVzQhQKEl9tZW1vcnlfc3dhcF9ieXRlc0IbChlfbWVtb3J5X3Jlc2VydmF0aW9uX2J5dGVzQgwKCl9uYW5vX2NwdXNCDwoNX2NwdV9xdW90YV91c0IQCg5fY3B1X3BlcmlvZF91c0INCgtfY3B1X3NoYXJlc0IOCgxfY3B1c2V0X2NwdXNCDgoMX2NwdXNldF9tZW1zQgsKCV9waWRzX21heCIyCgZVbGltaXQSDAoEbmFtZRgBIAEoCRIMCgRzb2Z0GAIgASgDEgwKBGhhcmQYAyABKAMiGgoKRW50cnlwb2ludBIMCgRhcmd2GAEgAygJIkIKF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiTwoVU3RhcnRDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEgsKA3J1bhgCIAEoDRIMCgRyb3dzGAMgASgNEg8KB2NvbHVtbnMYBCABKA0iGAoWU3RhcnRDb250YWluZXJSZXNwb25zZSK4AQoUV2FpdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSPAoJY29uZGl0aW9uGAIgASgOMikuYXJjYm94LnYxLldhaXRDb250YWluZXJSZXF1ZXN0LkNvbmRpdGlvbiJWCglDb25kaXRpb24SGQoVQ09ORElUSU9OX1VOU1BFQ0lGSUVEEAASFwoTQ09ORElUSU9OX05FWFRfRVhJVBABEhUKEUNPTkRJVElPTl9SRU1PVkVEEAIiOQoVV2FpdENvbnRhaW5lclJlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRINCgVlcnJvchgCIAEoCSIyChRLaWxsQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIOCgZzaWduYWwYAiABKAkiFwoVS2lsbENvbnRhaW5lclJlc3BvbnNlIloKFFN0b3BDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEhcKCnRpbWVvdXRfbXMYAiABKAVIAIgBARIOCgZzaWduYWwYAyABKAlCDQoLX3RpbWVvdXRfbXMiFwoVU3RvcENvbnRhaW5lclJlc3BvbnNlIkQKFlJlbW92ZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDQoFZm9yY2UYAiABKAgSDwoHdm9sdW1lcxg8IAEoCCIZChdSZW1vdmVDb250YWluZXJSZXNwb25zZSIkChVMaXN0Q29udGFpbmVyc1JlcXVlc3QSCwoDYWxsGAEgASgIIkIKFkxpc3RDb250YWluZXJzUmVzcG9uc2USKAoKY29udGFpbmVycxgBIAMoCzIULmFyY2JveC52MS5Db250YWluZXIiJQoXSW5zcGVjdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiQwoYSW5zcGVjdENvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiQwoWUmVzaXplQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIMCgRyb3dzGAIgASgNEg8KB2NvbHVtbnMYAyABKA0iGQoXUmVzaXplQ29udGFpbmVyUmVzcG9uc2UiXQoXUmVzdGFydENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSFwoKdGltZW91dF9tcxgCIAEoBUgAiAEBEg4KBnNpZ25hbBgDIAEoCUINCgtfdGltZW91dF9tcyIaChhSZXN0YXJ0Q29udGFpbmVyUmVzcG9uc2UiIwoVUGF1c2VDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJIhgKFlBhdXNlQ29udGFpbmVyUmVzcG9uc2UiJQoXVW5wYXVzZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiGgoYVW5wYXVzZUNvbnRhaW5lclJlc3BvbnNlIjIKFlJlbmFtZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCSIZChdSZW5hbWVDb250YWluZXJSZXNwb25zZSJPChZVcGRhdGVDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEikKBmxpbWl0cxgCIAEoCzIZLmFyY2JveC52MS5SZXNvdXJjZUxpbWl0cyJCChdVcGRhdGVDb250YWluZXJSZXNwb25zZRInCgljb250YWluZXIYASABKAsyFC5hcmNib3gudjEuQ29udGFpbmVyIiEKE1RvcENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiRgoUVG9wQ29udGFpbmVyUmVzcG9uc2USLgoJcHJvY2Vzc2VzGAEgAygLMhsuYXJjYm94LnYxLkNvbnRhaW5lclByb2Nlc3Mi3QEKEENvbnRhaW5lclByb2Nlc3MSCwoDcGlkGAEgASgFEhIKCnBhcmVudF9waWQYAiABKAUSCwoDdWlkGAMgASgNEgwKBHVzZXIYBCABKAkSEAoIdGVybWluYWwYBSABKAkSEgoKc3RhcnRlZF9tcxgGIAEoAxIOCgZjcHVfbXMYByABKAMSEwoLY3B1X3BlcmNlbnQYCCABKAESFAoMbWVtb3J5X2J5dGVzGAkgASgDEg0KBXN0YXRlGAogASgJEg8KB2NvbW1hbmQYCyABKAkSDAoEbmFtZRgMIAEoCSIlChdDb250YWluZXJDaGFuZ2VzUmVxdWVzdBIKCgJpZBgBIAEoCSJCChhDb250YWluZXJDaGFuZ2VzUmVzcG9uc2USJgoHY2hhbmdlcxgBIAMoCzIVLmFyY2JveC52MS5GaWxlQ2hhbmdlIigKCkZpbGVDaGFuZ2USDAoEa2luZBgBIAEoCRIMCgRwYXRoGAIgASgJInMKFkNvbW1pdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIOCgZhdXRob3IYAyABKAkSDwoHY29tbWVudBgEIAEoCRIPCgdjaGFuZ2VzGAUgAygJEg0KBXBhdXNlGAYgASgIIisKF0NvbW1pdENvbnRhaW5lclJlc3BvbnNlEhAKCGltYWdlX2lkGAEgASgJIiQKFUNvbnRhaW5lclN0YXRzUmVxdWVzdBILCgNpZHMYASADKAkiQgoWQ29udGFpbmVyU3RhdHNSZXNwb25zZRIoCgVzdGF0cxgBIAMoCzIZLmFyY2JveC52MS5Db250YWluZXJTdGF0cyKgBAoOQ29udGFpbmVyU3RhdHMSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIUCgxyZWFkX3VuaXhfbnMYAyABKAMSFAoMY3B1X3VzYWdlX25zGAQgASgDEhMKC2NwdV91c2VyX25zGAUgASgDEhUKDWNwdV9zeXN0ZW1fbnMYBiABKAMSFgoObWFjaGluZV9jcHVfbnMYByABKAMSFAoMbWFjaGluZV9jcHVzGAggASgFEhMKC2NwdV9wZXJpb2RzGAkgASgDEh0KFWNwdV90aHJvdHRsZWRfcGVyaW9kcxgKIAEoAxIYChBjcHVfdGhyb3R0bGVkX25zGAsgASgDEhQKDG1lbW9yeV9ieXRlcxgMIAEoAxIiChptZW1vcnlfaW5hY3RpdmVfZmlsZV9ieXRlcxgNIAEoAxIZChFtZW1vcnlfYW5vbl9ieXRlcxgOIAEoAxIZChFtZW1vcnlfZmlsZV9ieXRlcxgPIAEoAxIaChJtZW1vcnlfbGltaXRfYnl0ZXMYECABKAMSGQoRbWVtb3J5X3BlYWtfYnl0ZXMYESABKAMSEQoJb29tX2tpbGxzGBIgASgDEgwKBHBpZHMYEyABKAMSEgoKcGlkc19saW1pdBgUIAEoAxIYChBibG9ja19yZWFkX2J5dGVzGBUgASgDEhkKEWJsb2NrX3dyaXRlX2J5dGVzGBYgASgDEg8KB3J1bm5pbmcYFyABKAgitgEKFENvbnRhaW5lckxvZ3NSZXF1ZXN0EgoKAmlkGAEgASgJEhMKBmN1cnNvchgCIAEoBEgAiAEBEg4KBmZvbGxvdxgDIAEoCBIRCgR0YWlsGAQgASgESAGIAQESFQoIc2luY2VfbXMYBSABKANIAogBARIVCgh1bnRpbF9tcxgGIAEoA0gDiAEBQgkKB19jdXJzb3JCBwoFX3RhaWxCCwoJX3NpbmNlX21zQgsKCV91bnRpbF9tcyJNChVDb250YWluZXJMb2dzUmVzcG9uc2USJAoHZW50cmllcxgBIAMoCzITLmFyY2JveC52MS5Mb2dFbnRyeRIOCgZjdXJzb3IYAiABKAQiugEKCExvZ0VudHJ5EioKBnN0cmVhbRgBIAEoDjIaLmFyY2JveC52MS5Mb2dFbnRyeS5TdHJlYW0SDAoEZGF0YRgCIAEoDBIPCgd1bml4X21zGAMgASgDEg4KBm9mZnNldBgEIAEoBBILCgNydW4YBSABKA0iRgoGU3RyZWFtEhYKElNUUkVBTV9VTlNQRUNJRklFRBAAEhEKDVNUUkVBTV9TVERPVVQQARIRCg1TVFJFQU1fU1RERVJSEAIihAEKEENvbnRhaW5lck5ldHdvcmsSEgoKbmV0d29ya19pZBgBIAEoCRIMCgRuYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSDgoGcHJlZml4GAQgASgNEg8KB2dhdGV3YXkYBSABKAkSCwoDbWFjGAYgASgJEg8KB2FsaWFzZXMYByADKAki+wYKCUNvbnRhaW5lchIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEg0KBWltYWdlGAMgASgJEhAKCGltYWdlX2lkGAQgASgJEg0KBXN0YXRlGAUgASgJEgwKBGFyZ3YYBiADKAkSCwoDZW52GAcgAygJEhMKC3dvcmtpbmdfZGlyGAggASgJEgwKBHVzZXIYCSABKAkSEAoIaG9zdG5hbWUYCiABKAkSCwoDdHR5GAsgASgIEhIKCm9wZW5fc3RkaW4YDCABKAgSEwoLYXV0b19yZW1vdmUYDiABKAgSMAoGbGFiZWxzGA8gAygLMiAuYXJjYm94LnYxLkNvbnRhaW5lci5MYWJlbHNFbnRyeRIPCgdtYWNoaW5lGBAgASgJEgsKA3J1bhgRIAEoDRISCgpjcmVhdGVkX21zGBIgASgDEhcKCnN0YXJ0ZWRfbXMYEyABKANIAIgBARIYCgtmaW5pc2hlZF9tcxgUIAEoA0gBiAEBEhYKCWV4aXRfY29kZRgVIAEoBUgCiAEBEg0KBWVycm9yGBYgASgJEiQKBGhvc3QYFyABKAsyFi5hcmNib3gudjEuSG9zdE9wdGlvbnMSEgoKZG9tYWlubmFtZRgYIAEoCRISCgpzdGRpbl9vbmNlGBkgASgIEhMKC3N0b3Bfc2lnbmFsGBogASgFEhwKD3N0b3BfdGltZW91dF9tcxgbIAEoBUgDiAEBEhkKEWVudHJ5cG9pbnRfbGVuZ3RoGBwgASgFEgsKA3BpZBgdIAEoBRIQCghleGVjX2lkcxgeIAMoCRItCghuZXR3b3JrcxgoIAMoCzIbLmFyY2JveC52MS5Db250YWluZXJOZXR3b3JrEiQKBGxpZmUYPCABKAsyFi5hcmNib3gudjEuTGlmZU9wdGlvbnMSEAoIcmVzdGFydHMYPSABKA0SIAoGbW91bnRzGD4gAygLMhAuYXJjYm94LnYxLk1vdW50EiYKBmhlYWx0aBg/IAEoCzIWLmFyY2JveC52MS5IZWFsdGhTdGF0ZRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQg0KC19zdGFydGVkX21zQg4KDF9maW5pc2hlZF9tc0IMCgpfZXhpdF9jb2RlQhIKEF9zdG9wX3RpbWVvdXRfbXNKBAgNEA4iWgoLSGVhbHRoU3RhdGUSDgoGc3RhdHVzGAEgASgJEhYKDmZhaWxpbmdfc3RyZWFrGAIgASgNEiMKA2xvZxgDIAMoCzIWLmFyY2JveC52MS5IZWFsdGhQcm9iZSJSCgtIZWFsdGhQcm9iZRIQCghzdGFydF9tcxgBIAEoAxIOCgZlbmRfbXMYAiABKAMSEQoJZXhpdF9jb2RlGAMgASgFEg4KBm91dHB1dBgEIAEoCTL1CwoQQ29udGFpbmVyU2VydmljZRJPCgZDcmVhdGUSIS5hcmNib3gudjEuQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5DcmVhdGVDb250YWluZXJSZXNwb25zZRJMCgVTdGFydBIgLmFyY2JveC52MS5TdGFydENvbnRhaW5lclJlcXVlc3QaIS5hcmNib3gudjEuU3RhcnRDb250YWluZXJSZXNwb25zZRJJCgRXYWl0Eh8uYXJjYm94LnYxLldhaXRDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLldhaXRDb250YWluZXJSZXNwb25zZRJJCgRLaWxsEh8uYXJjYm94LnYxLktpbGxDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLktpbGxDb250YWluZXJSZXNwb25zZRJJCgRTdG9wEh8uYXJjYm94LnYxLlN0b3BDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLlN0b3BDb250YWluZXJSZXNwb25zZRJPCgZSZW1vdmUSIS5hcmNib3gudjEuUmVtb3ZlQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5SZW1vdmVDb250YWluZXJSZXNwb25zZRJLCgRMaXN0EiAuYXJjYm94LnYxLkxpc3RDb250YWluZXJzUmVxdWVzdBohLmFyY2JveC52MS5MaXN0Q29udGFpbmVyc1Jlc3BvbnNlElIKB0luc3BlY3QSIi5hcmNib3gudjEuSW5zcGVjdENvbnRhaW5lclJlcXVlc3QaIy5hcmNib3gudjEuSW5zcGVjdENvbnRhaW5lclJlc3BvbnNlEk8KBlJlc2l6ZRIhLmFyY2JveC52MS5SZXNpemVDb250YWluZXJSZXF1ZXN0GiIuYXJjYm94LnYxLlJlc2l6ZUNvbnRhaW5lclJlc3BvbnNlElIKB1Jlc3RhcnQSIi5hcmNib3gudjEuUmVzdGFydENvbnRhaW5lclJlcXVlc3QaIy5hcmNib3gudjEuUmVzdGFydENvbnRhaW5lclJlc3BvbnNlEkwKBVBhdXNlEiAuYXJjYm94LnYxLlBhdXNlQ29udGFpbmVyUmVxdWVzdBohLmFyY2JveC52MS5QYXVzZUNvbnRhaW5lclJlc3BvbnNlElIKB1VucGF1c2USIi5hcmNib3gudjEuVW5wYXVzZUNvbnRhaW5lclJlcXVlc3QaIy5hcmNib3gudjEuVW5wYXVzZUNvbnRhaW5lclJlc3BvbnNlEk8KBlJlbmFtZRIhLmFyY2JveC52MS5SZW5hbWVDb250YWluZXJSZXF1ZXN0GiIuYXJjYm94LnYxLlJlbmFtZUNvbnRhaW5lclJlc3BvbnNlEk8KBlVwZGF0ZRIhLmFyY2JveC52MS5VcGRhdGVDb250YWluZXJSZXF1ZXN0GiIuYXJjYm94LnYxLlVwZGF0ZUNvbnRhaW5lclJlc3BvbnNlEkYKA1RvcBIeLmFyY2JveC52MS5Ub3BDb250YWluZXJSZXF1ZXN0Gh8uYXJjYm94LnYxLlRvcENvbnRhaW5lclJlc3BvbnNlElIKB0NoYW5nZXMSIi5hcmNib3gudjEuQ29udGFpbmVyQ2hhbmdlc1JlcXVlc3QaIy5hcmNib3gudjEuQ29udGFpbmVyQ2hhbmdlc1Jlc3BvbnNlEk8KBkNvbW1pdBIhLmFyY2JveC52MS5Db21taXRDb250YWluZXJSZXF1ZXN0GiIuYXJjYm94LnYxLkNvbW1pdENvbnRhaW5lclJlc3BvbnNlEkwKBVN0YXRzEiAuYXJjYm94LnYxLkNvbnRhaW5lclN0YXRzUmVxdWVzdBohLmFyY2JveC52MS5Db250YWluZXJTdGF0c1Jlc3BvbnNlEksKBExvZ3MSHy5hcmNib3gudjEuQ29udGFpbmVyTG9nc1JlcXVlc3QaIC5hcmNib3gudjEuQ29udGFpbmVyTG9nc1Jlc3BvbnNlMAFiBnByb3RvMw");
+  fileDesc("ChlhcmNib3gvdjEvY29udGFpbmVyLnByb3RvEglhcmNib3gudjEi8wQKFkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QSDQoFaW1hZ2UYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdjb21tYW5kGAMgAygJEikKCmVudHJ5cG9pbnQYBCABKAsyFS5hcmNib3gudjEuRW50cnlwb2ludBILCgNlbnYYBSADKAkSEwoLd29ya2luZ19kaXIYBiABKAkSEQoEdXNlchgHIAEoCUgAiAEBEhAKCGhvc3RuYW1lGAggASgJEgsKA3R0eRgJIAEoCBISCgpvcGVuX3N0ZGluGAogASgIEhMKC2F1dG9fcmVtb3ZlGAwgASgIEhMKC3N0b3Bfc2lnbmFsGA0gASgJEj0KBmxhYmVscxgOIAMoCzItLmFyY2JveC52MS5DcmVhdGVDb250YWluZXJSZXF1ZXN0LkxhYmVsc0VudHJ5EhcKD2lkZW1wb3RlbmN5X2tleRgPIAEoCRIkCgRob3N0GBAgASgLMhYuYXJjYm94LnYxLkhvc3RPcHRpb25zEhIKCmRvbWFpbm5hbWUYESABKAkSEgoKc3RkaW5fb25jZRgSIAEoCBIcCg9zdG9wX3RpbWVvdXRfbXMYEyABKAVIAYgBARIQCghwbGF0Zm9ybRgUIAEoCRIkCgRsaWZlGDwgASgLMhYuYXJjYm94LnYxLkxpZmVPcHRpb25zEiAKBm1vdW50cxg9IAMoCzIQLmFyY2JveC52MS5Nb3VudBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgcKBV91c2VyQhIKEF9zdG9wX3RpbWVvdXRfbXNKBAgLEAwilQEKBU1vdW50EgwKBHR5cGUYASABKAkSDgoGc291cmNlGAIgASgJEg4KBnRhcmdldBgDIAEoCRIRCglyZWFkX29ubHkYBCABKAgSDwoHbm9fY29weRgFIAEoCBITCgt0bXBmc19ieXRlcxgGIAEoAxISCgp0bXBmc19tb2RlGAcgASgNEhEKCWFub255bW91cxgIIAEoCCJ5CgtMaWZlT3B0aW9ucxIPCgdyZXN0YXJ0GAEgASgJEiYKBmhlYWx0aBgCIAEoCzIWLmFyY2JveC52MS5IZWFsdGhDaGVjaxIaChJsb2dfbWF4X3NpemVfYnl0ZXMYAyABKAMSFQoNbG9nX21heF9maWxlcxgEIAEoDSKJAQoLSGVhbHRoQ2hlY2sSDAoEdGVzdBgBIAMoCRITCgtpbnRlcnZhbF9tcxgCIAEoAxISCgp0aW1lb3V0X21zGAMgASgDEg8KB3JldHJpZXMYBCABKA0SFwoPc3RhcnRfcGVyaW9kX21zGAUgASgDEhkKEXN0YXJ0X2ludGVydmFsX21zGAYgASgDIqsFCgtIb3N0T3B0aW9ucxIpCgZsaW1pdHMYASABKAsyGS5hcmNib3gudjEuUmVzb3VyY2VMaW1pdHMSEgoKcHJpdmlsZWdlZBgCIAEoCBIPCgdjYXBfYWRkGAMgAygJEhAKCGNhcF9kcm9wGAQgAygJEhQKDHNlY3VyaXR5X29wdBgFIAMoCRIWCg5yZWFkX29ubHlfcm9vdBgGIAEoCBIwCgV0bXBmcxgHIAMoCzIhLmFyY2JveC52MS5Ib3N0T3B0aW9ucy5UbXBmc0VudHJ5EhEKCXNobV9ieXRlcxgIIAEoAxIiCgd1bGltaXRzGAkgAygLMhEuYXJjYm94LnYxLlVsaW1pdBI0CgdzeXNjdGxzGAogAygLMiMuYXJjYm94LnYxLkhvc3RPcHRpb25zLlN5c2N0bHNFbnRyeRIRCglncm91cF9hZGQYCyADKAkSDAoEaW5pdBgMIAEoCBIVCg1vb21fc2NvcmVfYWRqGA0gASgFEhAKCHBpZF9tb2RlGA4gASgJEhAKCGlwY19tb2RlGA8gASgJEhAKCHV0c19tb2RlGBAgASgJEhQKDG5ldHdvcmtfbW9kZRgRIAEoCRITCgtleHRyYV9ob3N0cxgSIAMoCRILCgNkbnMYEyADKAkSEgoKZG5zX3NlYXJjaBgUIAMoCRITCgtkbnNfb3B0aW9ucxgVIAMoCRISCgppcF9hZGRyZXNzGBYgASgJEhMKC21hY19hZGRyZXNzGBcgASgJEhcKD25ldHdvcmtfYWxpYXNlcxgYIAMoCRosCgpUbXBmc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLgoMU3lzY3Rsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi1gMKDlJlc291cmNlTGltaXRzEhkKDG1lbW9yeV9ieXRlcxgBIAEoA0gAiAEBEh4KEW1lbW9yeV9zd2FwX2J5dGVzGAIgASgDSAGIAQESJQoYbWVtb3J5X3Jlc2VydmF0aW9uX2J5dGVzGAMgASgDSAKIAQESFgoJbmFub19jcHVzGAQgASgDSAOIAQESGQoMY3B1X3F1b3RhX3VzGAUgASgDSASIAQESGgoNY3B1X3BlcmlvZF91cxgGIAEoA0gFiAEBEhcKCmNwdV9zaGFyZXMYByABKAVIBogBARIYCgtjcHVzZXRfY3B1cxgIIAEoCUgHiAEBEhgKC2NwdXNldF9tZW1zGAkgASgJSAiIAQESFQoIcGlkc19tYXgYCiABKANICYgBAUIPCg1fbWVtb3J5X2J5dGVzQhQKEl9tZW1vcnlfc3dhcF9ieXRlc0IbChlfbWVtb3J5X3Jlc2VydmF0aW9uX2J5dGVzQgwKCl9uYW5vX2NwdXNCDwoNX2NwdV9xdW90YV91c0IQCg5fY3B1X3BlcmlvZF91c0INCgtfY3B1X3NoYXJlc0IOCgxfY3B1c2V0X2NwdXNCDgoMX2NwdXNldF9tZW1zQgsKCV9waWRzX21heCIyCgZVbGltaXQSDAoEbmFtZRgBIAEoCRIMCgRzb2Z0GAIgASgDEgwKBGhhcmQYAyABKAMiGgoKRW50cnlwb2ludBIMCgRhcmd2GAEgAygJIkIKF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiTwoVU3RhcnRDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEgsKA3J1bhgCIAEoDRIMCgRyb3dzGAMgASgNEg8KB2NvbHVtbnMYBCABKA0iGAoWU3RhcnRDb250YWluZXJSZXNwb25zZSK4AQoUV2FpdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSPAoJY29uZGl0aW9uGAIgASgOMikuYXJjYm94LnYxLldhaXRDb250YWluZXJSZXF1ZXN0LkNvbmRpdGlvbiJWCglDb25kaXRpb24SGQoVQ09ORElUSU9OX1VOU1BFQ0lGSUVEEAASFwoTQ09ORElUSU9OX05FWFRfRVhJVBABEhUKEUNPTkRJVElPTl9SRU1PVkVEEAIiOQoVV2FpdENvbnRhaW5lclJlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRINCgVlcnJvchgCIAEoCSIyChRLaWxsQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIOCgZzaWduYWwYAiABKAkiFwoVS2lsbENvbnRhaW5lclJlc3BvbnNlIloKFFN0b3BDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEhcKCnRpbWVvdXRfbXMYAiABKAVIAIgBARIOCgZzaWduYWwYAyABKAlCDQoLX3RpbWVvdXRfbXMiFwoVU3RvcENvbnRhaW5lclJlc3BvbnNlIkQKFlJlbW92ZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDQoFZm9yY2UYAiABKAgSDwoHdm9sdW1lcxg8IAEoCCIZChdSZW1vdmVDb250YWluZXJSZXNwb25zZSIYChZQcnVuZUNvbnRhaW5lcnNSZXF1ZXN0IiYKF1BydW5lQ29udGFpbmVyc1Jlc3BvbnNlEgsKA2lkcxgBIAMoCSIkChVMaXN0Q29udGFpbmVyc1JlcXVlc3QSCwoDYWxsGAEgASgIIkIKFkxpc3RDb250YWluZXJzUmVzcG9uc2USKAoKY29udGFpbmVycxgBIAMoCzIULmFyY2JveC52MS5Db250YWluZXIiJQoXSW5zcGVjdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiQwoYSW5zcGVjdENvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiQwoWUmVzaXplQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIMCgRyb3dzGAIgASgNEg8KB2NvbHVtbnMYAyABKA0iGQoXUmVzaXplQ29udGFpbmVyUmVzcG9uc2UiXQoXUmVzdGFydENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSFwoKdGltZW91dF9tcxgCIAEoBUgAiAEBEg4KBnNpZ25hbBgDIAEoCUINCgtfdGltZW91dF9tcyIaChhSZXN0YXJ0Q29udGFpbmVyUmVzcG9uc2UiIwoVUGF1c2VDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJIhgKFlBhdXNlQ29udGFpbmVyUmVzcG9uc2UiJQoXVW5wYXVzZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiGgoYVW5wYXVzZUNvbnRhaW5lclJlc3BvbnNlIjIKFlJlbmFtZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCSIZChdSZW5hbWVDb250YWluZXJSZXNwb25zZSJPChZVcGRhdGVDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEikKBmxpbWl0cxgCIAEoCzIZLmFyY2JveC52MS5SZXNvdXJjZUxpbWl0cyJCChdVcGRhdGVDb250YWluZXJSZXNwb25zZRInCgljb250YWluZXIYASABKAsyFC5hcmNib3gudjEuQ29udGFpbmVyIiEKE1RvcENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiRgoUVG9wQ29udGFpbmVyUmVzcG9uc2USLgoJcHJvY2Vzc2VzGAEgAygLMhsuYXJjYm94LnYxLkNvbnRhaW5lclByb2Nlc3Mi3QEKEENvbnRhaW5lclByb2Nlc3MSCwoDcGlkGAEgASgFEhIKCnBhcmVudF9waWQYAiABKAUSCwoDdWlkGAMgASgNEgwKBHVzZXIYBCABKAkSEAoIdGVybWluYWwYBSABKAkSEgoKc3RhcnRlZF9tcxgGIAEoAxIOCgZjcHVfbXMYByABKAMSEwoLY3B1X3BlcmNlbnQYCCABKAESFAoMbWVtb3J5X2J5dGVzGAkgASgDEg0KBXN0YXRlGAogASgJEg8KB2NvbW1hbmQYCyABKAkSDAoEbmFtZRgMIAEoCSIlChdDb250YWluZXJDaGFuZ2VzUmVxdWVzdBIKCgJpZBgBIAEoCSJCChhDb250YWluZXJDaGFuZ2VzUmVzcG9uc2USJgoHY2hhbmdlcxgBIAMoCzIVLmFyY2JveC52MS5GaWxlQ2hhbmdlIigKCkZpbGVDaGFuZ2USDAoEa2luZBgBIAEoCRIMCgRwYXRoGAIgASgJInMKFkNvbW1pdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIOCgZhdXRob3IYAyABKAkSDwoHY29tbWVudBgEIAEoCRIPCgdjaGFuZ2VzGAUgAygJEg0KBXBhdXNlGAYgASgIIisKF0NvbW1pdENvbnRhaW5lclJlc3BvbnNlEhAKCGltYWdlX2lkGAEgASgJIiQKFUNvbnRhaW5lclN0YXRzUmVxdWVzdBILCgNpZHMYASADKAkiQgoWQ29udGFpbmVyU3RhdHNSZXNwb25zZRIoCgVzdGF0cxgBIAMoCzIZLmFyY2JveC52MS5Db250YWluZXJTdGF0cyKgBAoOQ29udGFpbmVyU3RhdHMSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIUCgxyZWFkX3VuaXhfbnMYAyABKAMSFAoMY3B1X3VzYWdlX25zGAQgASgDEhMKC2NwdV91c2VyX25zGAUgASgDEhUKDWNwdV9zeXN0ZW1fbnMYBiABKAMSFgoObWFjaGluZV9jcHVfbnMYByABKAMSFAoMbWFjaGluZV9jcHVzGAggASgFEhMKC2NwdV9wZXJpb2RzGAkgASgDEh0KFWNwdV90aHJvdHRsZWRfcGVyaW9kcxgKIAEoAxIYChBjcHVfdGhyb3R0bGVkX25zGAsgASgDEhQKDG1lbW9yeV9ieXRlcxgMIAEoAxIiChptZW1vcnlfaW5hY3RpdmVfZmlsZV9ieXRlcxgNIAEoAxIZChFtZW1vcnlfYW5vbl9ieXRlcxgOIAEoAxIZChFtZW1vcnlfZmlsZV9ieXRlcxgPIAEoAxIaChJtZW1vcnlfbGltaXRfYnl0ZXMYECABKAMSGQoRbWVtb3J5X3BlYWtfYnl0ZXMYESABKAMSEQoJb29tX2tpbGxzGBIgASgDEgwKBHBpZHMYEyABKAMSEgoKcGlkc19saW1pdBgUIAEoAxIYChBibG9ja19yZWFkX2J5dGVzGBUgASgDEhkKEWJsb2NrX3dyaXRlX2J5dGVzGBYgASgDEg8KB3J1bm5pbmcYFyABKAgitgEKFENvbnRhaW5lckxvZ3NSZXF1ZXN0EgoKAmlkGAEgASgJEhMKBmN1cnNvchgCIAEoBEgAiAEBEg4KBmZvbGxvdxgDIAEoCBIRCgR0YWlsGAQgASgESAGIAQESFQoIc2luY2VfbXMYBSABKANIAogBARIVCgh1bnRpbF9tcxgGIAEoA0gDiAEBQgkKB19jdXJzb3JCBwoFX3RhaWxCCwoJX3NpbmNlX21zQgsKCV91bnRpbF9tcyJNChVDb250YWluZXJMb2dzUmVzcG9uc2USJAoHZW50cmllcxgBIAMoCzITLmFyY2JveC52MS5Mb2dFbnRyeRIOCgZjdXJzb3IYAiABKAQiugEKCExvZ0VudHJ5EioKBnN0cmVhbRgBIAEoDjIaLmFyY2JveC52MS5Mb2dFbnRyeS5TdHJlYW0SDAoEZGF0YRgCIAEoDBIPCgd1bml4X21zGAMgASgDEg4KBm9mZnNldBgEIAEoBBILCgNydW4YBSABKA0iRgoGU3RyZWFtEhYKElNUUkVBTV9VTlNQRUNJRklFRBAAEhEKDVNUUkVBTV9TVERPVVQQARIRCg1TVFJFQU1fU1RERVJSEAIihAEKEENvbnRhaW5lck5ldHdvcmsSEgoKbmV0d29ya19pZBgBIAEoCRIMCgRuYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSDgoGcHJlZml4GAQgASgNEg8KB2dhdGV3YXkYBSABKAkSCwoDbWFjGAYgASgJEg8KB2FsaWFzZXMYByADKAki+wYKCUNvbnRhaW5lchIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEg0KBWltYWdlGAMgASgJEhAKCGltYWdlX2lkGAQgASgJEg0KBXN0YXRlGAUgASgJEgwKBGFyZ3YYBiADKAkSCwoDZW52GAcgAygJEhMKC3dvcmtpbmdfZGlyGAggASgJEgwKBHVzZXIYCSABKAkSEAoIaG9zdG5hbWUYCiABKAkSCwoDdHR5GAsgASgIEhIKCm9wZW5fc3RkaW4YDCABKAgSEwoLYXV0b19yZW1vdmUYDiABKAgSMAoGbGFiZWxzGA8gAygLMiAuYXJjYm94LnYxLkNvbnRhaW5lci5MYWJlbHNFbnRyeRIPCgdtYWNoaW5lGBAgASgJEgsKA3J1bhgRIAEoDRISCgpjcmVhdGVkX21zGBIgASgDEhcKCnN0YXJ0ZWRfbXMYEyABKANIAIgBARIYCgtmaW5pc2hlZF9tcxgUIAEoA0gBiAEBEhYKCWV4aXRfY29kZRgVIAEoBUgCiAEBEg0KBWVycm9yGBYgASgJEiQKBGhvc3QYFyABKAsyFi5hcmNib3gudjEuSG9zdE9wdGlvbnMSEgoKZG9tYWlubmFtZRgYIAEoCRISCgpzdGRpbl9vbmNlGBkgASgIEhMKC3N0b3Bfc2lnbmFsGBogASgFEhwKD3N0b3BfdGltZW91dF9tcxgbIAEoBUgDiAEBEhkKEWVudHJ5cG9pbnRfbGVuZ3RoGBwgASgFEgsKA3BpZBgdIAEoBRIQCghleGVjX2lkcxgeIAMoCRItCghuZXR3b3JrcxgoIAMoCzIbLmFyY2JveC52MS5Db250YWluZXJOZXR3b3JrEiQKBGxpZmUYPCABKAsyFi5hcmNib3gudjEuTGlmZU9wdGlvbnMSEAoIcmVzdGFydHMYPSABKA0SIAoGbW91bnRzGD4gAygLMhAuYXJjYm94LnYxLk1vdW50EiYKBmhlYWx0aBg/IAEoCzIWLmFyY2JveC52MS5IZWFsdGhTdGF0ZRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQg0KC19zdGFydGVkX21zQg4KDF9maW5pc2hlZF9tc0IMCgpfZXhpdF9jb2RlQhIKEF9zdG9wX3RpbWVvdXRfbXNKBAgNEA4iWgoLSGVhbHRoU3RhdGUSDgoGc3RhdHVzGAEgASgJEhYKDmZhaWxpbmdfc3RyZWFrGAIgASgNEiMKA2xvZxgDIAMoCzIWLmFyY2JveC52MS5IZWFsdGhQcm9iZSJSCgtIZWFsdGhQcm9iZRIQCghzdGFydF9tcxgBIAEoAxIOCgZlbmRfbXMYAiABKAMSEQoJZXhpdF9jb2RlGAMgASgFEg4KBm91dHB1dBgEIAEoCTLFDAoQQ29udGFpbmVyU2VydmljZRJPCgZDcmVhdGUSIS5hcmNib3gudjEuQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5DcmVhdGVDb250YWluZXJSZXNwb25zZRJMCgVTdGFydBIgLmFyY2JveC52MS5TdGFydENvbnRhaW5lclJlcXVlc3QaIS5hcmNib3gudjEuU3RhcnRDb250YWluZXJSZXNwb25zZRJJCgRXYWl0Eh8uYXJjYm94LnYxLldhaXRDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLldhaXRDb250YWluZXJSZXNwb25zZRJJCgRLaWxsEh8uYXJjYm94LnYxLktpbGxDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLktpbGxDb250YWluZXJSZXNwb25zZRJJCgRTdG9wEh8uYXJjYm94LnYxLlN0b3BDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLlN0b3BDb250YWluZXJSZXNwb25zZRJPCgZSZW1vdmUSIS5hcmNib3gudjEuUmVtb3ZlQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5SZW1vdmVDb250YWluZXJSZXNwb25zZRJLCgRMaXN0EiAuYXJjYm94LnYxLkxpc3RDb250YWluZXJzUmVxdWVzdBohLmFyY2JveC52MS5MaXN0Q29udGFpbmVyc1Jlc3BvbnNlEk4KBVBydW5lEiEuYXJjYm94LnYxLlBydW5lQ29udGFpbmVyc1JlcXVlc3QaIi5hcmNib3gudjEuUHJ1bmVDb250YWluZXJzUmVzcG9uc2USUgoHSW5zcGVjdBIiLmFyY2JveC52MS5JbnNwZWN0Q29udGFpbmVyUmVxdWVzdBojLmFyY2JveC52MS5JbnNwZWN0Q29udGFpbmVyUmVzcG9uc2USTwoGUmVzaXplEiEuYXJjYm94LnYxLlJlc2l6ZUNvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuUmVzaXplQ29udGFpbmVyUmVzcG9uc2USUgoHUmVzdGFydBIiLmFyY2JveC52MS5SZXN0YXJ0Q29udGFpbmVyUmVxdWVzdBojLmFyY2JveC52MS5SZXN0YXJ0Q29udGFpbmVyUmVzcG9uc2USTAoFUGF1c2USIC5hcmNib3gudjEuUGF1c2VDb250YWluZXJSZXF1ZXN0GiEuYXJjYm94LnYxLlBhdXNlQ29udGFpbmVyUmVzcG9uc2USUgoHVW5wYXVzZRIiLmFyY2JveC52MS5VbnBhdXNlQ29udGFpbmVyUmVxdWVzdBojLmFyY2JveC52MS5VbnBhdXNlQ29udGFpbmVyUmVzcG9uc2USTwoGUmVuYW1lEiEuYXJjYm94LnYxLlJlbmFtZUNvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuUmVuYW1lQ29udGFpbmVyUmVzcG9uc2USTwoGVXBkYXRlEiEuYXJjYm94LnYxLlVwZGF0ZUNvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuVXBkYXRlQ29udGFpbmVyUmVzcG9uc2USRgoDVG9wEh4uYXJjYm94LnYxLlRvcENvbnRhaW5lclJlcXVlc3QaHy5hcmNib3gudjEuVG9wQ29udGFpbmVyUmVzcG9uc2USUgoHQ2hhbmdlcxIiLmFyY2JveC52MS5Db250YWluZXJDaGFuZ2VzUmVxdWVzdBojLmFyY2JveC52MS5Db250YWluZXJDaGFuZ2VzUmVzcG9uc2USTwoGQ29tbWl0EiEuYXJjYm94LnYxLkNvbW1pdENvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuQ29tbWl0Q29udGFpbmVyUmVzcG9uc2USTAoFU3RhdHMSIC5hcmNib3gudjEuQ29udGFpbmVyU3RhdHNSZXF1ZXN0GiEuYXJjYm94LnYxLkNvbnRhaW5lclN0YXRzUmVzcG9uc2USSwoETG9ncxIfLmFyY2JveC52MS5Db250YWluZXJMb2dzUmVxdWVzdBogLmFyY2JveC52MS5Db250YWluZXJMb2dzUmVzcG9uc2UwAWIGcHJvdG8z");
 
 /**
  * @generated from message arcbox.v1.CreateContainerRequest
@@ -1494,6 +1494,52 @@ export const RemoveContainerResponseSchema: GenMessage<RemoveContainerResponse, 
   messageDesc(file_arcbox_v1_container, 18);
 
 /**
+ * @generated from message arcbox.v1.PruneContainersRequest
+ */
+export type PruneContainersRequest = Message<"arcbox.v1.PruneContainersRequest"> & {
+};
+
+/**
+ * @generated from message arcbox.v1.PruneContainersRequest
+ */
+export type PruneContainersRequestJson = {
+};
+
+/**
+ * Describes the message arcbox.v1.PruneContainersRequest.
+ * Use `create(PruneContainersRequestSchema)` to create a new message.
+ */
+export const PruneContainersRequestSchema: GenMessage<PruneContainersRequest, {jsonType: PruneContainersRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 19);
+
+/**
+ * @generated from message arcbox.v1.PruneContainersResponse
+ */
+export type PruneContainersResponse = Message<"arcbox.v1.PruneContainersResponse"> & {
+  /**
+   * @generated from field: repeated string ids = 1;
+   */
+  ids: string[];
+};
+
+/**
+ * @generated from message arcbox.v1.PruneContainersResponse
+ */
+export type PruneContainersResponseJson = {
+  /**
+   * @generated from field: repeated string ids = 1;
+   */
+  ids?: string[];
+};
+
+/**
+ * Describes the message arcbox.v1.PruneContainersResponse.
+ * Use `create(PruneContainersResponseSchema)` to create a new message.
+ */
+export const PruneContainersResponseSchema: GenMessage<PruneContainersResponse, {jsonType: PruneContainersResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 20);
+
+/**
  * @generated from message arcbox.v1.ListContainersRequest
  */
 export type ListContainersRequest = Message<"arcbox.v1.ListContainersRequest"> & {
@@ -1522,7 +1568,7 @@ export type ListContainersRequestJson = {
  * Use `create(ListContainersRequestSchema)` to create a new message.
  */
 export const ListContainersRequestSchema: GenMessage<ListContainersRequest, {jsonType: ListContainersRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 19);
+  messageDesc(file_arcbox_v1_container, 21);
 
 /**
  * @generated from message arcbox.v1.ListContainersResponse
@@ -1549,7 +1595,7 @@ export type ListContainersResponseJson = {
  * Use `create(ListContainersResponseSchema)` to create a new message.
  */
 export const ListContainersResponseSchema: GenMessage<ListContainersResponse, {jsonType: ListContainersResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 20);
+  messageDesc(file_arcbox_v1_container, 22);
 
 /**
  * @generated from message arcbox.v1.InspectContainerRequest
@@ -1576,7 +1622,7 @@ export type InspectContainerRequestJson = {
  * Use `create(InspectContainerRequestSchema)` to create a new message.
  */
 export const InspectContainerRequestSchema: GenMessage<InspectContainerRequest, {jsonType: InspectContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 21);
+  messageDesc(file_arcbox_v1_container, 23);
 
 /**
  * @generated from message arcbox.v1.InspectContainerResponse
@@ -1603,7 +1649,7 @@ export type InspectContainerResponseJson = {
  * Use `create(InspectContainerResponseSchema)` to create a new message.
  */
 export const InspectContainerResponseSchema: GenMessage<InspectContainerResponse, {jsonType: InspectContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 22);
+  messageDesc(file_arcbox_v1_container, 24);
 
 /**
  * @generated from message arcbox.v1.ResizeContainerRequest
@@ -1650,7 +1696,7 @@ export type ResizeContainerRequestJson = {
  * Use `create(ResizeContainerRequestSchema)` to create a new message.
  */
 export const ResizeContainerRequestSchema: GenMessage<ResizeContainerRequest, {jsonType: ResizeContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 23);
+  messageDesc(file_arcbox_v1_container, 25);
 
 /**
  * @generated from message arcbox.v1.ResizeContainerResponse
@@ -1669,7 +1715,7 @@ export type ResizeContainerResponseJson = {
  * Use `create(ResizeContainerResponseSchema)` to create a new message.
  */
 export const ResizeContainerResponseSchema: GenMessage<ResizeContainerResponse, {jsonType: ResizeContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 24);
+  messageDesc(file_arcbox_v1_container, 26);
 
 /**
  * @generated from message arcbox.v1.RestartContainerRequest
@@ -1720,7 +1766,7 @@ export type RestartContainerRequestJson = {
  * Use `create(RestartContainerRequestSchema)` to create a new message.
  */
 export const RestartContainerRequestSchema: GenMessage<RestartContainerRequest, {jsonType: RestartContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 25);
+  messageDesc(file_arcbox_v1_container, 27);
 
 /**
  * @generated from message arcbox.v1.RestartContainerResponse
@@ -1739,7 +1785,7 @@ export type RestartContainerResponseJson = {
  * Use `create(RestartContainerResponseSchema)` to create a new message.
  */
 export const RestartContainerResponseSchema: GenMessage<RestartContainerResponse, {jsonType: RestartContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 26);
+  messageDesc(file_arcbox_v1_container, 28);
 
 /**
  * @generated from message arcbox.v1.PauseContainerRequest
@@ -1766,7 +1812,7 @@ export type PauseContainerRequestJson = {
  * Use `create(PauseContainerRequestSchema)` to create a new message.
  */
 export const PauseContainerRequestSchema: GenMessage<PauseContainerRequest, {jsonType: PauseContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 27);
+  messageDesc(file_arcbox_v1_container, 29);
 
 /**
  * @generated from message arcbox.v1.PauseContainerResponse
@@ -1785,7 +1831,7 @@ export type PauseContainerResponseJson = {
  * Use `create(PauseContainerResponseSchema)` to create a new message.
  */
 export const PauseContainerResponseSchema: GenMessage<PauseContainerResponse, {jsonType: PauseContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 28);
+  messageDesc(file_arcbox_v1_container, 30);
 
 /**
  * @generated from message arcbox.v1.UnpauseContainerRequest
@@ -1812,7 +1858,7 @@ export type UnpauseContainerRequestJson = {
  * Use `create(UnpauseContainerRequestSchema)` to create a new message.
  */
 export const UnpauseContainerRequestSchema: GenMessage<UnpauseContainerRequest, {jsonType: UnpauseContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 29);
+  messageDesc(file_arcbox_v1_container, 31);
 
 /**
  * @generated from message arcbox.v1.UnpauseContainerResponse
@@ -1831,7 +1877,7 @@ export type UnpauseContainerResponseJson = {
  * Use `create(UnpauseContainerResponseSchema)` to create a new message.
  */
 export const UnpauseContainerResponseSchema: GenMessage<UnpauseContainerResponse, {jsonType: UnpauseContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 30);
+  messageDesc(file_arcbox_v1_container, 32);
 
 /**
  * @generated from message arcbox.v1.RenameContainerRequest
@@ -1868,7 +1914,7 @@ export type RenameContainerRequestJson = {
  * Use `create(RenameContainerRequestSchema)` to create a new message.
  */
 export const RenameContainerRequestSchema: GenMessage<RenameContainerRequest, {jsonType: RenameContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 31);
+  messageDesc(file_arcbox_v1_container, 33);
 
 /**
  * @generated from message arcbox.v1.RenameContainerResponse
@@ -1887,7 +1933,7 @@ export type RenameContainerResponseJson = {
  * Use `create(RenameContainerResponseSchema)` to create a new message.
  */
 export const RenameContainerResponseSchema: GenMessage<RenameContainerResponse, {jsonType: RenameContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 32);
+  messageDesc(file_arcbox_v1_container, 34);
 
 /**
  * @generated from message arcbox.v1.UpdateContainerRequest
@@ -1928,7 +1974,7 @@ export type UpdateContainerRequestJson = {
  * Use `create(UpdateContainerRequestSchema)` to create a new message.
  */
 export const UpdateContainerRequestSchema: GenMessage<UpdateContainerRequest, {jsonType: UpdateContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 33);
+  messageDesc(file_arcbox_v1_container, 35);
 
 /**
  * @generated from message arcbox.v1.UpdateContainerResponse
@@ -1955,7 +2001,7 @@ export type UpdateContainerResponseJson = {
  * Use `create(UpdateContainerResponseSchema)` to create a new message.
  */
 export const UpdateContainerResponseSchema: GenMessage<UpdateContainerResponse, {jsonType: UpdateContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 34);
+  messageDesc(file_arcbox_v1_container, 36);
 
 /**
  * @generated from message arcbox.v1.TopContainerRequest
@@ -1982,7 +2028,7 @@ export type TopContainerRequestJson = {
  * Use `create(TopContainerRequestSchema)` to create a new message.
  */
 export const TopContainerRequestSchema: GenMessage<TopContainerRequest, {jsonType: TopContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 35);
+  messageDesc(file_arcbox_v1_container, 37);
 
 /**
  * @generated from message arcbox.v1.TopContainerResponse
@@ -2009,7 +2055,7 @@ export type TopContainerResponseJson = {
  * Use `create(TopContainerResponseSchema)` to create a new message.
  */
 export const TopContainerResponseSchema: GenMessage<TopContainerResponse, {jsonType: TopContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 36);
+  messageDesc(file_arcbox_v1_container, 38);
 
 /**
  * @generated from message arcbox.v1.ContainerProcess
@@ -2174,7 +2220,7 @@ export type ContainerProcessJson = {
  * Use `create(ContainerProcessSchema)` to create a new message.
  */
 export const ContainerProcessSchema: GenMessage<ContainerProcess, {jsonType: ContainerProcessJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 37);
+  messageDesc(file_arcbox_v1_container, 39);
 
 /**
  * @generated from message arcbox.v1.ContainerChangesRequest
@@ -2201,7 +2247,7 @@ export type ContainerChangesRequestJson = {
  * Use `create(ContainerChangesRequestSchema)` to create a new message.
  */
 export const ContainerChangesRequestSchema: GenMessage<ContainerChangesRequest, {jsonType: ContainerChangesRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 38);
+  messageDesc(file_arcbox_v1_container, 40);
 
 /**
  * @generated from message arcbox.v1.ContainerChangesResponse
@@ -2232,7 +2278,7 @@ export type ContainerChangesResponseJson = {
  * Use `create(ContainerChangesResponseSchema)` to create a new message.
  */
 export const ContainerChangesResponseSchema: GenMessage<ContainerChangesResponse, {jsonType: ContainerChangesResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 39);
+  messageDesc(file_arcbox_v1_container, 41);
 
 /**
  * @generated from message arcbox.v1.FileChange
@@ -2273,7 +2319,7 @@ export type FileChangeJson = {
  * Use `create(FileChangeSchema)` to create a new message.
  */
 export const FileChangeSchema: GenMessage<FileChange, {jsonType: FileChangeJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 40);
+  messageDesc(file_arcbox_v1_container, 42);
 
 /**
  * @generated from message arcbox.v1.CommitContainerRequest
@@ -2362,7 +2408,7 @@ export type CommitContainerRequestJson = {
  * Use `create(CommitContainerRequestSchema)` to create a new message.
  */
 export const CommitContainerRequestSchema: GenMessage<CommitContainerRequest, {jsonType: CommitContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 41);
+  messageDesc(file_arcbox_v1_container, 43);
 
 /**
  * @generated from message arcbox.v1.CommitContainerResponse
@@ -2393,7 +2439,7 @@ export type CommitContainerResponseJson = {
  * Use `create(CommitContainerResponseSchema)` to create a new message.
  */
 export const CommitContainerResponseSchema: GenMessage<CommitContainerResponse, {jsonType: CommitContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 42);
+  messageDesc(file_arcbox_v1_container, 44);
 
 /**
  * @generated from message arcbox.v1.ContainerStatsRequest
@@ -2424,7 +2470,7 @@ export type ContainerStatsRequestJson = {
  * Use `create(ContainerStatsRequestSchema)` to create a new message.
  */
 export const ContainerStatsRequestSchema: GenMessage<ContainerStatsRequest, {jsonType: ContainerStatsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 43);
+  messageDesc(file_arcbox_v1_container, 45);
 
 /**
  * @generated from message arcbox.v1.ContainerStatsResponse
@@ -2451,7 +2497,7 @@ export type ContainerStatsResponseJson = {
  * Use `create(ContainerStatsResponseSchema)` to create a new message.
  */
 export const ContainerStatsResponseSchema: GenMessage<ContainerStatsResponse, {jsonType: ContainerStatsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 44);
+  messageDesc(file_arcbox_v1_container, 46);
 
 /**
  * Counters count from the container's start; a client makes rates of two answers.
@@ -2726,7 +2772,7 @@ export type ContainerStatsJson = {
  * Use `create(ContainerStatsSchema)` to create a new message.
  */
 export const ContainerStatsSchema: GenMessage<ContainerStats, {jsonType: ContainerStatsJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 45);
+  messageDesc(file_arcbox_v1_container, 47);
 
 /**
  * @generated from message arcbox.v1.ContainerLogsRequest
@@ -2819,7 +2865,7 @@ export type ContainerLogsRequestJson = {
  * Use `create(ContainerLogsRequestSchema)` to create a new message.
  */
 export const ContainerLogsRequestSchema: GenMessage<ContainerLogsRequest, {jsonType: ContainerLogsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 46);
+  messageDesc(file_arcbox_v1_container, 48);
 
 /**
  * @generated from message arcbox.v1.ContainerLogsResponse
@@ -2860,7 +2906,7 @@ export type ContainerLogsResponseJson = {
  * Use `create(ContainerLogsResponseSchema)` to create a new message.
  */
 export const ContainerLogsResponseSchema: GenMessage<ContainerLogsResponse, {jsonType: ContainerLogsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 47);
+  messageDesc(file_arcbox_v1_container, 49);
 
 /**
  * @generated from message arcbox.v1.LogEntry
@@ -2939,7 +2985,7 @@ export type LogEntryJson = {
  * Use `create(LogEntrySchema)` to create a new message.
  */
 export const LogEntrySchema: GenMessage<LogEntry, {jsonType: LogEntryJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 48);
+  messageDesc(file_arcbox_v1_container, 50);
 
 /**
  * @generated from enum arcbox.v1.LogEntry.Stream
@@ -2975,7 +3021,7 @@ export type LogEntry_StreamJson = "STREAM_UNSPECIFIED" | "STREAM_STDOUT" | "STRE
  * Describes the enum arcbox.v1.LogEntry.Stream.
  */
 export const LogEntry_StreamSchema: GenEnum<LogEntry_Stream, LogEntry_StreamJson> = /*@__PURE__*/
-  enumDesc(file_arcbox_v1_container, 48, 0);
+  enumDesc(file_arcbox_v1_container, 50, 0);
 
 /**
  * @generated from message arcbox.v1.ContainerNetwork
@@ -3066,7 +3112,7 @@ export type ContainerNetworkJson = {
  * Use `create(ContainerNetworkSchema)` to create a new message.
  */
 export const ContainerNetworkSchema: GenMessage<ContainerNetwork, {jsonType: ContainerNetworkJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 49);
+  messageDesc(file_arcbox_v1_container, 51);
 
 /**
  * @generated from message arcbox.v1.Container
@@ -3463,7 +3509,7 @@ export type ContainerJson = {
  * Use `create(ContainerSchema)` to create a new message.
  */
 export const ContainerSchema: GenMessage<Container, {jsonType: ContainerJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 50);
+  messageDesc(file_arcbox_v1_container, 52);
 
 /**
  * @generated from message arcbox.v1.HealthState
@@ -3518,7 +3564,7 @@ export type HealthStateJson = {
  * Use `create(HealthStateSchema)` to create a new message.
  */
 export const HealthStateSchema: GenMessage<HealthState, {jsonType: HealthStateJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 51);
+  messageDesc(file_arcbox_v1_container, 53);
 
 /**
  * @generated from message arcbox.v1.HealthProbe
@@ -3583,7 +3629,7 @@ export type HealthProbeJson = {
  * Use `create(HealthProbeSchema)` to create a new message.
  */
 export const HealthProbeSchema: GenMessage<HealthProbe, {jsonType: HealthProbeJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 52);
+  messageDesc(file_arcbox_v1_container, 54);
 
 /**
  * Containers. A container is named by its ID, its name, or the beginning of its ID.
@@ -3657,6 +3703,16 @@ export const ContainerService: GenService<{
     methodKind: "unary";
     input: typeof ListContainersRequestSchema;
     output: typeof ListContainersResponseSchema;
+  },
+  /**
+   * Removes those that do not run.
+   *
+   * @generated from rpc arcbox.v1.ContainerService.Prune
+   */
+  prune: {
+    methodKind: "unary";
+    input: typeof PruneContainersRequestSchema;
+    output: typeof PruneContainersResponseSchema;
   },
   /**
    * @generated from rpc arcbox.v1.ContainerService.Inspect

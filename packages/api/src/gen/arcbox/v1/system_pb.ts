@@ -10,7 +10,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file arcbox/v1/system.proto.
  */
 export const file_arcbox_v1_system: GenFile = /*@__PURE__*/
-  fileDesc("ChZhcmNib3gvdjEvc3lzdGVtLnByb3RvEglhcmNib3gudjEiDQoLUGluZ1JlcXVlc3QiDgoMUGluZ1Jlc3BvbnNlIhAKDlZlcnNpb25SZXF1ZXN0InUKD1ZlcnNpb25SZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEhQKDG5vZGVfdmVyc2lvbhgCIAEoCRIRCglib290X2hhc2gYAyABKAkSFAoMYXJjaGl0ZWN0dXJlGAQgASgJEhIKCmRhZW1vbl9waWQYBSABKAUiDQoLSW5mb1JlcXVlc3Qi4gEKDEluZm9SZXNwb25zZRIMCgRob21lGAEgASgJEg4KBmRyaXZlchgCIAEoCRISCgpjb250YWluZXJzGAMgASgFEhoKEmNvbnRhaW5lcnNfcnVubmluZxgEIAEoBRIOCgZpbWFnZXMYBSABKAUSFAoMbWFjaGluZV9jcHVzGAYgASgFEhwKFG1hY2hpbmVfbWVtb3J5X2J5dGVzGAcgASgDEhsKDm9ycGhhbl9ncmFjZV9zGAggASgBSACIAQESEAoIdXB0aW1lX3MYCSABKAFCEQoPX29ycGhhbl9ncmFjZV9zIg8KDURvY3RvclJlcXVlc3QiOAoORG9jdG9yUmVzcG9uc2USJgoGY2hlY2tzGAEgAygLMhYuYXJjYm94LnYxLkRvY3RvckNoZWNrIsABCgtEb2N0b3JDaGVjaxIMCgRuYW1lGAEgASgJEi0KBnN0YXR1cxgCIAEoDjIdLmFyY2JveC52MS5Eb2N0b3JDaGVjay5TdGF0dXMSDgoGZGV0YWlsGAMgASgJEhEKCW5leHRfc3RlcBgEIAEoCSJRCgZTdGF0dXMSFgoSU1RBVFVTX1VOU1BFQ0lGSUVEEAASDQoJU1RBVFVTX09LEAESDwoLU1RBVFVTX1dBUk4QAhIPCgtTVEFUVVNfRkFJTBADIv4BCg1FdmVudHNSZXF1ZXN0EhYKCWFmdGVyX3NlcRgBIAEoBEgAiAEBEhUKCHNpbmNlX21zGAIgASgDSAGIAQESFQoIdW50aWxfbXMYAyABKANIAogBARI2CgdmaWx0ZXJzGAQgAygLMiUuYXJjYm94LnYxLkV2ZW50c1JlcXVlc3QuRmlsdGVyc0VudHJ5GkcKDEZpbHRlcnNFbnRyeRILCgNrZXkYASABKAkSJgoFdmFsdWUYAiABKAsyFy5hcmNib3gudjEuRmlsdGVyVmFsdWVzOgI4AUIMCgpfYWZ0ZXJfc2VxQgsKCV9zaW5jZV9tc0ILCglfdW50aWxfbXMiHgoMRmlsdGVyVmFsdWVzEg4KBnZhbHVlcxgBIAMoCSLGAQoFRXZlbnQSCwoDc2VxGAEgASgEEg8KB3RpbWVfbXMYAiABKAMSDAoEdHlwZRgDIAEoCRIOCgZhY3Rpb24YBCABKAkSCgoCaWQYBSABKAkSNAoKYXR0cmlidXRlcxgGIAMoCzIgLmFyY2JveC52MS5FdmVudC5BdHRyaWJ1dGVzRW50cnkSDAoEbG9zdBgHIAEoBBoxCg9BdHRyaWJ1dGVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIRCg9TaHV0ZG93blJlcXVlc3QiEgoQU2h1dGRvd25SZXNwb25zZTL/AgoNU3lzdGVtU2VydmljZRI3CgRQaW5nEhYuYXJjYm94LnYxLlBpbmdSZXF1ZXN0GhcuYXJjYm94LnYxLlBpbmdSZXNwb25zZRJACgdWZXJzaW9uEhkuYXJjYm94LnYxLlZlcnNpb25SZXF1ZXN0GhouYXJjYm94LnYxLlZlcnNpb25SZXNwb25zZRI3CgRJbmZvEhYuYXJjYm94LnYxLkluZm9SZXF1ZXN0GhcuYXJjYm94LnYxLkluZm9SZXNwb25zZRI9CgZEb2N0b3ISGC5hcmNib3gudjEuRG9jdG9yUmVxdWVzdBoZLmFyY2JveC52MS5Eb2N0b3JSZXNwb25zZRI2CgZFdmVudHMSGC5hcmNib3gudjEuRXZlbnRzUmVxdWVzdBoQLmFyY2JveC52MS5FdmVudDABEkMKCFNodXRkb3duEhouYXJjYm94LnYxLlNodXRkb3duUmVxdWVzdBobLmFyY2JveC52MS5TaHV0ZG93blJlc3BvbnNlYgZwcm90bzM");
+  fileDesc("ChZhcmNib3gvdjEvc3lzdGVtLnByb3RvEglhcmNib3gudjEiDQoLUGluZ1JlcXVlc3QiDgoMUGluZ1Jlc3BvbnNlIhAKDlZlcnNpb25SZXF1ZXN0InUKD1ZlcnNpb25SZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEhQKDG5vZGVfdmVyc2lvbhgCIAEoCRIRCglib290X2hhc2gYAyABKAkSFAoMYXJjaGl0ZWN0dXJlGAQgASgJEhIKCmRhZW1vbl9waWQYBSABKAUiDQoLSW5mb1JlcXVlc3Qi4gEKDEluZm9SZXNwb25zZRIMCgRob21lGAEgASgJEg4KBmRyaXZlchgCIAEoCRISCgpjb250YWluZXJzGAMgASgFEhoKEmNvbnRhaW5lcnNfcnVubmluZxgEIAEoBRIOCgZpbWFnZXMYBSABKAUSFAoMbWFjaGluZV9jcHVzGAYgASgFEhwKFG1hY2hpbmVfbWVtb3J5X2J5dGVzGAcgASgDEhsKDm9ycGhhbl9ncmFjZV9zGAggASgBSACIAQESEAoIdXB0aW1lX3MYCSABKAFCEQoPX29ycGhhbl9ncmFjZV9zIg8KDURvY3RvclJlcXVlc3QiOAoORG9jdG9yUmVzcG9uc2USJgoGY2hlY2tzGAEgAygLMhYuYXJjYm94LnYxLkRvY3RvckNoZWNrIsABCgtEb2N0b3JDaGVjaxIMCgRuYW1lGAEgASgJEi0KBnN0YXR1cxgCIAEoDjIdLmFyY2JveC52MS5Eb2N0b3JDaGVjay5TdGF0dXMSDgoGZGV0YWlsGAMgASgJEhEKCW5leHRfc3RlcBgEIAEoCSJRCgZTdGF0dXMSFgoSU1RBVFVTX1VOU1BFQ0lGSUVEEAASDQoJU1RBVFVTX09LEAESDwoLU1RBVFVTX1dBUk4QAhIPCgtTVEFUVVNfRkFJTBADIv4BCg1FdmVudHNSZXF1ZXN0EhYKCWFmdGVyX3NlcRgBIAEoBEgAiAEBEhUKCHNpbmNlX21zGAIgASgDSAGIAQESFQoIdW50aWxfbXMYAyABKANIAogBARI2CgdmaWx0ZXJzGAQgAygLMiUuYXJjYm94LnYxLkV2ZW50c1JlcXVlc3QuRmlsdGVyc0VudHJ5GkcKDEZpbHRlcnNFbnRyeRILCgNrZXkYASABKAkSJgoFdmFsdWUYAiABKAsyFy5hcmNib3gudjEuRmlsdGVyVmFsdWVzOgI4AUIMCgpfYWZ0ZXJfc2VxQgsKCV9zaW5jZV9tc0ILCglfdW50aWxfbXMiHgoMRmlsdGVyVmFsdWVzEg4KBnZhbHVlcxgBIAMoCSLGAQoFRXZlbnQSCwoDc2VxGAEgASgEEg8KB3RpbWVfbXMYAiABKAMSDAoEdHlwZRgDIAEoCRIOCgZhY3Rpb24YBCABKAkSCgoCaWQYBSABKAkSNAoKYXR0cmlidXRlcxgGIAMoCzIgLmFyY2JveC52MS5FdmVudC5BdHRyaWJ1dGVzRW50cnkSDAoEbG9zdBgHIAEoBBoxCg9BdHRyaWJ1dGVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASISChBEaXNrVXNhZ2VSZXF1ZXN0Iq4BChFEaXNrVXNhZ2VSZXNwb25zZRIjCgZpbWFnZXMYASABKAsyEy5hcmNib3gudjEuVXNhZ2VSb3cSJwoKY29udGFpbmVycxgCIAEoCzITLmFyY2JveC52MS5Vc2FnZVJvdxIkCgd2b2x1bWVzGAMgASgLMhMuYXJjYm94LnYxLlVzYWdlUm93EiUKCG1hY2hpbmVzGAQgASgLMhMuYXJjYm94LnYxLlVzYWdlUm93IlMKCFVzYWdlUm93Eg0KBWNvdW50GAEgASgFEg4KBmFjdGl2ZRgCIAEoBRINCgVieXRlcxgDIAEoAxIZChFyZWNsYWltYWJsZV9ieXRlcxgEIAEoAyIRCg9TaHV0ZG93blJlcXVlc3QiEgoQU2h1dGRvd25SZXNwb25zZTLHAwoNU3lzdGVtU2VydmljZRI3CgRQaW5nEhYuYXJjYm94LnYxLlBpbmdSZXF1ZXN0GhcuYXJjYm94LnYxLlBpbmdSZXNwb25zZRJACgdWZXJzaW9uEhkuYXJjYm94LnYxLlZlcnNpb25SZXF1ZXN0GhouYXJjYm94LnYxLlZlcnNpb25SZXNwb25zZRI3CgRJbmZvEhYuYXJjYm94LnYxLkluZm9SZXF1ZXN0GhcuYXJjYm94LnYxLkluZm9SZXNwb25zZRI9CgZEb2N0b3ISGC5hcmNib3gudjEuRG9jdG9yUmVxdWVzdBoZLmFyY2JveC52MS5Eb2N0b3JSZXNwb25zZRI2CgZFdmVudHMSGC5hcmNib3gudjEuRXZlbnRzUmVxdWVzdBoQLmFyY2JveC52MS5FdmVudDABEkYKCURpc2tVc2FnZRIbLmFyY2JveC52MS5EaXNrVXNhZ2VSZXF1ZXN0GhwuYXJjYm94LnYxLkRpc2tVc2FnZVJlc3BvbnNlEkMKCFNodXRkb3duEhouYXJjYm94LnYxLlNodXRkb3duUmVxdWVzdBobLmFyY2JveC52MS5TaHV0ZG93blJlc3BvbnNlYgZwcm90bzM");
 
 /**
  * @generated from message arcbox.v1.PingRequest
@@ -630,6 +630,147 @@ export const EventSchema: GenMessage<Event, {jsonType: EventJson}> = /*@__PURE__
   messageDesc(file_arcbox_v1_system, 11);
 
 /**
+ * @generated from message arcbox.v1.DiskUsageRequest
+ */
+export type DiskUsageRequest = Message<"arcbox.v1.DiskUsageRequest"> & {
+};
+
+/**
+ * @generated from message arcbox.v1.DiskUsageRequest
+ */
+export type DiskUsageRequestJson = {
+};
+
+/**
+ * Describes the message arcbox.v1.DiskUsageRequest.
+ * Use `create(DiskUsageRequestSchema)` to create a new message.
+ */
+export const DiskUsageRequestSchema: GenMessage<DiskUsageRequest, {jsonType: DiskUsageRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_system, 12);
+
+/**
+ * @generated from message arcbox.v1.DiskUsageResponse
+ */
+export type DiskUsageResponse = Message<"arcbox.v1.DiskUsageResponse"> & {
+  /**
+   * @generated from field: arcbox.v1.UsageRow images = 1;
+   */
+  images?: UsageRow | undefined;
+
+  /**
+   * Their logs; what they wrote is on the machines' disks.
+   *
+   * @generated from field: arcbox.v1.UsageRow containers = 2;
+   */
+  containers?: UsageRow | undefined;
+
+  /**
+   * @generated from field: arcbox.v1.UsageRow volumes = 3;
+   */
+  volumes?: UsageRow | undefined;
+
+  /**
+   * @generated from field: arcbox.v1.UsageRow machines = 4;
+   */
+  machines?: UsageRow | undefined;
+};
+
+/**
+ * @generated from message arcbox.v1.DiskUsageResponse
+ */
+export type DiskUsageResponseJson = {
+  /**
+   * @generated from field: arcbox.v1.UsageRow images = 1;
+   */
+  images?: UsageRowJson;
+
+  /**
+   * Their logs; what they wrote is on the machines' disks.
+   *
+   * @generated from field: arcbox.v1.UsageRow containers = 2;
+   */
+  containers?: UsageRowJson;
+
+  /**
+   * @generated from field: arcbox.v1.UsageRow volumes = 3;
+   */
+  volumes?: UsageRowJson;
+
+  /**
+   * @generated from field: arcbox.v1.UsageRow machines = 4;
+   */
+  machines?: UsageRowJson;
+};
+
+/**
+ * Describes the message arcbox.v1.DiskUsageResponse.
+ * Use `create(DiskUsageResponseSchema)` to create a new message.
+ */
+export const DiskUsageResponseSchema: GenMessage<DiskUsageResponse, {jsonType: DiskUsageResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_system, 13);
+
+/**
+ * @generated from message arcbox.v1.UsageRow
+ */
+export type UsageRow = Message<"arcbox.v1.UsageRow"> & {
+  /**
+   * @generated from field: int32 count = 1;
+   */
+  count: number;
+
+  /**
+   * How many of them are in use.
+   *
+   * @generated from field: int32 active = 2;
+   */
+  active: number;
+
+  /**
+   * @generated from field: int64 bytes = 3;
+   */
+  bytes: bigint;
+
+  /**
+   * @generated from field: int64 reclaimable_bytes = 4;
+   */
+  reclaimableBytes: bigint;
+};
+
+/**
+ * @generated from message arcbox.v1.UsageRow
+ */
+export type UsageRowJson = {
+  /**
+   * @generated from field: int32 count = 1;
+   */
+  count?: number;
+
+  /**
+   * How many of them are in use.
+   *
+   * @generated from field: int32 active = 2;
+   */
+  active?: number;
+
+  /**
+   * @generated from field: int64 bytes = 3;
+   */
+  bytes?: string;
+
+  /**
+   * @generated from field: int64 reclaimable_bytes = 4;
+   */
+  reclaimableBytes?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.UsageRow.
+ * Use `create(UsageRowSchema)` to create a new message.
+ */
+export const UsageRowSchema: GenMessage<UsageRow, {jsonType: UsageRowJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_system, 14);
+
+/**
  * @generated from message arcbox.v1.ShutdownRequest
  */
 export type ShutdownRequest = Message<"arcbox.v1.ShutdownRequest"> & {
@@ -646,7 +787,7 @@ export type ShutdownRequestJson = {
  * Use `create(ShutdownRequestSchema)` to create a new message.
  */
 export const ShutdownRequestSchema: GenMessage<ShutdownRequest, {jsonType: ShutdownRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_system, 12);
+  messageDesc(file_arcbox_v1_system, 15);
 
 /**
  * @generated from message arcbox.v1.ShutdownResponse
@@ -665,7 +806,7 @@ export type ShutdownResponseJson = {
  * Use `create(ShutdownResponseSchema)` to create a new message.
  */
 export const ShutdownResponseSchema: GenMessage<ShutdownResponse, {jsonType: ShutdownResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_system, 13);
+  messageDesc(file_arcbox_v1_system, 16);
 
 /**
  * @generated from service arcbox.v1.SystemService
@@ -714,6 +855,16 @@ export const SystemService: GenService<{
     methodKind: "server_streaming";
     input: typeof EventsRequestSchema;
     output: typeof EventSchema;
+  },
+  /**
+   * What everything takes on the host's disk.
+   *
+   * @generated from rpc arcbox.v1.SystemService.DiskUsage
+   */
+  diskUsage: {
+    methodKind: "unary";
+    input: typeof DiskUsageRequestSchema;
+    output: typeof DiskUsageResponseSchema;
   },
   /**
    * Stops containers and machines, then the daemon. Answered before it begins.

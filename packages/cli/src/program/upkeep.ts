@@ -1,0 +1,29 @@
+/** The commands that say what there is, and take away what is not used. */
+import type { Command } from 'commander';
+import type { Context } from '../context.ts';
+import { formatOption } from './flags.ts';
+import { action } from './support.ts';
+
+export function defineUpkeepCommands(program: Command, context: Context): void {
+  const upkeep = () => import('../commands/upkeep.ts');
+  const system = program.command('system').description('Everything together');
+  system
+    .command('df')
+    .description("Print what everything takes on the host's disk")
+    .addOption(formatOption())
+    .action(action(async (options) => (await upkeep()).systemDf(context, options)));
+  system
+    .command('prune')
+    .description('Remove containers that do not run, and networks and images that nobody uses')
+    .option('-a, --all', 'also images that have a name')
+    .option('--volumes', 'also anonymous volumes')
+    .option('-f, --force', 'without asking')
+    .action(action(async (options) => (await upkeep()).systemPrune(context, options)));
+  program
+    .command('container')
+    .description('Containers together')
+    .command('prune')
+    .description('Remove containers that do not run')
+    .option('-f, --force', 'without asking')
+    .action(action(async (options) => (await upkeep()).containerPrune(context, options)));
+}
