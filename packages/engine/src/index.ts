@@ -1,3 +1,4 @@
+export type { PolicyDefault, Protocol, Rule, RulePolicy } from '@arcbox/net/policy';
 export * from './boot-assets.ts';
 export * from './config.ts';
 export type { CommitOptions } from './container/commit.ts';
@@ -29,9 +30,12 @@ export * from './host-layout.ts';
 export type { LogBatch, LogReader, LogRecord } from './log/log-reader.ts';
 export * from './logger.ts';
 export type { Machine, MachineState } from './machine/machine.ts';
+export { type CaptureOptions, type CapturePiece, captureFile } from './network/capture-file.ts';
 export { connectContainer, disconnectContainer } from './network/connections.ts';
 export type { NetworkManager } from './network/network-manager.ts';
 export type { EndpointRecord, NetworkRecord } from './network/network-record.ts';
+export type { NetworkPolicies } from './network/policies.ts';
+export type { PolicySubject } from './network/policy-table.ts';
 export { availableMemoryBytes, type Reserves, type Room } from './room.ts';
 export * from './runtime.ts';
 export { signalNumber } from './signals.ts';

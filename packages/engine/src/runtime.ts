@@ -17,6 +17,7 @@ import type { Logger } from './logger.ts';
 import { Machine, type MachineEnvironment } from './machine/machine.ts';
 import { NetworkManager } from './network/network-manager.ts';
 import { NetworkPlane } from './network/network-plane.ts';
+import { NetworkPolicies } from './network/policies.ts';
 import { Room } from './room.ts';
 import { Store } from './state/store.ts';
 import { VolumeManager } from './volume/volume-manager.ts';
@@ -42,6 +43,7 @@ export class Runtime implements AsyncDisposable {
   readonly events: EventLog;
   readonly room: Room;
   readonly networks: NetworkManager;
+  readonly policies: NetworkPolicies;
   readonly plane: NetworkPlane;
   readonly #store: Store;
   readonly #logger: Logger;
@@ -68,7 +70,8 @@ export class Runtime implements AsyncDisposable {
     this.events = new EventLog(layout.eventsDatabase);
     this.room = new Room(layout.home, config.reserves);
     this.networks = new NetworkManager(this.#store.networks, config.networkCidr);
-    this.plane = new NetworkPlane(this.networks, logger);
+    this.policies = new NetworkPolicies(this.#store.policies, this.events);
+    this.plane = new NetworkPlane(this.networks, this.policies, logger);
     this.images = new ImageStore({
       database: this.#store.database,
       directory: layout.content,

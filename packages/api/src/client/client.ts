@@ -89,14 +89,20 @@ import type {
   CreateNetworkResponseJson,
   DisconnectNetworkRequestJson,
   DisconnectNetworkResponseJson,
+  GetNetworkPolicyRequestJson,
+  GetNetworkPolicyResponseJson,
   InspectNetworkRequestJson,
   InspectNetworkResponseJson,
   ListNetworksRequestJson,
   ListNetworksResponseJson,
+  NetworkStatsRequestJson,
+  NetworkStatsResponseJson,
   PruneNetworksRequestJson,
   PruneNetworksResponseJson,
   RemoveNetworkRequestJson,
   RemoveNetworkResponseJson,
+  SetNetworkPolicyRequestJson,
+  SetNetworkPolicyResponseJson,
 } from '../gen/arcbox/v1/network_pb.ts';
 import type {
   DiskUsageRequestJson,
@@ -175,6 +181,9 @@ export interface Methods {
   'NetworkService/Disconnect': [DisconnectNetworkRequestJson, DisconnectNetworkResponseJson];
   'NetworkService/Prune': [PruneNetworksRequestJson, PruneNetworksResponseJson];
   'SystemService/DiskUsage': [DiskUsageRequestJson, DiskUsageResponseJson];
+  'NetworkService/GetPolicy': [GetNetworkPolicyRequestJson, GetNetworkPolicyResponseJson];
+  'NetworkService/SetPolicy': [SetNetworkPolicyRequestJson, SetNetworkPolicyResponseJson];
+  'NetworkService/Stats': [NetworkStatsRequestJson, NetworkStatsResponseJson];
   'SystemService/Ping': [PingRequestJson, PingResponseJson];
   'SystemService/Version': [VersionRequestJson, VersionResponseJson];
   'SystemService/Info': [InfoRequestJson, InfoResponseJson];

@@ -20,7 +20,12 @@ export type {
   TransferOutcomeJson,
   TransferProgressJson,
 } from '../gen/arcbox/v1/image_pb.ts';
-export type { NetworkJson } from '../gen/arcbox/v1/network_pb.ts';
+export type {
+  NetworkJson,
+  NetworkPolicyJson,
+  NetworkRuleJson,
+  NetworkSubjectJson,
+} from '../gen/arcbox/v1/network_pb.ts';
 export type { DoctorCheckJson, EventJson, UsageRowJson } from '../gen/arcbox/v1/system_pb.ts';
 export { DEFAULT_DETACH_KEYS, DetachKeys, parseDetachKeys } from '../stdio/detach-keys.ts';
 export type { ExitPayload } from '../stdio/frames.ts';

@@ -6,6 +6,7 @@ import type {
   PushImageRequestJson,
   TransferProgressJson,
 } from '../gen/arcbox/v1/image_pb.ts';
+import type { CaptureNetworkRequestJson, CaptureNetworkResponseJson } from '../gen/arcbox/v1/network_pb.ts';
 import type { EventJson, EventsRequestJson } from '../gen/arcbox/v1/system_pb.ts';
 import { MESSAGE_BYTES_MAX } from '../limits.ts';
 import { remoteError, unreachable } from './client.ts';
@@ -14,6 +15,7 @@ import { remoteError, unreachable } from './client.ts';
 export interface StreamMethods {
   'ImageService/Pull': [PullImageRequestJson, TransferProgressJson];
   'ImageService/Push': [PushImageRequestJson, TransferProgressJson];
+  'NetworkService/Capture': [CaptureNetworkRequestJson, CaptureNetworkResponseJson];
   'SystemService/Events': [EventsRequestJson, EventJson];
   'ContainerService/Logs': [ContainerLogsRequestJson, ContainerLogsResponseJson];
 }

@@ -8,6 +8,7 @@ import {
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { ServiceImpl } from '@connectrpc/connect';
 import type { NetworkEndpointSchema, NetworkSchema, NetworkService } from '../gen/arcbox/v1/network_pb.ts';
+import { networkInsight } from './network-insight.ts';
 
 type NetworkInit = MessageInitShape<typeof NetworkSchema>;
 
@@ -19,7 +20,12 @@ const PSEUDO: readonly NetworkInit[] = [
 
 export function networkService(runtime: Runtime): ServiceImpl<typeof NetworkService> {
   const { networks, events } = runtime;
-  const environment = { networks, events, machine: (name: string) => runtime.machine(name) };
+  const environment = {
+    networks,
+    events,
+    plane: runtime.plane,
+    machine: (name: string) => runtime.machine(name),
+  };
   const describe = async (record: NetworkRecord): Promise<NetworkInit> => {
     const containers = await runtime.containers();
     const nameOf = (id: string): string =>
@@ -27,6 +33,7 @@ export function networkService(runtime: Runtime): ServiceImpl<typeof NetworkServ
     return toMessage(record, networks.endpointsIn(record.id), nameOf);
   };
   return {
+    ...networkInsight(runtime),
     async list() {
       return { networks: [...(await Promise.all(networks.list().map(describe))), ...PSEUDO] };
     },

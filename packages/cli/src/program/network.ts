@@ -5,6 +5,7 @@ import { formatOption } from './flags.ts';
 import { action, collect } from './support.ts';
 
 const commands = () => import('../commands/network.ts');
+const insight = () => import('../commands/network-insight.ts');
 
 export function defineNetworkCommands(program: Command, context: Context): void {
   const network = program.command('network').description('Networks that containers are in');
@@ -64,4 +65,44 @@ export function defineNetworkCommands(program: Command, context: Context): void 
     .description('Remove the networks that no container is in')
     .option('-f, --force', 'nothing is asked anyway')
     .action(action(async () => (await commands()).networkPrune(context)));
+  // In the order they are written, whichever they are.
+  const written: { readonly action: 'allow' | 'deny'; readonly text: string }[] = [];
+  const rule = (action: 'allow' | 'deny') => (text: string) => written.push({ action, text });
+  network
+    .command('policy [container]')
+    .description('Print what a container may reach, or change it; it counts from the next connection on')
+    .option('--machine <name>', 'what a machine may reach, but for containers with a policy of their own')
+    .option('--default <what>', 'deny, public-only or allow: what no rule decides')
+    .option(
+      '--allow <rule>',
+      'such as example.com:443, *.example.com, 10.0.0.0/8:80/tcp, public; in order',
+      rule('allow'),
+    )
+    .option('--deny <rule>', 'likewise; the first rule that matches decides', rule('deny'))
+    .option('--file <file>', 'a policy as JSON, - for standard input')
+    .option('--clear', 'take the policy away')
+    .action(
+      action(async (container: string | undefined, options) => {
+        const { networkPolicy, parseRule } = await insight();
+        const rules = written.map(({ action: what, text }) => parseRule(what, text));
+        return networkPolicy(context, container, { ...options, rules });
+      }),
+    );
+  network
+    .command('stats')
+    .description('Counters of machines, networks, policies and names')
+    .option('-q, --quiet', 'names only')
+    .addOption(formatOption())
+    .action(action(async (options) => (await insight()).networkStats(context, options)));
+  network
+    .command('capture [container]')
+    .description('Write the frames of a container, or of a machine, as pcapng')
+    .option('--machine <name>', 'all of a machine (default: of the default machine)')
+    .requiredOption('-w, --write <file>', 'where to, - for standard output')
+    .option('--snap <bytes>', 'cut longer frames')
+    .action(
+      action(async (container: string | undefined, options) =>
+        (await insight()).networkCapture(context, container, options),
+      ),
+    );
 }

@@ -36,7 +36,7 @@ import {
   plugIn,
 } from '../network/container-network.ts';
 import type { NetworkManager } from '../network/network-manager.ts';
-import type { NetworkPlane } from '../network/network-plane.ts';
+import { type NetworkPlane, namedContainer } from '../network/network-plane.ts';
 import type { Room } from '../room.ts';
 import type { Store } from '../state/store.ts';
 import type { VolumeManager } from '../volume/volume-manager.ts';
@@ -67,8 +67,6 @@ import { type ResolvedUser, resolveUser } from './user.ts';
 /** The exit code of a container whose end nobody saw. */
 const LOST_EXIT_CODE = 255;
 const SIGKILL = 9;
-/** Of the ID's digits, as docker shows it: a container's name when it has no other. */
-const SHORT_ID_LENGTH = 12;
 
 export interface ContainerEnvironment {
   readonly store: Store;
@@ -714,8 +712,8 @@ export class ContainerManager {
   }
 
   /** Its networks and names, outside of the machine. */
-  #joinPlane({ id, name }: ContainerRecord, up: UpMachine): Promise<void> {
-    return this.#environment.plane.join(up.name, { id, names: [name, id.slice(0, SHORT_ID_LENGTH)] });
+  #joinPlane(record: ContainerRecord, up: UpMachine): Promise<void> {
+    return this.#environment.plane.join(up.name, namedContainer(record));
   }
 
   /** The running container whose namespace `mode` joins, if it does. */

@@ -5,10 +5,12 @@ import type { EventLog } from '../events/event-log.ts';
 import type { Machine } from '../machine/machine.ts';
 import { guestInterface, networkMode } from './container-network.ts';
 import type { ConnectOptions, NetworkManager } from './network-manager.ts';
+import { type NetworkPlane, namedContainer } from './network-plane.ts';
 
 export interface ConnectionEnvironment {
   readonly networks: NetworkManager;
   readonly events: EventLog;
+  readonly plane: NetworkPlane;
   machine(name: string): Machine;
 }
 
@@ -34,6 +36,7 @@ export async function connectContainer(
         const { network: guest } = await environment.machine(record.machine).ensure();
         const isFirst = networks.endpointsOf(record.id).length === 1;
         await guest.connect(record.id, guestInterface(networks, endpoint, isFirst));
+        await environment.plane.join(record.machine, namedContainer(record));
       }
     } catch (error) {
       networks.disconnect(record.id, endpoint.networkId);
@@ -57,6 +60,7 @@ export async function disconnectContainer(
     if (container.process !== undefined) {
       const { network: guest } = await environment.machine(record.machine).ensure();
       await guest.disconnect(endpoint.number);
+      await environment.plane.part(record.id, networks.find(endpoint.networkId));
     }
     networks.disconnect(record.id, endpoint.networkId);
     emit(environment, 'disconnect', endpoint.networkId, record.id);

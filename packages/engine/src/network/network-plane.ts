@@ -4,13 +4,16 @@
  *
  * The thread knows nothing that is not here. When it dies, which is a bug, it is started again and told everything.
  */
-import { NetworkWorker } from '@arcbox/net/worker';
+import { NetworkWorker, type WorkerStats } from '@arcbox/net/worker';
 import type { RunningVm } from '@arcbox/vm';
 import { EngineError, messageOf } from '../errors.ts';
 import { CARD_MTU } from '../limits.ts';
 import type { Logger } from '../logger.ts';
+import { Captures, type FrameTaker } from './captures.ts';
 import type { NetworkManager } from './network-manager.ts';
 import type { EndpointRecord, NetworkRecord } from './network-record.ts';
+import type { NetworkPolicies } from './policies.ts';
+import type { PolicySubject } from './policy-table.ts';
 
 const CARD = 0;
 
@@ -18,6 +21,13 @@ const CARD = 0;
 export interface NamedContainer {
   readonly id: string;
   readonly names: readonly string[];
+}
+
+/** Of the ID's digits, as docker shows it: a container's name when it has no other. */
+const SHORT_ID_LENGTH = 12;
+
+export function namedContainer({ id, name }: { readonly id: string; readonly name: string }): NamedContainer {
+  return { id, names: [name, id.slice(0, SHORT_ID_LENGTH)] };
 }
 
 interface Cable {
@@ -28,7 +38,9 @@ interface Cable {
 
 export class NetworkPlane implements AsyncDisposable {
   readonly #networks: NetworkManager;
+  readonly #policies: NetworkPolicies;
   readonly #logger: Logger;
+  readonly #captures = new Captures((machine, take) => this.#tap(machine, take));
   #worker: Promise<NetworkWorker> | undefined;
   /** Networks that the worker has been told of, by ID. */
   readonly #known = new Map<string, Promise<void>>();
@@ -37,8 +49,9 @@ export class NetworkPlane implements AsyncDisposable {
   readonly #joined = new Map<string, { readonly machine: string; readonly container: NamedContainer }>();
   #closed = false;
 
-  constructor(networks: NetworkManager, logger: Logger) {
+  constructor(networks: NetworkManager, policies: NetworkPolicies, logger: Logger) {
     this.#networks = networks;
+    this.#policies = policies;
     this.#logger = logger;
   }
 
@@ -54,14 +67,17 @@ export class NetworkPlane implements AsyncDisposable {
     const worker = await this.#start();
     if (this.#cables.has(machine)) await this.unplug(machine);
     this.#cables.set(machine, { vm, attached: new Map() });
+    await this.#tellPolicy(worker, { kind: 'machine', id: machine });
     await worker.plug(machine, path);
   }
 
   async unplug(machine: string): Promise<void> {
+    this.#captures.forget(machine);
     if (!this.#cables.delete(machine) || this.#worker === undefined) return;
     const worker = await this.#worker;
     // It is gone by itself when the machine has ended.
     await worker.unplug(machine).catch(() => {});
+    await worker.setPolicy({ kind: 'link', name: machine }, undefined);
   }
 
   /** A container is about to run: its networks are there when this settles. */
@@ -70,6 +86,8 @@ export class NetworkPlane implements AsyncDisposable {
     if (cable === undefined) return;
     const worker = await this.#start();
     this.#joined.set(container.id, { machine, container });
+    // Before anybody is at its addresses.
+    await this.#tellPolicy(worker, { kind: 'container', id: container.id });
     await Promise.all(
       this.#networks.endpointsOf(container.id).map(async (endpoint) => {
         const network = this.#networks.find(endpoint.networkId);
@@ -91,6 +109,36 @@ export class NetworkPlane implements AsyncDisposable {
     for (const { networkId } of this.#networks.endpointsOf(containerId)) {
       await worker.removeEndpoint(containerId, this.#networks.find(networkId).name);
     }
+    await worker.setPolicy({ kind: 'owner', name: containerId }, undefined);
+  }
+
+  /** A container that runs has left one network. */
+  async part(containerId: string, network: NetworkRecord): Promise<void> {
+    if (!this.#joined.has(containerId) || this.#worker === undefined) return;
+    await (await this.#worker).removeEndpoint(containerId, network.name);
+  }
+
+  /** The policy of a machine or container is another one now; flows that begin after this are judged by it. */
+  async applyPolicy(subject: PolicySubject): Promise<void> {
+    const { kind, id } = subject;
+    const runs = kind === 'machine' ? this.#cables.has(id) : this.#joined.has(id);
+    if (runs && this.#worker !== undefined) await this.#tellPolicy(await this.#worker, subject, true);
+  }
+
+  /** Throws `ERR_ARCBOX_MACHINE_STATE` when the machine is not up. Frames are good for the call only. */
+  async capture(machine: string, take: FrameTaker): Promise<AsyncDisposable> {
+    if (!this.#cables.has(machine)) {
+      throw new EngineError(
+        'ERR_ARCBOX_MACHINE_STATE',
+        `the machine ${machine} is not running; start a container in it, then capture`,
+      );
+    }
+    return this.#captures.start(machine, take);
+  }
+
+  /** Undefined while nothing has used the network yet. */
+  async stats(): Promise<WorkerStats | undefined> {
+    return (await this.#worker)?.stats();
   }
 
   /** A network has been removed. */
@@ -104,6 +152,17 @@ export class NetworkPlane implements AsyncDisposable {
     this.#closed = true;
     const worker = await this.#worker?.catch(() => undefined);
     await worker?.[Symbol.asyncDispose]();
+  }
+
+  async #tap(machine: string, take: FrameTaker): Promise<AsyncDisposable> {
+    return (await this.#start()).capture(machine, take);
+  }
+
+  /** Nothing has to be said of who has no policy, unless it had one. */
+  async #tellPolicy(worker: NetworkWorker, subject: PolicySubject, changed = false): Promise<void> {
+    const policy = this.#policies.get(subject);
+    const kind = subject.kind === 'container' ? 'owner' : 'link';
+    if (policy !== undefined || changed) await worker.setPolicy({ kind, name: subject.id }, policy);
   }
 
   #attach(worker: NetworkWorker, machine: string, cable: Cable, network: NetworkRecord): Promise<void> {
@@ -138,6 +197,7 @@ export class NetworkPlane implements AsyncDisposable {
     if (this.#worker !== undefined) return this.#worker;
     const starting = NetworkWorker.start({
       unplugged: (link, reason) => this.#logger.info('network.unplugged', { machine: link, reason }),
+      denied: (flow) => this.#policies.denied(flow),
       warn: (what, detail) => this.#logger.warn('network.warning', { what, detail }),
       died: (error) => this.#died(error),
     });
@@ -155,6 +215,7 @@ export class NetworkPlane implements AsyncDisposable {
     this.#known.clear();
     const cables = [...this.#cables];
     const joined = [...this.#joined.values()];
+    for (const [machine] of cables) this.#captures.forget(machine);
     this.#cables.clear();
     if (this.#closed) return;
     const again = async (): Promise<void> => {

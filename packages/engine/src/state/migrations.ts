@@ -92,4 +92,18 @@ export const MIGRATIONS: readonly string[] = [
     created_ms  INTEGER NOT NULL
   ) STRICT;
   `,
+  `
+  CREATE TABLE policies (
+    -- container or machine.
+    kind    TEXT NOT NULL,
+    -- A container's ID, a machine's name.
+    id      TEXT NOT NULL,
+    -- RulePolicy as JSON.
+    policy  TEXT NOT NULL,
+    PRIMARY KEY (kind, id)
+  ) STRICT;
+  CREATE TRIGGER container_drops_policy AFTER DELETE ON containers BEGIN
+    DELETE FROM policies WHERE kind = 'container' AND id = OLD.id;
+  END;
+  `,
 ];

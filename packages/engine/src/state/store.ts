@@ -9,9 +9,10 @@ import { DEFAULT_HOST_OPTIONS } from '../container/host-options.ts';
 import { DEFAULT_LIFE } from '../container/life-options.ts';
 import { EngineError, messageOf } from '../errors.ts';
 import type { SavedMachine } from '../machine/saved-machine.ts';
+import { PolicyTable } from '../network/policy-table.ts';
 import type { VolumeRecord } from '../volume/volume-record.ts';
 import { MIGRATIONS } from './migrations.ts';
-import { NetworkTable } from './network-table.ts';
+import { NetworkTable, type Statements } from './network-table.ts';
 
 type Row = Record<string, SQLOutputValue>;
 
@@ -21,10 +22,12 @@ const BUSY_TIMEOUT_MS = 2000;
 export class Store implements Disposable {
   readonly #database: DatabaseSync;
   readonly #statements = new Map<string, StatementSync>();
-  readonly networks = new NetworkTable({
+  readonly #access: Statements = {
     all: (sql, ...parameters) => this.#statement(sql).all(...parameters),
     run: (sql, ...parameters) => Number(this.#statement(sql).run(...parameters).lastInsertRowid),
-  });
+  };
+  readonly networks = new NetworkTable(this.#access);
+  readonly policies = new PolicyTable(this.#access);
 
   /** Opens the database at `path` (`:memory:` in tests) and brings its schema up to date. */
   constructor(path: string) {

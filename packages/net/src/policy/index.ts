@@ -15,5 +15,5 @@ export {
   type PolicyVerdict,
   PUBLIC_ONLY,
 } from './engine.ts';
-export type { PolicyDefault, Protocol, Rule, RulePolicy } from './rules.ts';
+export { compilePolicy, type PolicyDefault, type Protocol, type Rule, type RulePolicy } from './rules.ts';
 export { type SeenName, seenName } from './server-name.ts';

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file arcbox/v1/network.proto.
  */
 export const file_arcbox_v1_network: GenFile = /*@__PURE__*/
-  fileDesc("ChdhcmNib3gvdjEvbmV0d29yay5wcm90bxIJYXJjYm94LnYxIhUKE0xpc3ROZXR3b3Jrc1JlcXVlc3QiPAoUTGlzdE5ldHdvcmtzUmVzcG9uc2USJAoIbmV0d29ya3MYASADKAsyEi5hcmNib3gudjEuTmV0d29yayIoChVJbnNwZWN0TmV0d29ya1JlcXVlc3QSDwoHbmV0d29yaxgBIAEoCSI9ChZJbnNwZWN0TmV0d29ya1Jlc3BvbnNlEiMKB25ldHdvcmsYASABKAsyEi5hcmNib3gudjEuTmV0d29yayLSAQoUQ3JlYXRlTmV0d29ya1JlcXVlc3QSDAoEbmFtZRgBIAEoCRIOCgZzdWJuZXQYAiABKAkSDwoHZ2F0ZXdheRgDIAEoCRINCgVyYW5nZRgEIAEoCRIQCghpbnRlcm5hbBgFIAEoCBI7CgZsYWJlbHMYBiADKAsyKy5hcmNib3gudjEuQ3JlYXRlTmV0d29ya1JlcXVlc3QuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASI8ChVDcmVhdGVOZXR3b3JrUmVzcG9uc2USIwoHbmV0d29yaxgBIAEoCzISLmFyY2JveC52MS5OZXR3b3JrIicKFFJlbW92ZU5ldHdvcmtSZXF1ZXN0Eg8KB25ldHdvcmsYASABKAkiFwoVUmVtb3ZlTmV0d29ya1Jlc3BvbnNlImoKFUNvbm5lY3ROZXR3b3JrUmVxdWVzdBIPCgduZXR3b3JrGAEgASgJEhEKCWNvbnRhaW5lchgCIAEoCRIPCgdhZGRyZXNzGAMgASgJEgsKA21hYxgEIAEoCRIPCgdhbGlhc2VzGAUgAygJIhgKFkNvbm5lY3ROZXR3b3JrUmVzcG9uc2UiPgoYRGlzY29ubmVjdE5ldHdvcmtSZXF1ZXN0Eg8KB25ldHdvcmsYASABKAkSEQoJY29udGFpbmVyGAIgASgJIhsKGURpc2Nvbm5lY3ROZXR3b3JrUmVzcG9uc2UiFgoUUHJ1bmVOZXR3b3Jrc1JlcXVlc3QiJgoVUHJ1bmVOZXR3b3Jrc1Jlc3BvbnNlEg0KBW5hbWVzGAEgAygJIqUCCgdOZXR3b3JrEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDgoGZHJpdmVyGAMgASgJEg4KBnN1Ym5ldBgEIAEoCRIPCgdnYXRld2F5GAUgASgJEg0KBXJhbmdlGAYgASgJEhAKCGludGVybmFsGAcgASgIEi4KBmxhYmVscxgIIAMoCzIeLmFyY2JveC52MS5OZXR3b3JrLkxhYmVsc0VudHJ5EhIKCmNyZWF0ZWRfbXMYCSABKAMSDAoEdmxhbhgKIAEoDRItCgllbmRwb2ludHMYCyADKAsyGi5hcmNib3gudjEuTmV0d29ya0VuZHBvaW50Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEigQEKD05ldHdvcmtFbmRwb2ludBIUCgxjb250YWluZXJfaWQYASABKAkSFgoOY29udGFpbmVyX25hbWUYAiABKAkSEQoJaW50ZXJmYWNlGAMgASgJEg8KB2FkZHJlc3MYBCABKAkSCwoDbWFjGAUgASgJEg8KB2FsaWFzZXMYBiADKAkyuAQKDk5ldHdvcmtTZXJ2aWNlEkcKBExpc3QSHi5hcmNib3gudjEuTGlzdE5ldHdvcmtzUmVxdWVzdBofLmFyY2JveC52MS5MaXN0TmV0d29ya3NSZXNwb25zZRJOCgdJbnNwZWN0EiAuYXJjYm94LnYxLkluc3BlY3ROZXR3b3JrUmVxdWVzdBohLmFyY2JveC52MS5JbnNwZWN0TmV0d29ya1Jlc3BvbnNlEksKBkNyZWF0ZRIfLmFyY2JveC52MS5DcmVhdGVOZXR3b3JrUmVxdWVzdBogLmFyY2JveC52MS5DcmVhdGVOZXR3b3JrUmVzcG9uc2USSwoGUmVtb3ZlEh8uYXJjYm94LnYxLlJlbW92ZU5ldHdvcmtSZXF1ZXN0GiAuYXJjYm94LnYxLlJlbW92ZU5ldHdvcmtSZXNwb25zZRJOCgdDb25uZWN0EiAuYXJjYm94LnYxLkNvbm5lY3ROZXR3b3JrUmVxdWVzdBohLmFyY2JveC52MS5Db25uZWN0TmV0d29ya1Jlc3BvbnNlElcKCkRpc2Nvbm5lY3QSIy5hcmNib3gudjEuRGlzY29ubmVjdE5ldHdvcmtSZXF1ZXN0GiQuYXJjYm94LnYxLkRpc2Nvbm5lY3ROZXR3b3JrUmVzcG9uc2USSgoFUHJ1bmUSHy5hcmNib3gudjEuUHJ1bmVOZXR3b3Jrc1JlcXVlc3QaIC5hcmNib3gudjEuUHJ1bmVOZXR3b3Jrc1Jlc3BvbnNlYgZwcm90bzM");
+  fileDesc("ChdhcmNib3gvdjEvbmV0d29yay5wcm90bxIJYXJjYm94LnYxIhUKE0xpc3ROZXR3b3Jrc1JlcXVlc3QiPAoUTGlzdE5ldHdvcmtzUmVzcG9uc2USJAoIbmV0d29ya3MYASADKAsyEi5hcmNib3gudjEuTmV0d29yayIoChVJbnNwZWN0TmV0d29ya1JlcXVlc3QSDwoHbmV0d29yaxgBIAEoCSI9ChZJbnNwZWN0TmV0d29ya1Jlc3BvbnNlEiMKB25ldHdvcmsYASABKAsyEi5hcmNib3gudjEuTmV0d29yayLSAQoUQ3JlYXRlTmV0d29ya1JlcXVlc3QSDAoEbmFtZRgBIAEoCRIOCgZzdWJuZXQYAiABKAkSDwoHZ2F0ZXdheRgDIAEoCRINCgVyYW5nZRgEIAEoCRIQCghpbnRlcm5hbBgFIAEoCBI7CgZsYWJlbHMYBiADKAsyKy5hcmNib3gudjEuQ3JlYXRlTmV0d29ya1JlcXVlc3QuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASI8ChVDcmVhdGVOZXR3b3JrUmVzcG9uc2USIwoHbmV0d29yaxgBIAEoCzISLmFyY2JveC52MS5OZXR3b3JrIicKFFJlbW92ZU5ldHdvcmtSZXF1ZXN0Eg8KB25ldHdvcmsYASABKAkiFwoVUmVtb3ZlTmV0d29ya1Jlc3BvbnNlImoKFUNvbm5lY3ROZXR3b3JrUmVxdWVzdBIPCgduZXR3b3JrGAEgASgJEhEKCWNvbnRhaW5lchgCIAEoCRIPCgdhZGRyZXNzGAMgASgJEgsKA21hYxgEIAEoCRIPCgdhbGlhc2VzGAUgAygJIhgKFkNvbm5lY3ROZXR3b3JrUmVzcG9uc2UiPgoYRGlzY29ubmVjdE5ldHdvcmtSZXF1ZXN0Eg8KB25ldHdvcmsYASABKAkSEQoJY29udGFpbmVyGAIgASgJIhsKGURpc2Nvbm5lY3ROZXR3b3JrUmVzcG9uc2UiFgoUUHJ1bmVOZXR3b3Jrc1JlcXVlc3QiJgoVUHJ1bmVOZXR3b3Jrc1Jlc3BvbnNlEg0KBW5hbWVzGAEgAygJIqUCCgdOZXR3b3JrEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDgoGZHJpdmVyGAMgASgJEg4KBnN1Ym5ldBgEIAEoCRIPCgdnYXRld2F5GAUgASgJEg0KBXJhbmdlGAYgASgJEhAKCGludGVybmFsGAcgASgIEi4KBmxhYmVscxgIIAMoCzIeLmFyY2JveC52MS5OZXR3b3JrLkxhYmVsc0VudHJ5EhIKCmNyZWF0ZWRfbXMYCSABKAMSDAoEdmxhbhgKIAEoDRItCgllbmRwb2ludHMYCyADKAsyGi5hcmNib3gudjEuTmV0d29ya0VuZHBvaW50Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEigQEKD05ldHdvcmtFbmRwb2ludBIUCgxjb250YWluZXJfaWQYASABKAkSFgoOY29udGFpbmVyX25hbWUYAiABKAkSEQoJaW50ZXJmYWNlGAMgASgJEg8KB2FkZHJlc3MYBCABKAkSCwoDbWFjGAUgASgJEg8KB2FsaWFzZXMYBiADKAkiQwoOTmV0d29ya1N1YmplY3QSEwoJY29udGFpbmVyGAEgASgJSAASEQoHbWFjaGluZRgCIAEoCUgAQgkKB3N1YmplY3QiRwoNTmV0d29ya1BvbGljeRIPCgdkZWZhdWx0GAEgASgJEiUKBXJ1bGVzGAIgAygLMhYuYXJjYm94LnYxLk5ldHdvcmtSdWxlIlsKC05ldHdvcmtSdWxlEg4KBmFjdGlvbhgBIAEoCRIKCgJ0bxgCIAMoCRIPCgdkb21haW5zGAMgAygJEg0KBXBvcnRzGAQgAygJEhAKCHByb3RvY29sGAUgASgJIkUKF0dldE5ldHdvcmtQb2xpY3lSZXF1ZXN0EioKB3N1YmplY3QYASABKAsyGS5hcmNib3gudjEuTmV0d29ya1N1YmplY3QiRAoYR2V0TmV0d29ya1BvbGljeVJlc3BvbnNlEigKBnBvbGljeRgBIAEoCzIYLmFyY2JveC52MS5OZXR3b3JrUG9saWN5Im8KF1NldE5ldHdvcmtQb2xpY3lSZXF1ZXN0EioKB3N1YmplY3QYASABKAsyGS5hcmNib3gudjEuTmV0d29ya1N1YmplY3QSKAoGcG9saWN5GAIgASgLMhguYXJjYm94LnYxLk5ldHdvcmtQb2xpY3kiGgoYU2V0TmV0d29ya1BvbGljeVJlc3BvbnNlIhUKE05ldHdvcmtTdGF0c1JlcXVlc3QiwwEKFE5ldHdvcmtTdGF0c1Jlc3BvbnNlEisKCG1hY2hpbmVzGAEgAygLMhkuYXJjYm94LnYxLk1hY2hpbmVUcmFmZmljEisKCG5ldHdvcmtzGAIgAygLMhkuYXJjYm94LnYxLk5ldHdvcmtUcmFmZmljEioKCHBvbGljaWVzGAMgAygLMhguYXJjYm94LnYxLlBvbGljeVRyYWZmaWMSJQoFbmFtZXMYBCABKAsyFi5hcmNib3gudjEuTmFtZVRyYWZmaWMikwEKDk1hY2hpbmVUcmFmZmljEg8KB21hY2hpbmUYASABKAkSFwoPcmVjZWl2ZWRfZnJhbWVzGAIgASgEEhYKDnJlY2VpdmVkX2J5dGVzGAMgASgEEhMKC3NlbnRfZnJhbWVzGAQgASgEEhIKCnNlbnRfYnl0ZXMYBSABKAQSFgoOZHJvcHBlZF9mcmFtZXMYBiABKAQimwEKDk5ldHdvcmtUcmFmZmljEg8KB25ldHdvcmsYASABKAkSFwoPdGNwX2Nvbm5lY3Rpb25zGAIgASgEEhIKCnRjcF9vcGVuZWQYAyABKAQSEQoJdWRwX2Zsb3dzGAQgASgEEg4KBmRlbmllZBgFIAEoBBIRCgltYWxmb3JtZWQYBiABKAQSFQoNYmFkX2NoZWNrc3VtcxgHIAEoBCJYCg1Qb2xpY3lUcmFmZmljEgwKBGtpbmQYASABKAkSCgoCaWQYAiABKAkSDAoEbmFtZRgDIAEoCRIPCgdhbGxvd2VkGAQgASgEEg4KBmRlbmllZBgFIAEoBCJxCgtOYW1lVHJhZmZpYxIPCgdxdWVyaWVzGAEgASgEEg0KBWxvY2FsGAIgASgEEg4KBmNhY2hlZBgDIAEoBBIRCglmb3J3YXJkZWQYBCABKAQSDwoHcmVmdXNlZBgFIAEoBBIOCgZmYWlsZWQYBiABKAQiVwoVQ2FwdHVyZU5ldHdvcmtSZXF1ZXN0EioKB3N1YmplY3QYASABKAsyGS5hcmNib3gudjEuTmV0d29ya1N1YmplY3QSEgoKc25hcF9ieXRlcxgCIAEoDSI3ChZDYXB0dXJlTmV0d29ya1Jlc3BvbnNlEgwKBGRhdGEYASABKAwSDwoHZHJvcHBlZBgCIAEoBDKABwoOTmV0d29ya1NlcnZpY2USRwoETGlzdBIeLmFyY2JveC52MS5MaXN0TmV0d29ya3NSZXF1ZXN0Gh8uYXJjYm94LnYxLkxpc3ROZXR3b3Jrc1Jlc3BvbnNlEk4KB0luc3BlY3QSIC5hcmNib3gudjEuSW5zcGVjdE5ldHdvcmtSZXF1ZXN0GiEuYXJjYm94LnYxLkluc3BlY3ROZXR3b3JrUmVzcG9uc2USSwoGQ3JlYXRlEh8uYXJjYm94LnYxLkNyZWF0ZU5ldHdvcmtSZXF1ZXN0GiAuYXJjYm94LnYxLkNyZWF0ZU5ldHdvcmtSZXNwb25zZRJLCgZSZW1vdmUSHy5hcmNib3gudjEuUmVtb3ZlTmV0d29ya1JlcXVlc3QaIC5hcmNib3gudjEuUmVtb3ZlTmV0d29ya1Jlc3BvbnNlEk4KB0Nvbm5lY3QSIC5hcmNib3gudjEuQ29ubmVjdE5ldHdvcmtSZXF1ZXN0GiEuYXJjYm94LnYxLkNvbm5lY3ROZXR3b3JrUmVzcG9uc2USVwoKRGlzY29ubmVjdBIjLmFyY2JveC52MS5EaXNjb25uZWN0TmV0d29ya1JlcXVlc3QaJC5hcmNib3gudjEuRGlzY29ubmVjdE5ldHdvcmtSZXNwb25zZRJKCgVQcnVuZRIfLmFyY2JveC52MS5QcnVuZU5ldHdvcmtzUmVxdWVzdBogLmFyY2JveC52MS5QcnVuZU5ldHdvcmtzUmVzcG9uc2USVAoJR2V0UG9saWN5EiIuYXJjYm94LnYxLkdldE5ldHdvcmtQb2xpY3lSZXF1ZXN0GiMuYXJjYm94LnYxLkdldE5ldHdvcmtQb2xpY3lSZXNwb25zZRJUCglTZXRQb2xpY3kSIi5hcmNib3gudjEuU2V0TmV0d29ya1BvbGljeVJlcXVlc3QaIy5hcmNib3gudjEuU2V0TmV0d29ya1BvbGljeVJlc3BvbnNlEkgKBVN0YXRzEh4uYXJjYm94LnYxLk5ldHdvcmtTdGF0c1JlcXVlc3QaHy5hcmNib3gudjEuTmV0d29ya1N0YXRzUmVzcG9uc2USUAoHQ2FwdHVyZRIgLmFyY2JveC52MS5DYXB0dXJlTmV0d29ya1JlcXVlc3QaIS5hcmNib3gudjEuQ2FwdHVyZU5ldHdvcmtSZXNwb25zZTABYgZwcm90bzM");
 
 /**
  * @generated from message arcbox.v1.ListNetworksRequest
@@ -691,6 +691,810 @@ export const NetworkEndpointSchema: GenMessage<NetworkEndpoint, {jsonType: Netwo
   messageDesc(file_arcbox_v1_network, 15);
 
 /**
+ * Whose policy, counters or frames are meant.
+ *
+ * @generated from message arcbox.v1.NetworkSubject
+ */
+export type NetworkSubject = Message<"arcbox.v1.NetworkSubject"> & {
+  /**
+   * @generated from oneof arcbox.v1.NetworkSubject.subject
+   */
+  subject: {
+    /**
+     * A container's name, ID, or the beginning of its ID.
+     *
+     * @generated from field: string container = 1;
+     */
+    value: string;
+    case: "container";
+  } | {
+    /**
+     * A machine's name; containers that have a policy of their own are not judged by its.
+     *
+     * @generated from field: string machine = 2;
+     */
+    value: string;
+    case: "machine";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Whose policy, counters or frames are meant.
+ *
+ * @generated from message arcbox.v1.NetworkSubject
+ */
+export type NetworkSubjectJson = {
+  /**
+   * A container's name, ID, or the beginning of its ID.
+   *
+   * @generated from field: string container = 1;
+   */
+  container?: string;
+
+  /**
+   * A machine's name; containers that have a policy of their own are not judged by its.
+   *
+   * @generated from field: string machine = 2;
+   */
+  machine?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.NetworkSubject.
+ * Use `create(NetworkSubjectSchema)` to create a new message.
+ */
+export const NetworkSubjectSchema: GenMessage<NetworkSubject, {jsonType: NetworkSubjectJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_network, 16);
+
+/**
+ * What may be reached: the first rule that matches decides, else the default.
+ *
+ * @generated from message arcbox.v1.NetworkPolicy
+ */
+export type NetworkPolicy = Message<"arcbox.v1.NetworkPolicy"> & {
+  /**
+   * deny, public-only or allow.
+   *
+   * @generated from field: string default = 1;
+   */
+  default: string;
+
+  /**
+   * @generated from field: repeated arcbox.v1.NetworkRule rules = 2;
+   */
+  rules: NetworkRule[];
+};
+
+/**
+ * What may be reached: the first rule that matches decides, else the default.
+ *
+ * @generated from message arcbox.v1.NetworkPolicy
+ */
+export type NetworkPolicyJson = {
+  /**
+   * deny, public-only or allow.
+   *
+   * @generated from field: string default = 1;
+   */
+  default?: string;
+
+  /**
+   * @generated from field: repeated arcbox.v1.NetworkRule rules = 2;
+   */
+  rules?: NetworkRuleJson[];
+};
+
+/**
+ * Describes the message arcbox.v1.NetworkPolicy.
+ * Use `create(NetworkPolicySchema)` to create a new message.
+ */
+export const NetworkPolicySchema: GenMessage<NetworkPolicy, {jsonType: NetworkPolicyJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_network, 17);
+
+/**
+ * Matches when everything that it names does.
+ *
+ * @generated from message arcbox.v1.NetworkRule
+ */
+export type NetworkRule = Message<"arcbox.v1.NetworkRule"> & {
+  /**
+   * allow or deny.
+   *
+   * @generated from field: string action = 1;
+   */
+  action: string;
+
+  /**
+   * Blocks or addresses; or one of public and private.
+   *
+   * @generated from field: repeated string to = 2;
+   */
+  to: string[];
+
+  /**
+   * example.com, *.example.com or *: addresses that were resolved from such names through us.
+   *
+   * @generated from field: repeated string domains = 3;
+   */
+  domains: string[];
+
+  /**
+   * 443 or 8000-8999.
+   *
+   * @generated from field: repeated string ports = 4;
+   */
+  ports: string[];
+
+  /**
+   * tcp, udp or icmp; empty: all.
+   *
+   * @generated from field: string protocol = 5;
+   */
+  protocol: string;
+};
+
+/**
+ * Matches when everything that it names does.
+ *
+ * @generated from message arcbox.v1.NetworkRule
+ */
+export type NetworkRuleJson = {
+  /**
+   * allow or deny.
+   *
+   * @generated from field: string action = 1;
+   */
+  action?: string;
+
+  /**
+   * Blocks or addresses; or one of public and private.
+   *
+   * @generated from field: repeated string to = 2;
+   */
+  to?: string[];
+
+  /**
+   * example.com, *.example.com or *: addresses that were resolved from such names through us.
+   *
+   * @generated from field: repeated string domains = 3;
+   */
+  domains?: string[];
+
+  /**
+   * 443 or 8000-8999.
+   *
+   * @generated from field: repeated string ports = 4;
+   */
+  ports?: string[];
+
+  /**
+   * tcp, udp or icmp; empty: all.
+   *
+   * @generated from field: string protocol = 5;
+   */
+  protocol?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.NetworkRule.
+ * Use `create(NetworkRuleSchema)` to create a new message.
+ */
+export const NetworkRuleSchema: GenMessage<NetworkRule, {jsonType: NetworkRuleJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_network, 18);
+
+/**
+ * @generated from message arcbox.v1.GetNetworkPolicyRequest
+ */
+export type GetNetworkPolicyRequest = Message<"arcbox.v1.GetNetworkPolicyRequest"> & {
+  /**
+   * @generated from field: arcbox.v1.NetworkSubject subject = 1;
+   */
+  subject?: NetworkSubject | undefined;
+};
+
+/**
+ * @generated from message arcbox.v1.GetNetworkPolicyRequest
+ */
+export type GetNetworkPolicyRequestJson = {
+  /**
+   * @generated from field: arcbox.v1.NetworkSubject subject = 1;
+   */
+  subject?: NetworkSubjectJson;
+};
+
+/**
+ * Describes the message arcbox.v1.GetNetworkPolicyRequest.
+ * Use `create(GetNetworkPolicyRequestSchema)` to create a new message.
+ */
+export const GetNetworkPolicyRequestSchema: GenMessage<GetNetworkPolicyRequest, {jsonType: GetNetworkPolicyRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_network, 19);
+
+/**
+ * @generated from message arcbox.v1.GetNetworkPolicyResponse
+ */
+export type GetNetworkPolicyResponse = Message<"arcbox.v1.GetNetworkPolicyResponse"> & {
+  /**
+   * Absent: none of its own.
+   *
+   * @generated from field: arcbox.v1.NetworkPolicy policy = 1;
+   */
+  policy?: NetworkPolicy | undefined;
+};
+
+/**
+ * @generated from message arcbox.v1.GetNetworkPolicyResponse
+ */
+export type GetNetworkPolicyResponseJson = {
+  /**
+   * Absent: none of its own.
+   *
+   * @generated from field: arcbox.v1.NetworkPolicy policy = 1;
+   */
+  policy?: NetworkPolicyJson;
+};
+
+/**
+ * Describes the message arcbox.v1.GetNetworkPolicyResponse.
+ * Use `create(GetNetworkPolicyResponseSchema)` to create a new message.
+ */
+export const GetNetworkPolicyResponseSchema: GenMessage<GetNetworkPolicyResponse, {jsonType: GetNetworkPolicyResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_network, 20);
+
+/**
+ * @generated from message arcbox.v1.SetNetworkPolicyRequest
+ */
+export type SetNetworkPolicyRequest = Message<"arcbox.v1.SetNetworkPolicyRequest"> & {
+  /**
+   * @generated from field: arcbox.v1.NetworkSubject subject = 1;
+   */
+  subject?: NetworkSubject | undefined;
+
+  /**
+   * Absent: it is taken away.
+   *
+   * @generated from field: arcbox.v1.NetworkPolicy policy = 2;
+   */
+  policy?: NetworkPolicy | undefined;
+};
+
+/**
+ * @generated from message arcbox.v1.SetNetworkPolicyRequest
+ */
+export type SetNetworkPolicyRequestJson = {
+  /**
+   * @generated from field: arcbox.v1.NetworkSubject subject = 1;
+   */
+  subject?: NetworkSubjectJson;
+
+  /**
+   * Absent: it is taken away.
+   *
+   * @generated from field: arcbox.v1.NetworkPolicy policy = 2;
+   */
+  policy?: NetworkPolicyJson;
+};
+
+/**
+ * Describes the message arcbox.v1.SetNetworkPolicyRequest.
+ * Use `create(SetNetworkPolicyRequestSchema)` to create a new message.
+ */
+export const SetNetworkPolicyRequestSchema: GenMessage<SetNetworkPolicyRequest, {jsonType: SetNetworkPolicyRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_network, 21);
+
+/**
+ * @generated from message arcbox.v1.SetNetworkPolicyResponse
+ */
+export type SetNetworkPolicyResponse = Message<"arcbox.v1.SetNetworkPolicyResponse"> & {
+};
+
+/**
+ * @generated from message arcbox.v1.SetNetworkPolicyResponse
+ */
+export type SetNetworkPolicyResponseJson = {
+};
+
+/**
+ * Describes the message arcbox.v1.SetNetworkPolicyResponse.
+ * Use `create(SetNetworkPolicyResponseSchema)` to create a new message.
+ */
+export const SetNetworkPolicyResponseSchema: GenMessage<SetNetworkPolicyResponse, {jsonType: SetNetworkPolicyResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_network, 22);
+
+/**
+ * @generated from message arcbox.v1.NetworkStatsRequest
+ */
+export type NetworkStatsRequest = Message<"arcbox.v1.NetworkStatsRequest"> & {
+};
+
+/**
+ * @generated from message arcbox.v1.NetworkStatsRequest
+ */
+export type NetworkStatsRequestJson = {
+};
+
+/**
+ * Describes the message arcbox.v1.NetworkStatsRequest.
+ * Use `create(NetworkStatsRequestSchema)` to create a new message.
+ */
+export const NetworkStatsRequestSchema: GenMessage<NetworkStatsRequest, {jsonType: NetworkStatsRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_network, 23);
+
+/**
+ * @generated from message arcbox.v1.NetworkStatsResponse
+ */
+export type NetworkStatsResponse = Message<"arcbox.v1.NetworkStatsResponse"> & {
+  /**
+   * @generated from field: repeated arcbox.v1.MachineTraffic machines = 1;
+   */
+  machines: MachineTraffic[];
+
+  /**
+   * @generated from field: repeated arcbox.v1.NetworkTraffic networks = 2;
+   */
+  networks: NetworkTraffic[];
+
+  /**
+   * @generated from field: repeated arcbox.v1.PolicyTraffic policies = 3;
+   */
+  policies: PolicyTraffic[];
+
+  /**
+   * @generated from field: arcbox.v1.NameTraffic names = 4;
+   */
+  names?: NameTraffic | undefined;
+};
+
+/**
+ * @generated from message arcbox.v1.NetworkStatsResponse
+ */
+export type NetworkStatsResponseJson = {
+  /**
+   * @generated from field: repeated arcbox.v1.MachineTraffic machines = 1;
+   */
+  machines?: MachineTrafficJson[];
+
+  /**
+   * @generated from field: repeated arcbox.v1.NetworkTraffic networks = 2;
+   */
+  networks?: NetworkTrafficJson[];
+
+  /**
+   * @generated from field: repeated arcbox.v1.PolicyTraffic policies = 3;
+   */
+  policies?: PolicyTrafficJson[];
+
+  /**
+   * @generated from field: arcbox.v1.NameTraffic names = 4;
+   */
+  names?: NameTrafficJson;
+};
+
+/**
+ * Describes the message arcbox.v1.NetworkStatsResponse.
+ * Use `create(NetworkStatsResponseSchema)` to create a new message.
+ */
+export const NetworkStatsResponseSchema: GenMessage<NetworkStatsResponse, {jsonType: NetworkStatsResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_network, 24);
+
+/**
+ * Of a machine's card, as the machine sees it the other way round.
+ *
+ * @generated from message arcbox.v1.MachineTraffic
+ */
+export type MachineTraffic = Message<"arcbox.v1.MachineTraffic"> & {
+  /**
+   * @generated from field: string machine = 1;
+   */
+  machine: string;
+
+  /**
+   * @generated from field: uint64 received_frames = 2;
+   */
+  receivedFrames: bigint;
+
+  /**
+   * @generated from field: uint64 received_bytes = 3;
+   */
+  receivedBytes: bigint;
+
+  /**
+   * @generated from field: uint64 sent_frames = 4;
+   */
+  sentFrames: bigint;
+
+  /**
+   * @generated from field: uint64 sent_bytes = 5;
+   */
+  sentBytes: bigint;
+
+  /**
+   * The machine read too slowly.
+   *
+   * @generated from field: uint64 dropped_frames = 6;
+   */
+  droppedFrames: bigint;
+};
+
+/**
+ * Of a machine's card, as the machine sees it the other way round.
+ *
+ * @generated from message arcbox.v1.MachineTraffic
+ */
+export type MachineTrafficJson = {
+  /**
+   * @generated from field: string machine = 1;
+   */
+  machine?: string;
+
+  /**
+   * @generated from field: uint64 received_frames = 2;
+   */
+  receivedFrames?: string;
+
+  /**
+   * @generated from field: uint64 received_bytes = 3;
+   */
+  receivedBytes?: string;
+
+  /**
+   * @generated from field: uint64 sent_frames = 4;
+   */
+  sentFrames?: string;
+
+  /**
+   * @generated from field: uint64 sent_bytes = 5;
+   */
+  sentBytes?: string;
+
+  /**
+   * The machine read too slowly.
+   *
+   * @generated from field: uint64 dropped_frames = 6;
+   */
+  droppedFrames?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.MachineTraffic.
+ * Use `create(MachineTrafficSchema)` to create a new message.
+ */
+export const MachineTrafficSchema: GenMessage<MachineTraffic, {jsonType: MachineTrafficJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_network, 25);
+
+/**
+ * @generated from message arcbox.v1.NetworkTraffic
+ */
+export type NetworkTraffic = Message<"arcbox.v1.NetworkTraffic"> & {
+  /**
+   * @generated from field: string network = 1;
+   */
+  network: string;
+
+  /**
+   * @generated from field: uint64 tcp_connections = 2;
+   */
+  tcpConnections: bigint;
+
+  /**
+   * @generated from field: uint64 tcp_opened = 3;
+   */
+  tcpOpened: bigint;
+
+  /**
+   * @generated from field: uint64 udp_flows = 4;
+   */
+  udpFlows: bigint;
+
+  /**
+   * @generated from field: uint64 denied = 5;
+   */
+  denied: bigint;
+
+  /**
+   * @generated from field: uint64 malformed = 6;
+   */
+  malformed: bigint;
+
+  /**
+   * @generated from field: uint64 bad_checksums = 7;
+   */
+  badChecksums: bigint;
+};
+
+/**
+ * @generated from message arcbox.v1.NetworkTraffic
+ */
+export type NetworkTrafficJson = {
+  /**
+   * @generated from field: string network = 1;
+   */
+  network?: string;
+
+  /**
+   * @generated from field: uint64 tcp_connections = 2;
+   */
+  tcpConnections?: string;
+
+  /**
+   * @generated from field: uint64 tcp_opened = 3;
+   */
+  tcpOpened?: string;
+
+  /**
+   * @generated from field: uint64 udp_flows = 4;
+   */
+  udpFlows?: string;
+
+  /**
+   * @generated from field: uint64 denied = 5;
+   */
+  denied?: string;
+
+  /**
+   * @generated from field: uint64 malformed = 6;
+   */
+  malformed?: string;
+
+  /**
+   * @generated from field: uint64 bad_checksums = 7;
+   */
+  badChecksums?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.NetworkTraffic.
+ * Use `create(NetworkTrafficSchema)` to create a new message.
+ */
+export const NetworkTrafficSchema: GenMessage<NetworkTraffic, {jsonType: NetworkTrafficJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_network, 26);
+
+/**
+ * @generated from message arcbox.v1.PolicyTraffic
+ */
+export type PolicyTraffic = Message<"arcbox.v1.PolicyTraffic"> & {
+  /**
+   * container or machine.
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind: string;
+
+  /**
+   * @generated from field: string id = 2;
+   */
+  id: string;
+
+  /**
+   * A container's name, or the machine's.
+   *
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * @generated from field: uint64 allowed = 4;
+   */
+  allowed: bigint;
+
+  /**
+   * @generated from field: uint64 denied = 5;
+   */
+  denied: bigint;
+};
+
+/**
+ * @generated from message arcbox.v1.PolicyTraffic
+ */
+export type PolicyTrafficJson = {
+  /**
+   * container or machine.
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind?: string;
+
+  /**
+   * @generated from field: string id = 2;
+   */
+  id?: string;
+
+  /**
+   * A container's name, or the machine's.
+   *
+   * @generated from field: string name = 3;
+   */
+  name?: string;
+
+  /**
+   * @generated from field: uint64 allowed = 4;
+   */
+  allowed?: string;
+
+  /**
+   * @generated from field: uint64 denied = 5;
+   */
+  denied?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.PolicyTraffic.
+ * Use `create(PolicyTrafficSchema)` to create a new message.
+ */
+export const PolicyTrafficSchema: GenMessage<PolicyTraffic, {jsonType: PolicyTrafficJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_network, 27);
+
+/**
+ * @generated from message arcbox.v1.NameTraffic
+ */
+export type NameTraffic = Message<"arcbox.v1.NameTraffic"> & {
+  /**
+   * @generated from field: uint64 queries = 1;
+   */
+  queries: bigint;
+
+  /**
+   * Answered with names of ours.
+   *
+   * @generated from field: uint64 local = 2;
+   */
+  local: bigint;
+
+  /**
+   * @generated from field: uint64 cached = 3;
+   */
+  cached: bigint;
+
+  /**
+   * @generated from field: uint64 forwarded = 4;
+   */
+  forwarded: bigint;
+
+  /**
+   * By a policy.
+   *
+   * @generated from field: uint64 refused = 5;
+   */
+  refused: bigint;
+
+  /**
+   * @generated from field: uint64 failed = 6;
+   */
+  failed: bigint;
+};
+
+/**
+ * @generated from message arcbox.v1.NameTraffic
+ */
+export type NameTrafficJson = {
+  /**
+   * @generated from field: uint64 queries = 1;
+   */
+  queries?: string;
+
+  /**
+   * Answered with names of ours.
+   *
+   * @generated from field: uint64 local = 2;
+   */
+  local?: string;
+
+  /**
+   * @generated from field: uint64 cached = 3;
+   */
+  cached?: string;
+
+  /**
+   * @generated from field: uint64 forwarded = 4;
+   */
+  forwarded?: string;
+
+  /**
+   * By a policy.
+   *
+   * @generated from field: uint64 refused = 5;
+   */
+  refused?: string;
+
+  /**
+   * @generated from field: uint64 failed = 6;
+   */
+  failed?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.NameTraffic.
+ * Use `create(NameTrafficSchema)` to create a new message.
+ */
+export const NameTrafficSchema: GenMessage<NameTraffic, {jsonType: NameTrafficJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_network, 28);
+
+/**
+ * @generated from message arcbox.v1.CaptureNetworkRequest
+ */
+export type CaptureNetworkRequest = Message<"arcbox.v1.CaptureNetworkRequest"> & {
+  /**
+   * @generated from field: arcbox.v1.NetworkSubject subject = 1;
+   */
+  subject?: NetworkSubject | undefined;
+
+  /**
+   * Longer frames are cut to this; 0: none is.
+   *
+   * @generated from field: uint32 snap_bytes = 2;
+   */
+  snapBytes: number;
+};
+
+/**
+ * @generated from message arcbox.v1.CaptureNetworkRequest
+ */
+export type CaptureNetworkRequestJson = {
+  /**
+   * @generated from field: arcbox.v1.NetworkSubject subject = 1;
+   */
+  subject?: NetworkSubjectJson;
+
+  /**
+   * Longer frames are cut to this; 0: none is.
+   *
+   * @generated from field: uint32 snap_bytes = 2;
+   */
+  snapBytes?: number;
+};
+
+/**
+ * Describes the message arcbox.v1.CaptureNetworkRequest.
+ * Use `create(CaptureNetworkRequestSchema)` to create a new message.
+ */
+export const CaptureNetworkRequestSchema: GenMessage<CaptureNetworkRequest, {jsonType: CaptureNetworkRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_network, 29);
+
+/**
+ * A piece of a pcapng file.
+ *
+ * @generated from message arcbox.v1.CaptureNetworkResponse
+ */
+export type CaptureNetworkResponse = Message<"arcbox.v1.CaptureNetworkResponse"> & {
+  /**
+   * @generated from field: bytes data = 1;
+   */
+  data: Uint8Array;
+
+  /**
+   * Frames so far that are not in it, since the reader was too slow.
+   *
+   * @generated from field: uint64 dropped = 2;
+   */
+  dropped: bigint;
+};
+
+/**
+ * A piece of a pcapng file.
+ *
+ * @generated from message arcbox.v1.CaptureNetworkResponse
+ */
+export type CaptureNetworkResponseJson = {
+  /**
+   * @generated from field: bytes data = 1;
+   */
+  data?: string;
+
+  /**
+   * Frames so far that are not in it, since the reader was too slow.
+   *
+   * @generated from field: uint64 dropped = 2;
+   */
+  dropped?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.CaptureNetworkResponse.
+ * Use `create(CaptureNetworkResponseSchema)` to create a new message.
+ */
+export const CaptureNetworkResponseSchema: GenMessage<CaptureNetworkResponse, {jsonType: CaptureNetworkResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_network, 30);
+
+/**
  * Container networks. A network is named by its name, its ID, or the beginning of its ID.
  *
  * @generated from service arcbox.v1.NetworkService
@@ -757,6 +1561,42 @@ export const NetworkService: GenService<{
     methodKind: "unary";
     input: typeof PruneNetworksRequestSchema;
     output: typeof PruneNetworksResponseSchema;
+  },
+  /**
+   * @generated from rpc arcbox.v1.NetworkService.GetPolicy
+   */
+  getPolicy: {
+    methodKind: "unary";
+    input: typeof GetNetworkPolicyRequestSchema;
+    output: typeof GetNetworkPolicyResponseSchema;
+  },
+  /**
+   * Counts for every flow that begins after this was answered.
+   *
+   * @generated from rpc arcbox.v1.NetworkService.SetPolicy
+   */
+  setPolicy: {
+    methodKind: "unary";
+    input: typeof SetNetworkPolicyRequestSchema;
+    output: typeof SetNetworkPolicyResponseSchema;
+  },
+  /**
+   * @generated from rpc arcbox.v1.NetworkService.Stats
+   */
+  stats: {
+    methodKind: "unary";
+    input: typeof NetworkStatsRequestSchema;
+    output: typeof NetworkStatsResponseSchema;
+  },
+  /**
+   * Frames as they pass, as pcapng, until the client has enough.
+   *
+   * @generated from rpc arcbox.v1.NetworkService.Capture
+   */
+  capture: {
+    methodKind: "server_streaming";
+    input: typeof CaptureNetworkRequestSchema;
+    output: typeof CaptureNetworkResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_arcbox_v1_network, 0);

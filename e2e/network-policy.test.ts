@@ -1,0 +1,159 @@
+/** What a container may reach, and what one can see of it: policies, counters, events, captures. */
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { promisify } from 'node:util';
+import { Arcbox, type Outcome } from './support.ts';
+
+const GATEWAY = '172.20.0.1';
+let arcbox: Arcbox;
+let server: Server;
+let port: number;
+
+before(async () => {
+  server = createServer((_request, response) => response.end('from the host\n'));
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  ({ port } = server.address() as AddressInfo);
+  arcbox = new Arcbox();
+  await ok('run', '-d', '--name', 'agent', 'busybox', 'sleep', '1000');
+  await ok('run', '-d', '--name', 'free', 'busybox', 'sleep', '1000');
+});
+after(async () => {
+  await arcbox.run(['rm', '-f', 'agent', 'free']);
+  await arcbox[Symbol.asyncDispose]();
+  server.close();
+});
+
+async function ok(...args: string[]): Promise<string> {
+  const { stdout, stderr, code } = await arcbox.run(args);
+  assert.equal(code, 0, `${args.join(' ')}: ${stderr}`);
+  return stdout;
+}
+
+function wget(container: string, host: string, ...options: string[]): Promise<Outcome> {
+  return arcbox.run(['exec', container, 'wget', '-q', '-O', '-', ...options, `http://${host}:${port}/`]);
+}
+
+async function reaches(container: string, host: string): Promise<void> {
+  const { stdout, stderr } = await wget(container, host);
+  assert.equal(stdout, 'from the host\n', stderr);
+}
+
+async function fails(container: string, host: string, ...options: string[]): Promise<void> {
+  const { stdout, code } = await wget(container, host, ...options);
+  assert.equal(stdout, '');
+  assert.equal(code, 1);
+}
+
+test('denied everything but one name: that is reached, and nothing else', async () => {
+  await reaches('agent', GATEWAY);
+  await ok('network', 'policy', '--default', 'deny', '--allow', 'host.docker.internal/tcp', 'agent');
+  await fails('agent', GATEWAY);
+  await reaches('agent', 'host.docker.internal');
+  await fails('agent', 'host.docker.internal', '--header', 'Host: other.test');
+  const ping = await arcbox.run(['exec', 'agent', 'ping', '-c', '1', '-W', '2', '192.0.2.1']);
+  assert.notEqual(ping.code, 0);
+  const other = await arcbox.run(['exec', 'agent', 'nslookup', '-type=a', 'other.test']);
+  assert.match(other.stdout + other.stderr, /REFUSED/);
+  await reaches('free', GATEWAY);
+});
+
+test('what was denied is an event, and counted', async () => {
+  const events = await ok(
+    'events',
+    '--since',
+    '0',
+    '--until',
+    '0s',
+    '--filter',
+    'event=network_deny',
+    '--format',
+    'json',
+  );
+  const denied = events
+    .trim()
+    .split('\n')
+    .map((line) => (JSON.parse(line) as { attributes: Record<string, string> }).attributes);
+  const [direct] = denied;
+  assert.equal(direct?.destination, GATEWAY);
+  assert.equal(direct?.port, String(port));
+  assert.equal(direct?.reason, 'no rule allows it');
+  assert.ok(
+    denied.some(({ names }) => names === 'other.test'),
+    events,
+  );
+  assert.ok(
+    denied.some(({ protocol }) => protocol === 'icmp'),
+    events,
+  );
+  const stats = await ok('network', 'stats');
+  assert.match(stats, /policy of container +agent +allowed 1, denied [3-9]/);
+  assert.match(stats, /names .*refused [1-9]/);
+  assert.match(stats, /machine +default +receivedFrames \d+/);
+});
+
+test('a policy is read back, survives the daemon, and is lifted while the container runs', async () => {
+  const policy = JSON.parse(await ok('network', 'policy', 'agent')) as unknown;
+  const rules = [{ action: 'allow', domains: ['host.docker.internal'], protocol: 'tcp' }];
+  assert.deepEqual(policy, { default: 'deny', rules });
+  await arcbox.crashDaemon();
+  await fails('agent', GATEWAY);
+  await reaches('agent', 'host.docker.internal');
+  await ok('network', 'policy', '--clear', 'agent');
+  await reaches('agent', GATEWAY);
+  assert.equal(await ok('network', 'policy', 'agent'), 'null\n');
+});
+
+test('a machine’s policy is for the containers that have none', async () => {
+  await ok('network', 'policy', '--default', 'public-only');
+  await ok('network', 'policy', '--default', 'allow', 'free');
+  await fails('agent', GATEWAY);
+  await reaches('free', GATEWAY);
+  await ok('network', 'policy', '--clear');
+  await reaches('agent', GATEWAY);
+});
+
+test('a policy that means nothing is refused', async () => {
+  for (const [args, message] of [
+    [['--default', 'maybe', 'agent'], /the default is "maybe"/],
+    [['--default', 'deny', '--allow', 'a b', 'agent'], /the domain "a b"/],
+    [['--allow', 'a.test', 'agent'], /--default is missing/],
+    [['--default', 'deny', 'nobody'], /no such container/i],
+  ] as const) {
+    const { code, stderr } = await arcbox.run(['network', 'policy', ...args]);
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, message);
+  }
+});
+
+test('a capture of one container is what tshark reads: no malformed packet, no bad checksum', async () => {
+  const file = path.join(arcbox.home, 'agent.pcapng');
+  const capture = arcbox.spawn(['network', 'capture', '-w', file, 'agent'], { input: '' });
+  const exit = once(capture, 'exit');
+  let said = '';
+  for await (const chunk of capture.stderr ?? []) {
+    said += String(chunk);
+    if (said.includes('^C')) break;
+  }
+  await reaches('agent', 'host.docker.internal');
+  await reaches('free', 'host.docker.internal');
+  await ok('exec', 'agent', 'ping', '-c', '2', GATEWAY);
+  capture.kill('SIGINT');
+  assert.deepEqual(await exit, [0, null]);
+  const read = async (filter: string): Promise<string[]> => {
+    const checks = ['ip', 'tcp', 'udp'].flatMap((name) => ['-o', `${name}.check_checksum:TRUE`]);
+    const { stdout } = await promisify(execFile)('tshark', ['-r', file, ...checks, '-Y', filter]);
+    return stdout.split('\n').filter((line) => line !== '');
+  };
+  assert.equal((await read('http.request')).length, 1, 'of one container only');
+  assert.equal((await read('icmp')).length, 4);
+  assert.ok((await read('dns')).length >= 2);
+  const bad =
+    'ip.checksum.status == 0 || tcp.checksum.status == 0 || udp.checksum.status == 0 || icmp.checksum.status == 0';
+  assert.deepEqual(await read(`_ws.malformed || ${bad}`), []);
+});
