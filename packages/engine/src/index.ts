@@ -10,8 +10,9 @@ export type {
   PathStat,
   UnpackOptions,
 } from './container/container-files.ts';
-export type { AttachOptions, ContainerManager } from './container/container-manager.ts';
+export type { ContainerManager } from './container/container-manager.ts';
 export type { ContainerConfig, ContainerRecord } from './container/container-record.ts';
+export type { AttachOptions } from './container/container-streams.ts';
 export type { ContainerTools, NamedProcess, NamedUsage } from './container/container-tools.ts';
 export type { CreateOptions } from './container/create.ts';
 export type { Health, HealthProbe, HealthStatus } from './container/health.ts';

@@ -1,0 +1,109 @@
+/** Removing containers with everything that is theirs: on request, by themselves, and what a crash left to be done. */
+import { rm } from 'node:fs/promises';
+import { faultPoint } from '@arcbox/sys';
+import type { Background } from '../background.ts';
+import { EngineError, messageOf } from '../errors.ts';
+import { AUTO_REMOVE_GRACE_MS } from '../limits.ts';
+import type { Container } from './container.ts';
+import type { ContainerEnvironment } from './container-environment.ts';
+import type { ContainerRecord } from './container-record.ts';
+import type { ContainerTable } from './container-table.ts';
+import { removeDiskOps, runTolerant } from './launch.ts';
+import { canApply } from './transitions.ts';
+
+export class ContainerRemoval {
+  readonly #environment: ContainerEnvironment;
+  readonly #containers: ContainerTable;
+  readonly #background: Background;
+  readonly #timers = new Set<NodeJS.Timeout>();
+
+  constructor(environment: ContainerEnvironment, containers: ContainerTable, background: Background) {
+    this.#environment = environment;
+    this.#containers = containers;
+    this.#background = background;
+  }
+
+  /** Its transition must be the caller's. Throws `ERR_ARCBOX_CONTAINER_STATE` while it runs. */
+  async remove(container: Container): Promise<void> {
+    const { record } = container;
+    const { store, layout, logger, networks } = this.#environment;
+    if (!this.#containers.has(record.id)) return;
+    if (!canApply(record.state, 'remove')) {
+      throw new EngineError(
+        'ERR_ARCBOX_CONTAINER_STATE',
+        `the container ${record.name} is ${record.state}; stop it first, or remove it with force`,
+      );
+    }
+    faultPoint('remove.record');
+    container.apply('remove');
+    faultPoint('remove.files');
+    await rm(layout.container(record.id), { recursive: true, force: true });
+    networks.release(record.id);
+    faultPoint('remove.forget');
+    store.deleteContainer(record.id);
+    this.#containers.delete(record.id);
+    container.emit('destroy');
+    this.#environment.removed(record.id);
+    container.settleRemoved();
+    logger.info('container.removed', { id: record.id, name: record.name });
+    // Its upper directory needs the machine; when that is not up now, the next `reconcile` finds it.
+    this.#background.run(
+      'remove_upper',
+      container.cleanUp.then(() => this.#removeUpper(record)),
+    );
+    // It may have been the last that held an image which was removed by force.
+    this.#background.run('collect_images', this.#environment.images.collect());
+  }
+
+  async #removeUpper(record: ContainerRecord): Promise<void> {
+    const up = await this.#environment.machine(record.machine).current();
+    faultPoint('remove.disk');
+    // Also of one that never ran: files may have been copied into it.
+    if (up !== undefined) await runTolerant(up.agent, removeDiskOps(record.id));
+  }
+
+  /** Removes it, once it has ended, unless a client is attached. */
+  async autoRemove(container: Container): Promise<void> {
+    await container.transitions.run(async () => {
+      if (container.attached === 0 && canApply(container.record.state, 'remove'))
+        await this.remove(container);
+    });
+    if (!this.#containers.has(container.record.id)) await this.removeVolumes(container.record);
+  }
+
+  /** Those that were made for it alone. */
+  async removeVolumes({ config }: ContainerRecord): Promise<void> {
+    const { volumes, logger } = this.#environment;
+    for (const mount of config.mounts) {
+      if (mount.type !== 'volume' || !mount.anonymous) continue;
+      await volumes.remove(mount.name).catch((error: unknown) => {
+        // Another container may have been given it by its name.
+        logger.info('volume.kept', { name: mount.name, reason: messageOf(error) });
+      });
+    }
+  }
+
+  /** After a crash: containers whose removal we owe, once their clients had time to come back for the end. */
+  removeExited(): void {
+    for (const container of this.#containers.all()) {
+      const { record } = container;
+      if (record.state === 'removing')
+        this.#background.run(
+          'remove',
+          container.transitions.run(() => this.remove(container)),
+        );
+      if (record.state !== 'exited' || !record.config.autoRemove) continue;
+      const timer = setTimeout(() => {
+        this.#timers.delete(timer);
+        this.#background.run('auto_remove', this.autoRemove(container));
+      }, AUTO_REMOVE_GRACE_MS).unref();
+      this.#timers.add(timer);
+    }
+  }
+
+  /** Containers whose time of grace is not over are left to the next daemon. */
+  stop(): void {
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers.clear();
+  }
+}
