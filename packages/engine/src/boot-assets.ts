@@ -1,5 +1,7 @@
 /** What a machine boots from: built by set-up, found here. */
+import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
+import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Architecture } from '@arcbox/vm';
@@ -16,16 +18,25 @@ export interface BootAssets {
   readonly seccompBase64: string;
 }
 
-/** `ARCBOX_BOOT_DIR`, or `build/boot` of this checkout. */
+const MANIFEST = 'manifest.json';
+
+/** `ARCBOX_BOOT_DIR`, or the first of the usual places that has them; when none has: the first. */
 export function bootDirectory(environment: NodeJS.ProcessEnv): string {
   const given = environment.ARCBOX_BOOT_DIR;
-  return given ? resolve(given) : fileURLToPath(new URL('../../../build/boot', import.meta.url));
+  if (given) return resolve(given);
+  const places = [
+    // Of this checkout.
+    fileURLToPath(new URL('../../../build/boot', import.meta.url)),
+    join(environment.XDG_DATA_HOME || join(homedir(), '.local', 'share'), 'arcbox', 'boot'),
+    '/usr/lib/arcbox/boot',
+  ];
+  return places.find((place) => existsSync(join(place, MANIFEST))) ?? places[0] ?? '';
 }
 
 /** Throws `EngineError` `ERR_ARCBOX_BOOT_ASSETS` with what to do about it. */
 export async function loadBootAssets(directory: string): Promise<BootAssets> {
   try {
-    const manifest: unknown = JSON.parse(await readFile(join(directory, 'manifest.json'), 'utf8'));
+    const manifest: unknown = JSON.parse(await readFile(join(directory, MANIFEST), 'utf8'));
     const { hash, architecture } = manifest as { hash?: unknown; architecture?: unknown };
     if (typeof hash !== 'string' || (architecture !== 'x86_64' && architecture !== 'aarch64')) {
       throw new Error('manifest.json has no hash or no known architecture');
