@@ -1,7 +1,10 @@
-/** The network: the stack alone. */
+/** The network: the stack alone, and a guest on it, on slirp and on passt in turns. */
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import net, { type AddressInfo } from 'node:net';
+import path from 'node:path';
 import { NodeNetwork } from '@arcbox/net/stack';
+import { GATEWAYS, NetGuest, PEERS, type Peer } from './lib/net-guest.ts';
 import { MemoryStream, rig } from './lib/net-stack.ts';
 import type { Report } from './lib/report.ts';
 
@@ -135,10 +138,77 @@ async function intoSocket(report: Report, shape: Shape): Promise<void> {
   }
 }
 
+const GUEST_ROUNDS = 20;
+const IPERF_SECONDS = 1;
+/** Each at its best. */
+const MTU: Record<Peer, number> = { ours: 65_520, slirp: 65_520, passt: 65_520 };
+const IPERF_PORT_FIRST = 5301;
+const MODES = [
+  { metric: 'guest_to_host', options: '' },
+  { metric: 'host_to_guest', options: '-R' },
+  { metric: 'guest_to_host_two_streams', options: '-P 2' },
+] as const;
+
+type Samples = Record<Peer, number[]>;
+const samples = (): Samples => ({ ours: [], slirp: [], passt: [] });
+
+/** The same guest, the same run, three network stacks in turns. */
+async function inGuest(report: Report): Promise<void> {
+  const boot = process.env.ARCBOX_BOOT_DIR ?? path.join(import.meta.dirname, '..', 'build', 'boot');
+  const servers = PEERS.map((_peer, index) => iperfServer(IPERF_PORT_FIRST + index));
+  try {
+    await using guest = await NetGuest.start(boot, MTU);
+    const rates = MODES.map(samples);
+    const pings = samples();
+    for (let round = 0; round < GUEST_ROUNDS; round += 1) {
+      for (const [index, peer] of PEERS.entries()) {
+        for (const [mode, { options }] of MODES.entries()) {
+          const port = IPERF_PORT_FIRST + index;
+          const out = await guest.run(
+            `iperf3 -c ${GATEWAYS[peer]} -p ${port} -t ${IPERF_SECONDS} -f m ${options}`,
+          );
+          const rate = /([\d.]+) Mbits\/sec\s+receiver\s*$/.exec(
+            out.trimEnd().replace(/\s*iperf Done\.$/, ''),
+          )?.[1];
+          if (rate === undefined) throw new Error(`iperf3 on ${peer} said: ${out.slice(-500)}`);
+          rates[mode]?.[peer].push(Number(rate));
+        }
+        // passt does not answer for its gateway.
+        if (peer === 'passt') continue;
+        const out = await guest.run(`$B ping -c 20 -i 0.01 ${GATEWAYS[peer]}`);
+        for (const match of out.matchAll(/time=([\d.]+) ms/g)) pings[peer].push(Number(match[1]));
+      }
+    }
+    for (const [mode, { metric }] of MODES.entries()) {
+      const own = rates[mode] ?? samples();
+      const note = `iperf3, ${IPERF_SECONDS} s each, every peer at MTU 65520, one guest under emulation`;
+      const base = { bench: 'net', unit: 'Mbit/s', samples: own.ours, note };
+      const bar = { kind: 'ratio-at-least', value: 1 } as const;
+      report.add({ ...base, metric, peer: { name: 'passt', samples: own.passt }, bar });
+      report.add({ ...base, metric: `${metric}_slirp`, peer: { name: 'slirp', samples: own.slirp } });
+    }
+    report.add({
+      bench: 'net',
+      metric: 'ping_gateway',
+      unit: 'ms',
+      samples: pings.ours,
+      peer: { name: 'slirp', samples: pings.slirp },
+      bar: { kind: 'ratio-at-most', value: 1.2 },
+    });
+  } finally {
+    for (const server of servers) server.kill();
+  }
+}
+
+function iperfServer(port: number): ChildProcess {
+  return spawn('iperf3', ['-s', '-B', '127.0.0.1', '-p', String(port)], { stdio: 'ignore' });
+}
+
 export default {
-  summary: 'the network stack: payload a second without a machine',
+  summary: 'the network: the stack alone; a guest on it against slirp and passt',
   async run(report: Report): Promise<void> {
     for (const shape of SHAPES) await inMemory(report, shape);
     for (const shape of SHAPES) await intoSocket(report, shape);
+    await inGuest(report);
   },
 };
