@@ -23,8 +23,11 @@ export interface RunOptions {
 export class Arcbox implements AsyncDisposable {
   readonly home = mkdtempSync(join(tmpdir(), 'arcbox-e2e-'));
   readonly #environment: NodeJS.ProcessEnv;
+  readonly #wrapper: readonly string[];
 
-  constructor(environment: Readonly<Record<string, string>> = {}) {
+  /** `wrapper` is what our command is given to, for example `nsenter` with its options. */
+  constructor(environment: Readonly<Record<string, string>> = {}, wrapper: readonly string[] = []) {
+    this.#wrapper = wrapper;
     const inherited = Object.entries(process.env).filter(
       ([name]) => !name.startsWith('ARCBOX_') || name === 'ARCBOX_BOOT_DIR',
     );
@@ -38,7 +41,8 @@ export class Arcbox implements AsyncDisposable {
 
   /** Starts a command; its standard streams are pipes. */
   spawn(args: readonly string[], options: RunOptions = {}): ChildProcess {
-    const child = spawn(LAUNCHER, args, {
+    const [program = LAUNCHER, ...words] = [...this.#wrapper, LAUNCHER, ...args];
+    const child = spawn(program, words, {
       env: { ...this.#environment, ...options.environment },
       stdio: ['pipe', 'pipe', 'pipe'],
     });

@@ -24,6 +24,10 @@ export interface Config {
   readonly metricsAddress: string;
   /** The subnet of the network `bridge`, when it is made. */
   readonly networkCidr: string;
+  /** `user`: connections to the world are sockets of the daemon; `tap`: packets are routed through a device. */
+  readonly networkMode: 'user' | 'tap';
+  /** Of that device: the host's address and ours are the first two of this block. */
+  readonly networkUplink: string;
   /** How long a machine goes on without a daemon, in seconds; `Infinity`: for ever. */
   readonly orphanGraceS: number;
 }
@@ -43,6 +47,9 @@ const MEMORY_MIB_MAX = 1024 * 1024;
 const MEMORY_MIB_DEFAULT_MAX = 2048;
 const ORPHAN_GRACE_S_DEFAULT = 600;
 const NETWORK_CIDR_DEFAULT = '172.20.0.0/16';
+const NETWORK_UPLINK_DEFAULT = '172.19.255.0/30';
+/** Two addresses besides the block's first and last. */
+const UPLINK_PREFIX_MAX = 30;
 const DISK_RESERVE_BYTES_DEFAULT = 512 * 1024 ** 2;
 const MEMORY_RESERVE_BYTES_DEFAULT = 128 * 1024 ** 2;
 /** Coming back costs a third of a second, so there is no reason to wait for long. */
@@ -105,6 +112,21 @@ const SETTINGS: readonly Setting[] = [
         : undefined;
     },
     expected: `an IPv4 subnet such as "172.20.0.0/16", with a prefix of ${PREFIX_MIN} to ${PREFIX_MAX}`,
+  },
+  {
+    key: 'network.mode',
+    variable: 'ARCBOX_NETWORK_MODE',
+    parse: (value) => (value === 'user' || value === 'tap' ? value : undefined),
+    expected: '"user" or "tap"',
+  },
+  {
+    key: 'network.uplink',
+    variable: 'ARCBOX_NETWORK_UPLINK',
+    parse: (value) => {
+      const cidr = typeof value === 'string' ? parseCidr(value) : undefined;
+      return cidr?.family === 4 && cidr.prefix <= UPLINK_PREFIX_MAX ? formatCidr(cidr) : undefined;
+    },
+    expected: `an IPv4 block such as "${NETWORK_UPLINK_DEFAULT}", of four addresses at least`,
   },
   {
     key: 'orphan_grace_s',
@@ -177,6 +199,8 @@ export async function loadConfig(sources: ConfigSources): Promise<Config> {
     },
     metricsAddress: value('metrics.address', ''),
     networkCidr: value('network.cidr', NETWORK_CIDR_DEFAULT),
+    networkMode: value<Config['networkMode']>('network.mode', 'user'),
+    networkUplink: value('network.uplink', NETWORK_UPLINK_DEFAULT),
     orphanGraceS: value('orphan_grace_s', ORPHAN_GRACE_S_DEFAULT),
   };
 }

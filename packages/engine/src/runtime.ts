@@ -16,7 +16,7 @@ import type { HostLayout } from './host-layout.ts';
 import type { Logger } from './logger.ts';
 import { Machine, type MachineEnvironment } from './machine/machine.ts';
 import { NetworkManager } from './network/network-manager.ts';
-import { NetworkPlane } from './network/network-plane.ts';
+import { NetworkPlane, uplinkOf } from './network/network-plane.ts';
 import { NetworkPolicies } from './network/policies.ts';
 import { Room } from './room.ts';
 import { Store } from './state/store.ts';
@@ -71,7 +71,7 @@ export class Runtime implements AsyncDisposable {
     this.room = new Room(layout.home, config.reserves);
     this.networks = new NetworkManager(this.#store.networks, config.networkCidr);
     this.policies = new NetworkPolicies(this.#store.policies, this.events);
-    this.plane = new NetworkPlane(this.networks, this.policies, logger);
+    this.plane = new NetworkPlane(this.networks, this.policies, uplinkOf(config), logger);
     this.images = new ImageStore({
       database: this.#store.database,
       directory: layout.content,

@@ -98,7 +98,7 @@ test('ping, TCP, UDP and errors between two namespaces', async (t) => {
   await t.test('UDP, and a port where nobody listens', async () => {
     await using server = await world.program(UDP, 'echo', WORLD, '7001');
     assert.equal(await machine.run(process.execPath, UDP, 'ask', WORLD, '7001'), '<hello>\n');
-    assert.equal(server.output, 'ready\n');
+    assert.equal(server.output, 'ready\nfrom 192.0.2.1\n');
     // The error quotes a packet that was translated, and reaches the socket that sent it.
     assert.equal(await machine.run(process.execPath, UDP, 'ask', WORLD, '7002'), 'ECONNREFUSED\n');
   });

@@ -17,6 +17,7 @@ import type {
   NetworkRule,
   NetworkService,
   NetworkSubject,
+  RouterTrafficSchema,
 } from '../gen/arcbox/v1/network_pb.ts';
 
 type Insight = Pick<ServiceImpl<typeof NetworkService>, 'getPolicy' | 'setPolicy' | 'stats' | 'capture'>;
@@ -53,8 +54,9 @@ export function networkInsight(runtime: Runtime): Insight {
       const containers = (await runtime.containers()).all();
       const nameOf = (id: string): string =>
         containers.find(({ record }) => record.id === id)?.record.name ?? id;
-      const { dns } = stats;
+      const { dns, nat } = stats;
       return {
+        ...(nat === undefined ? {} : { router: routerTraffic(nat) }),
         machines: stats.links.map(({ link, counters }) => ({ machine: link, ...bigints(counters) })),
         networks: stats.networks.map(({ network, ...counters }) => ({ network, ...bigints(counters) })),
         policies: stats.policies.map(({ kind, name, counters: { allowed, denied } }) => ({
@@ -87,6 +89,25 @@ export function networkInsight(runtime: Runtime): Insight {
       for await (const { data, dropped } of pieces) yield { data, dropped: BigInt(dropped) };
     },
   };
+}
+
+type Router = NonNullable<NonNullable<Awaited<ReturnType<Runtime['plane']['stats']>>>['nat']>;
+
+function routerTraffic(nat: Router): MessageInitShape<typeof RouterTrafficSchema> {
+  const { connections, created, forwardedOut, forwardedIn, denied, exhausted } = nat;
+  const { unsolicited, untranslatable, malformed, dropped } = nat;
+  return bigints({
+    connections,
+    created,
+    forwardedOut,
+    forwardedIn,
+    denied,
+    exhausted,
+    unsolicited,
+    untranslatable,
+    malformed,
+    dropped,
+  });
 }
 
 /** Counters as the protocol has them. */

@@ -115,6 +115,7 @@ export async function networkStats(context: Context, options: ListingOptions): P
   for (const { kind = '', name = '', id: _, ...counters } of stats.policies ?? []) {
     rows.push({ kind: `policy of ${kind}`, name, counters });
   }
+  if (stats.router !== undefined) rows.push({ kind: 'router', name: '', counters: { ...stats.router } });
   if (stats.names !== undefined) rows.push({ kind: 'names', name: '', counters: { ...stats.names } });
   printList(options, {
     rows,

@@ -4,8 +4,11 @@
  *
  * The thread knows nothing that is not here. When it dies, which is a bug, it is started again and told everything.
  */
+import { formatIp, requireCidr } from '@arcbox/net/ipam';
+import type { UplinkOptions } from '@arcbox/net/nat';
 import { NetworkWorker, type WorkerStats } from '@arcbox/net/worker';
 import type { RunningVm } from '@arcbox/vm';
+import type { Config } from '../config.ts';
 import { EngineError, messageOf } from '../errors.ts';
 import { CARD_MTU } from '../limits.ts';
 import type { Logger } from '../logger.ts';
@@ -39,6 +42,7 @@ interface Cable {
 export class NetworkPlane implements AsyncDisposable {
   readonly #networks: NetworkManager;
   readonly #policies: NetworkPolicies;
+  readonly #uplink: UplinkOptions | undefined;
   readonly #logger: Logger;
   readonly #captures = new Captures((machine, take) => this.#tap(machine, take));
   #worker: Promise<NetworkWorker> | undefined;
@@ -49,7 +53,13 @@ export class NetworkPlane implements AsyncDisposable {
   readonly #joined = new Map<string, { readonly machine: string; readonly container: NamedContainer }>();
   #closed = false;
 
-  constructor(networks: NetworkManager, policies: NetworkPolicies, logger: Logger) {
+  constructor(
+    networks: NetworkManager,
+    policies: NetworkPolicies,
+    uplink: UplinkOptions | undefined,
+    logger: Logger,
+  ) {
+    this.#uplink = uplink;
     this.#networks = networks;
     this.#policies = policies;
     this.#logger = logger;
@@ -195,18 +205,31 @@ export class NetworkPlane implements AsyncDisposable {
       return Promise.reject(new EngineError('ERR_ARCBOX_SHUTTING_DOWN', 'the daemon is shutting down'));
     }
     if (this.#worker !== undefined) return this.#worker;
-    const starting = NetworkWorker.start({
-      unplugged: (link, reason) => this.#logger.info('network.unplugged', { machine: link, reason }),
-      denied: (flow) => this.#policies.denied(flow),
-      warn: (what, detail) => this.#logger.warn('network.warning', { what, detail }),
-      died: (error) => this.#died(error),
-    });
+    const starting = this.#startWorker();
     this.#worker = starting;
     starting.catch((error: unknown) => {
       if (this.#worker === starting) this.#worker = undefined;
       this.#logger.error('network.start_failed', { reason: messageOf(error) });
     });
     return starting;
+  }
+
+  async #startWorker(): Promise<NetworkWorker> {
+    const worker = await NetworkWorker.start({
+      unplugged: (link, reason) => this.#logger.info('network.unplugged', { machine: link, reason }),
+      denied: (flow) => this.#policies.denied(flow),
+      warn: (what, detail) => this.#logger.warn('network.warning', { what, detail }),
+      died: (error) => this.#died(error),
+    });
+    try {
+      if (this.#uplink !== undefined) await worker.setUplink(this.#uplink);
+      return worker;
+    } catch (error) {
+      await worker[Symbol.asyncDispose]();
+      throw new EngineError('ERR_ARCBOX_CONFIG', `network.mode is "tap", but ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
   }
 
   #died(error: Error): void {
@@ -226,6 +249,18 @@ export class NetworkPlane implements AsyncDisposable {
       this.#logger.error('network.restart_failed', { reason: messageOf(failure) });
     });
   }
+}
+
+/** The device of routed mode: the host has the first address of the block, we have the second. */
+export function uplinkOf(config: Pick<Config, 'networkMode' | 'networkUplink'>): UplinkOptions | undefined {
+  if (config.networkMode !== 'tap') return undefined;
+  const { base } = requireCidr(config.networkUplink);
+  return {
+    name: 'arcbox%d',
+    hostAddress: formatIp({ family: 4, value: base + 1n }),
+    outsideAddress: formatIp({ family: 4, value: base + 2n }),
+    mtu: CARD_MTU,
+  };
 }
 
 const HOST_NAME =

@@ -140,7 +140,7 @@ export class NatEngine {
   readonly #fastIn = new Int32Array(FAST_SLOTS).fill(-1);
   readonly #outside: number;
   readonly #gateway: number;
-  readonly #inside: readonly (readonly [base: number, end: number])[];
+  #inside: readonly (readonly [base: number, end: number])[];
   readonly #admit: NatOptions['admit'];
   /** Connections of each machine. */
   readonly #perHost = new Map<number, number>();
@@ -177,6 +177,11 @@ export class NatEngine {
   /** Connections that are tracked. */
   get connections(): number {
     return this.#table.used;
+  }
+
+  /** Other blocks are inside from now on. @throws {NetError} `ERR_ARCBOX_NET_ADDRESS` */
+  setInside(blocks: readonly string[]): void {
+    this.#inside = blocks.map((text) => rangeOf(requireCidr(text)));
   }
 
   /** To be called once a second, with a clock that never goes back. */

@@ -17,6 +17,7 @@ export {
   type NetworkOptions,
   NetworkStack,
   type StackEnvironment,
+  type Uplink,
 } from './network-stack.ts';
 export { ALLOW, type Flow, type FlowPolicy, type Verdict } from './policy.ts';
 export { Switch, type SwitchCounters } from './switch.ts';

@@ -22,7 +22,7 @@ import type { Arena } from '../memory/arena.ts';
 import type { ReadGate } from '../relay/read-gate.ts';
 import { TcpLayer } from '../tcp/layer.ts';
 import { UdpLayer } from '../udp/layer.ts';
-import { ipBytes, ipText, isMapped4 } from '../wire/address.ts';
+import { formatIpv4, ipBytes, ipText, isMapped4 } from '../wire/address.ts';
 import {
   ARP_BYTES,
   ARP_OPERATION,
@@ -84,7 +84,7 @@ import {
 } from '../wire/ipv6.ts';
 import type { Clock, Randomness } from './clock.ts';
 import { FlowOpener, type TcpService } from './flow-opener.ts';
-import type { AddressPair, Hop } from './hop.ts';
+import { type AddressPair, ethernetBytes, type Hop } from './hop.ts';
 import type { HostNetwork } from './host-network.ts';
 import { Neighbours } from './neighbours.ts';
 import { addressOf, hopOf, Packet } from './packet.ts';
@@ -104,6 +104,12 @@ export interface NetworkOptions {
   readonly hostAddresses: readonly string[];
   readonly policy?: FlowPolicy;
 }
+
+/**
+ * Routed mode: takes the IPv4 packets of machines to the world, instead of the host's sockets. `bytes[at, end)` is the
+ * packet, fragments as they came; it may be changed.
+ */
+export type Uplink = (network: NetworkStack, bytes: Uint8Array, at: number, end: number) => void;
 
 /** What all networks of a worker share. */
 export interface StackEnvironment {
@@ -141,6 +147,8 @@ export class NetworkStack {
   readonly neighbours: Neighbours;
   readonly attachments: Attachment[] = [];
   readonly counters = { malformed: 0, unroutable: 0, denied: 0, fragments: 0 };
+  /** Undefined: flows to the world are relayed by sockets of the host. */
+  uplink: Uplink | undefined;
   readonly #environment: StackEnvironment;
   readonly #gateways: readonly Gateway[];
   /** Addresses of ours, the gateway's and those that stand for the host. */
@@ -243,6 +251,29 @@ export class NetworkStack {
     else if (type === ETHERTYPE_ARP) this.#arp(packet, end);
   }
 
+  /**
+   * Sends an IPv4 packet to the machine that it is for; one whose place is not known is dropped, and asked for. The
+   * caller flushes the port that it is told.
+   */
+  forward(packet: Uint8Array): Port | undefined {
+    const address = formatIpv4(u32(packet, IPV4_DESTINATION));
+    const hop = this.neighbours.get(address);
+    if (hop === undefined || !hop.port.open) {
+      this.neighbours.find(address, () => {});
+      return undefined;
+    }
+    const frame = hop.port.reserve(ethernetBytes(hop.vlan) + packet.length);
+    if (frame < 0) {
+      hop.port.counters.droppedFrames += 1;
+      return undefined;
+    }
+    const { bytes } = this.#environment.arena;
+    const at = writeEthernet(bytes, frame, hop.mac, this.mac, hop.vlan, ETHERTYPE_IPV4);
+    bytes.set(packet, at);
+    hop.port.commit(at + packet.length - frame);
+    return hop.port;
+  }
+
   /** All frames of a batch have been given. */
   batchEnd(): void {
     this.tcp.batchEnd();
@@ -282,6 +313,11 @@ export class NetworkStack {
     packet.upper = ip + header;
     packet.protocol = bytes[ip + IPV4_PROTOCOL] as number;
     packet.readAddresses(4, bytes, ip + IPV4_SOURCE);
+    if (this.uplink !== undefined && this.#isForWorld(packet)) {
+      this.#learn(packet);
+      this.uplink(this, bytes, ip, packet.end);
+      return;
+    }
     if (isFragment4(bytes, ip) && !this.#reassemble4(packet, header)) return;
     const destination = packet.destination3;
     const everybody = destination === -1 || destination >>> 28 === 14 || this.#isBroadcast(destination);
@@ -472,6 +508,11 @@ export class NetworkStack {
       destination: addressOf(bytes, packet, 0),
     };
     this.#errors.send(hopOf(bytes, packet), pair, why, bytes, packet.ip, packet.end);
+  }
+
+  /** Neither for us, nor for a neighbour, nor for a group. */
+  #isForWorld(packet: Packet): boolean {
+    return isRoutable(packet) && !this.#isLocal(packet) && !this.#isOurs(packet);
   }
 
   #isOurs(packet: Packet): boolean {

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import type { Endpoint as NamedEndpoint } from '../dns/index.ts';
 import { NetError, type NetErrorCode } from '../errors.ts';
+import type { UplinkOptions } from '../nat/index.ts';
 import type { RulePolicy } from '../policy/index.ts';
 import { createRing, RingConsumer } from '../ring/spsc-ring.ts';
 import { ALLOW, type FlowPolicy, judge } from '../stack/policy.ts';
@@ -80,6 +81,11 @@ export class NetworkWorker implements AsyncDisposable {
   /** @throws {NetError} ERR_ARCBOX_NET_CONFIG, ERR_ARCBOX_NET_ADDRESS, ERR_ARCBOX_NET_EXHAUSTED */
   async addNetwork(network: NetworkSetup): Promise<void> {
     await this.#call({ do: 'addNetwork', network });
+  }
+
+  /** Routed mode, from now on and for all networks but internal ones. @throws {NetError} ERR_ARCBOX_NET_HOST */
+  async setUplink(uplink: UplinkOptions): Promise<void> {
+    await this.#call({ do: 'setUplink', uplink });
   }
 
   async removeNetwork(name: string): Promise<void> {

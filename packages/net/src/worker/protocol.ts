@@ -1,6 +1,7 @@
 /** What the daemon and its network worker say to each other. Plain data: it is copied between two threads. */
 import type { DnsCounters, Endpoint as NamedEndpoint } from '../dns/index.ts';
 import type { PortCounters } from '../link/port.ts';
+import type { NatCounters, UplinkOptions } from '../nat/index.ts';
 import type { Denial, PolicyCounters, RulePolicy } from '../policy/index.ts';
 import type { Flow, Verdict } from '../stack/policy.ts';
 
@@ -65,12 +66,15 @@ export interface WorkerStats {
   readonly networks: readonly NetworkStats[];
   readonly policies: readonly PolicyStats[];
   readonly dns: DnsCounters;
+  /** In routed mode. */
+  readonly nat: (NatCounters & { readonly connections: number; readonly dropped: number }) | undefined;
   /** Of the memory for connections' data. */
   readonly chunksFree: number;
   readonly chunksTotal: number;
 }
 
 export type Command =
+  | { readonly do: 'setUplink'; readonly uplink: UplinkOptions }
   | { readonly do: 'addNetwork'; readonly network: NetworkSetup }
   | { readonly do: 'removeNetwork'; readonly name: string }
   | { readonly do: 'plug'; readonly link: string; readonly path: string }

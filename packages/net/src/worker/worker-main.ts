@@ -6,11 +6,13 @@ import { DnsServer, ForwardingUpstream, HostResolvers, NameTable, serveDnsStream
 import { NetError } from '../errors.ts';
 import type { Port } from '../link/port.ts';
 import { StreamLink } from '../link/stream-link.ts';
+import { TunUplink, type UplinkOptions } from '../nat/index.ts';
 import { DuplexStream } from '../relay/duplex-stream.ts';
 import { RingProducer } from '../ring/spsc-ring.ts';
 import type { NetworkStack } from '../stack/network-stack.ts';
 import type { Flow, FlowPolicy, Verdict } from '../stack/policy.ts';
-import { ipText } from '../wire/address.ts';
+import { formatIpv4, formatMac, ipText } from '../wire/address.ts';
+import { PROTOCOL_TCP, PROTOCOL_UDP } from '../wire/ipv4.ts';
 import { WorkerPolicies } from './policies.ts';
 import type { Command, FromWorker, NetworkSetup, ToWorker, WorkerStats } from './protocol.ts';
 import { PublishedPorts } from './published-ports.ts';
@@ -33,6 +35,9 @@ class NetworkWorkerMain {
   readonly #policies: WorkerPolicies;
   readonly #dns: DnsServer;
   readonly #ring: RingProducer;
+  /** Networks that lead to the world, and their subnets. */
+  readonly #routed = new Map<NetworkStack, string>();
+  #uplink: TunUplink | undefined;
   readonly #captureHeader = Buffer.alloc(16);
   readonly #questions = new Map<number, (verdict: Verdict) => void>();
   #question = 0;
@@ -73,7 +78,10 @@ class NetworkWorkerMain {
     switch (command.do) {
       case 'addNetwork':
         return this.#addNetwork(command.network);
+      case 'setUplink':
+        return this.#setUplink(command.uplink);
       case 'removeNetwork':
+        this.#withdrawn(command.name);
         hub.removeNetwork(command.name);
         this.#names.removeNetwork(command.name);
         return undefined;
@@ -122,6 +130,59 @@ class NetworkWorkerMain {
     });
     this.#names.addNetwork(name, { subnet, gateway: gateways.map(({ address }) => address) });
     this.#serveNames(stack);
+    if (setup.internal) return;
+    this.#routed.set(stack, subnet);
+    this.#uplink?.add(stack, subnet);
+  }
+
+  /** The device goes with this thread's descriptors. */
+  #setUplink(options: UplinkOptions): void {
+    if (this.#uplink !== undefined) {
+      throw new NetError('ERR_ARCBOX_NET_CONFIG', `There is an uplink ${this.#uplink.name} already`);
+    }
+    const uplink = new TunUplink(
+      options,
+      (protocol, source, sourcePort, destination, destinationPort) =>
+        this.#admits(uplink, protocol, source, sourcePort, destination, destinationPort),
+      (error) => {
+        throw error;
+      },
+    );
+    this.#uplink = uplink;
+    for (const [stack, subnet] of this.#routed) uplink.add(stack, subnet);
+  }
+
+  /** A policy of rules answers at once; what a function says later is too late for a packet. */
+  #admits(
+    uplink: TunUplink,
+    protocol: number,
+    source: number,
+    sourcePort: number,
+    destination: number,
+    destinationPort: number,
+  ): boolean {
+    const network = uplink.networkOf(source)?.name;
+    if (network === undefined) return false;
+    const from = formatIpv4(source);
+    const hop = uplink.networkOf(source)?.neighbours.get(from);
+    const verdict = this.#policies.judge({
+      protocol: protocol === PROTOCOL_TCP ? 'tcp' : protocol === PROTOCOL_UDP ? 'udp' : 'icmp',
+      network,
+      link: hop?.port.link.name ?? '',
+      sourceMac: hop === undefined ? '' : formatMac(hop.mac),
+      source: from,
+      sourcePort,
+      destination: formatIpv4(destination),
+      destinationPort,
+    });
+    return 'action' in verdict && verdict.action === 'allow';
+  }
+
+  #withdrawn(name: string): void {
+    const stack = this.#runner.switch.network(name);
+    if (stack === undefined) return;
+    this.#routed.delete(stack);
+    this.#uplink?.remove(stack);
   }
 
   #policyOf({ internal, asks }: NetworkSetup): FlowPolicy {
@@ -241,6 +302,7 @@ class NetworkWorkerMain {
       })),
       policies: this.#policies.stats(),
       dns: { ...this.#dns.counters },
+      nat: this.#uplink?.counters,
       chunksFree: arena.freeChunks,
       chunksTotal: arena.chunksTotal,
     };

@@ -40,9 +40,14 @@ export class Namespace implements AsyncDisposable {
     return new Namespace(holder, pid);
   }
 
-  /** The command line that runs `command` in here. */
+  /** What runs a command in here. */
+  get wrapper(): readonly string[] {
+    return ['nsenter', '--target', String(this.pid), '--net', '--'];
+  }
+
   #enter(command: readonly string[]): [string, string[]] {
-    return ['nsenter', ['--target', String(this.pid), '--net', '--', ...command]];
+    const [file = '', ...words] = this.wrapper;
+    return [file, [...words, ...command]];
   }
 
   /** Runs a command to its end and gives its standard output; rejects when it fails. */

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file arcbox/v1/network.proto.
  */
 export const file_arcbox_v1_network: GenFile = /*@__PURE__*/
-  fileDesc("ChdhcmNib3gvdjEvbmV0d29yay5wcm90bxIJYXJjYm94LnYxIhUKE0xpc3ROZXR3b3Jrc1JlcXVlc3QiPAoUTGlzdE5ldHdvcmtzUmVzcG9uc2USJAoIbmV0d29ya3MYASADKAsyEi5hcmNib3gudjEuTmV0d29yayIoChVJbnNwZWN0TmV0d29ya1JlcXVlc3QSDwoHbmV0d29yaxgBIAEoCSI9ChZJbnNwZWN0TmV0d29ya1Jlc3BvbnNlEiMKB25ldHdvcmsYASABKAsyEi5hcmNib3gudjEuTmV0d29yayLSAQoUQ3JlYXRlTmV0d29ya1JlcXVlc3QSDAoEbmFtZRgBIAEoCRIOCgZzdWJuZXQYAiABKAkSDwoHZ2F0ZXdheRgDIAEoCRINCgVyYW5nZRgEIAEoCRIQCghpbnRlcm5hbBgFIAEoCBI7CgZsYWJlbHMYBiADKAsyKy5hcmNib3gudjEuQ3JlYXRlTmV0d29ya1JlcXVlc3QuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASI8ChVDcmVhdGVOZXR3b3JrUmVzcG9uc2USIwoHbmV0d29yaxgBIAEoCzISLmFyY2JveC52MS5OZXR3b3JrIicKFFJlbW92ZU5ldHdvcmtSZXF1ZXN0Eg8KB25ldHdvcmsYASABKAkiFwoVUmVtb3ZlTmV0d29ya1Jlc3BvbnNlImoKFUNvbm5lY3ROZXR3b3JrUmVxdWVzdBIPCgduZXR3b3JrGAEgASgJEhEKCWNvbnRhaW5lchgCIAEoCRIPCgdhZGRyZXNzGAMgASgJEgsKA21hYxgEIAEoCRIPCgdhbGlhc2VzGAUgAygJIhgKFkNvbm5lY3ROZXR3b3JrUmVzcG9uc2UiPgoYRGlzY29ubmVjdE5ldHdvcmtSZXF1ZXN0Eg8KB25ldHdvcmsYASABKAkSEQoJY29udGFpbmVyGAIgASgJIhsKGURpc2Nvbm5lY3ROZXR3b3JrUmVzcG9uc2UiFgoUUHJ1bmVOZXR3b3Jrc1JlcXVlc3QiJgoVUHJ1bmVOZXR3b3Jrc1Jlc3BvbnNlEg0KBW5hbWVzGAEgAygJIqUCCgdOZXR3b3JrEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDgoGZHJpdmVyGAMgASgJEg4KBnN1Ym5ldBgEIAEoCRIPCgdnYXRld2F5GAUgASgJEg0KBXJhbmdlGAYgASgJEhAKCGludGVybmFsGAcgASgIEi4KBmxhYmVscxgIIAMoCzIeLmFyY2JveC52MS5OZXR3b3JrLkxhYmVsc0VudHJ5EhIKCmNyZWF0ZWRfbXMYCSABKAMSDAoEdmxhbhgKIAEoDRItCgllbmRwb2ludHMYCyADKAsyGi5hcmNib3gudjEuTmV0d29ya0VuZHBvaW50Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEigQEKD05ldHdvcmtFbmRwb2ludBIUCgxjb250YWluZXJfaWQYASABKAkSFgoOY29udGFpbmVyX25hbWUYAiABKAkSEQoJaW50ZXJmYWNlGAMgASgJEg8KB2FkZHJlc3MYBCABKAkSCwoDbWFjGAUgASgJEg8KB2FsaWFzZXMYBiADKAkiQwoOTmV0d29ya1N1YmplY3QSEwoJY29udGFpbmVyGAEgASgJSAASEQoHbWFjaGluZRgCIAEoCUgAQgkKB3N1YmplY3QiRwoNTmV0d29ya1BvbGljeRIPCgdkZWZhdWx0GAEgASgJEiUKBXJ1bGVzGAIgAygLMhYuYXJjYm94LnYxLk5ldHdvcmtSdWxlIlsKC05ldHdvcmtSdWxlEg4KBmFjdGlvbhgBIAEoCRIKCgJ0bxgCIAMoCRIPCgdkb21haW5zGAMgAygJEg0KBXBvcnRzGAQgAygJEhAKCHByb3RvY29sGAUgASgJIkUKF0dldE5ldHdvcmtQb2xpY3lSZXF1ZXN0EioKB3N1YmplY3QYASABKAsyGS5hcmNib3gudjEuTmV0d29ya1N1YmplY3QiRAoYR2V0TmV0d29ya1BvbGljeVJlc3BvbnNlEigKBnBvbGljeRgBIAEoCzIYLmFyY2JveC52MS5OZXR3b3JrUG9saWN5Im8KF1NldE5ldHdvcmtQb2xpY3lSZXF1ZXN0EioKB3N1YmplY3QYASABKAsyGS5hcmNib3gudjEuTmV0d29ya1N1YmplY3QSKAoGcG9saWN5GAIgASgLMhguYXJjYm94LnYxLk5ldHdvcmtQb2xpY3kiGgoYU2V0TmV0d29ya1BvbGljeVJlc3BvbnNlIhUKE05ldHdvcmtTdGF0c1JlcXVlc3QiwwEKFE5ldHdvcmtTdGF0c1Jlc3BvbnNlEisKCG1hY2hpbmVzGAEgAygLMhkuYXJjYm94LnYxLk1hY2hpbmVUcmFmZmljEisKCG5ldHdvcmtzGAIgAygLMhkuYXJjYm94LnYxLk5ldHdvcmtUcmFmZmljEioKCHBvbGljaWVzGAMgAygLMhguYXJjYm94LnYxLlBvbGljeVRyYWZmaWMSJQoFbmFtZXMYBCABKAsyFi5hcmNib3gudjEuTmFtZVRyYWZmaWMikwEKDk1hY2hpbmVUcmFmZmljEg8KB21hY2hpbmUYASABKAkSFwoPcmVjZWl2ZWRfZnJhbWVzGAIgASgEEhYKDnJlY2VpdmVkX2J5dGVzGAMgASgEEhMKC3NlbnRfZnJhbWVzGAQgASgEEhIKCnNlbnRfYnl0ZXMYBSABKAQSFgoOZHJvcHBlZF9mcmFtZXMYBiABKAQimwEKDk5ldHdvcmtUcmFmZmljEg8KB25ldHdvcmsYASABKAkSFwoPdGNwX2Nvbm5lY3Rpb25zGAIgASgEEhIKCnRjcF9vcGVuZWQYAyABKAQSEQoJdWRwX2Zsb3dzGAQgASgEEg4KBmRlbmllZBgFIAEoBBIRCgltYWxmb3JtZWQYBiABKAQSFQoNYmFkX2NoZWNrc3VtcxgHIAEoBCJYCg1Qb2xpY3lUcmFmZmljEgwKBGtpbmQYASABKAkSCgoCaWQYAiABKAkSDAoEbmFtZRgDIAEoCRIPCgdhbGxvd2VkGAQgASgEEg4KBmRlbmllZBgFIAEoBCJxCgtOYW1lVHJhZmZpYxIPCgdxdWVyaWVzGAEgASgEEg0KBWxvY2FsGAIgASgEEg4KBmNhY2hlZBgDIAEoBBIRCglmb3J3YXJkZWQYBCABKAQSDwoHcmVmdXNlZBgFIAEoBBIOCgZmYWlsZWQYBiABKAQiVwoVQ2FwdHVyZU5ldHdvcmtSZXF1ZXN0EioKB3N1YmplY3QYASABKAsyGS5hcmNib3gudjEuTmV0d29ya1N1YmplY3QSEgoKc25hcF9ieXRlcxgCIAEoDSI3ChZDYXB0dXJlTmV0d29ya1Jlc3BvbnNlEgwKBGRhdGEYASABKAwSDwoHZHJvcHBlZBgCIAEoBDKABwoOTmV0d29ya1NlcnZpY2USRwoETGlzdBIeLmFyY2JveC52MS5MaXN0TmV0d29ya3NSZXF1ZXN0Gh8uYXJjYm94LnYxLkxpc3ROZXR3b3Jrc1Jlc3BvbnNlEk4KB0luc3BlY3QSIC5hcmNib3gudjEuSW5zcGVjdE5ldHdvcmtSZXF1ZXN0GiEuYXJjYm94LnYxLkluc3BlY3ROZXR3b3JrUmVzcG9uc2USSwoGQ3JlYXRlEh8uYXJjYm94LnYxLkNyZWF0ZU5ldHdvcmtSZXF1ZXN0GiAuYXJjYm94LnYxLkNyZWF0ZU5ldHdvcmtSZXNwb25zZRJLCgZSZW1vdmUSHy5hcmNib3gudjEuUmVtb3ZlTmV0d29ya1JlcXVlc3QaIC5hcmNib3gudjEuUmVtb3ZlTmV0d29ya1Jlc3BvbnNlEk4KB0Nvbm5lY3QSIC5hcmNib3gudjEuQ29ubmVjdE5ldHdvcmtSZXF1ZXN0GiEuYXJjYm94LnYxLkNvbm5lY3ROZXR3b3JrUmVzcG9uc2USVwoKRGlzY29ubmVjdBIjLmFyY2JveC52MS5EaXNjb25uZWN0TmV0d29ya1JlcXVlc3QaJC5hcmNib3gudjEuRGlzY29ubmVjdE5ldHdvcmtSZXNwb25zZRJKCgVQcnVuZRIfLmFyY2JveC52MS5QcnVuZU5ldHdvcmtzUmVxdWVzdBogLmFyY2JveC52MS5QcnVuZU5ldHdvcmtzUmVzcG9uc2USVAoJR2V0UG9saWN5EiIuYXJjYm94LnYxLkdldE5ldHdvcmtQb2xpY3lSZXF1ZXN0GiMuYXJjYm94LnYxLkdldE5ldHdvcmtQb2xpY3lSZXNwb25zZRJUCglTZXRQb2xpY3kSIi5hcmNib3gudjEuU2V0TmV0d29ya1BvbGljeVJlcXVlc3QaIy5hcmNib3gudjEuU2V0TmV0d29ya1BvbGljeVJlc3BvbnNlEkgKBVN0YXRzEh4uYXJjYm94LnYxLk5ldHdvcmtTdGF0c1JlcXVlc3QaHy5hcmNib3gudjEuTmV0d29ya1N0YXRzUmVzcG9uc2USUAoHQ2FwdHVyZRIgLmFyY2JveC52MS5DYXB0dXJlTmV0d29ya1JlcXVlc3QaIS5hcmNib3gudjEuQ2FwdHVyZU5ldHdvcmtSZXNwb25zZTABYgZwcm90bzM");
+  fileDesc("ChdhcmNib3gvdjEvbmV0d29yay5wcm90bxIJYXJjYm94LnYxIhUKE0xpc3ROZXR3b3Jrc1JlcXVlc3QiPAoUTGlzdE5ldHdvcmtzUmVzcG9uc2USJAoIbmV0d29ya3MYASADKAsyEi5hcmNib3gudjEuTmV0d29yayIoChVJbnNwZWN0TmV0d29ya1JlcXVlc3QSDwoHbmV0d29yaxgBIAEoCSI9ChZJbnNwZWN0TmV0d29ya1Jlc3BvbnNlEiMKB25ldHdvcmsYASABKAsyEi5hcmNib3gudjEuTmV0d29yayLSAQoUQ3JlYXRlTmV0d29ya1JlcXVlc3QSDAoEbmFtZRgBIAEoCRIOCgZzdWJuZXQYAiABKAkSDwoHZ2F0ZXdheRgDIAEoCRINCgVyYW5nZRgEIAEoCRIQCghpbnRlcm5hbBgFIAEoCBI7CgZsYWJlbHMYBiADKAsyKy5hcmNib3gudjEuQ3JlYXRlTmV0d29ya1JlcXVlc3QuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASI8ChVDcmVhdGVOZXR3b3JrUmVzcG9uc2USIwoHbmV0d29yaxgBIAEoCzISLmFyY2JveC52MS5OZXR3b3JrIicKFFJlbW92ZU5ldHdvcmtSZXF1ZXN0Eg8KB25ldHdvcmsYASABKAkiFwoVUmVtb3ZlTmV0d29ya1Jlc3BvbnNlImoKFUNvbm5lY3ROZXR3b3JrUmVxdWVzdBIPCgduZXR3b3JrGAEgASgJEhEKCWNvbnRhaW5lchgCIAEoCRIPCgdhZGRyZXNzGAMgASgJEgsKA21hYxgEIAEoCRIPCgdhbGlhc2VzGAUgAygJIhgKFkNvbm5lY3ROZXR3b3JrUmVzcG9uc2UiPgoYRGlzY29ubmVjdE5ldHdvcmtSZXF1ZXN0Eg8KB25ldHdvcmsYASABKAkSEQoJY29udGFpbmVyGAIgASgJIhsKGURpc2Nvbm5lY3ROZXR3b3JrUmVzcG9uc2UiFgoUUHJ1bmVOZXR3b3Jrc1JlcXVlc3QiJgoVUHJ1bmVOZXR3b3Jrc1Jlc3BvbnNlEg0KBW5hbWVzGAEgAygJIqUCCgdOZXR3b3JrEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDgoGZHJpdmVyGAMgASgJEg4KBnN1Ym5ldBgEIAEoCRIPCgdnYXRld2F5GAUgASgJEg0KBXJhbmdlGAYgASgJEhAKCGludGVybmFsGAcgASgIEi4KBmxhYmVscxgIIAMoCzIeLmFyY2JveC52MS5OZXR3b3JrLkxhYmVsc0VudHJ5EhIKCmNyZWF0ZWRfbXMYCSABKAMSDAoEdmxhbhgKIAEoDRItCgllbmRwb2ludHMYCyADKAsyGi5hcmNib3gudjEuTmV0d29ya0VuZHBvaW50Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEigQEKD05ldHdvcmtFbmRwb2ludBIUCgxjb250YWluZXJfaWQYASABKAkSFgoOY29udGFpbmVyX25hbWUYAiABKAkSEQoJaW50ZXJmYWNlGAMgASgJEg8KB2FkZHJlc3MYBCABKAkSCwoDbWFjGAUgASgJEg8KB2FsaWFzZXMYBiADKAkiQwoOTmV0d29ya1N1YmplY3QSEwoJY29udGFpbmVyGAEgASgJSAASEQoHbWFjaGluZRgCIAEoCUgAQgkKB3N1YmplY3QiRwoNTmV0d29ya1BvbGljeRIPCgdkZWZhdWx0GAEgASgJEiUKBXJ1bGVzGAIgAygLMhYuYXJjYm94LnYxLk5ldHdvcmtSdWxlIlsKC05ldHdvcmtSdWxlEg4KBmFjdGlvbhgBIAEoCRIKCgJ0bxgCIAMoCRIPCgdkb21haW5zGAMgAygJEg0KBXBvcnRzGAQgAygJEhAKCHByb3RvY29sGAUgASgJIkUKF0dldE5ldHdvcmtQb2xpY3lSZXF1ZXN0EioKB3N1YmplY3QYASABKAsyGS5hcmNib3gudjEuTmV0d29ya1N1YmplY3QiRAoYR2V0TmV0d29ya1BvbGljeVJlc3BvbnNlEigKBnBvbGljeRgBIAEoCzIYLmFyY2JveC52MS5OZXR3b3JrUG9saWN5Im8KF1NldE5ldHdvcmtQb2xpY3lSZXF1ZXN0EioKB3N1YmplY3QYASABKAsyGS5hcmNib3gudjEuTmV0d29ya1N1YmplY3QSKAoGcG9saWN5GAIgASgLMhguYXJjYm94LnYxLk5ldHdvcmtQb2xpY3kiGgoYU2V0TmV0d29ya1BvbGljeVJlc3BvbnNlIhUKE05ldHdvcmtTdGF0c1JlcXVlc3Qi7QEKFE5ldHdvcmtTdGF0c1Jlc3BvbnNlEisKCG1hY2hpbmVzGAEgAygLMhkuYXJjYm94LnYxLk1hY2hpbmVUcmFmZmljEisKCG5ldHdvcmtzGAIgAygLMhkuYXJjYm94LnYxLk5ldHdvcmtUcmFmZmljEioKCHBvbGljaWVzGAMgAygLMhguYXJjYm94LnYxLlBvbGljeVRyYWZmaWMSJQoFbmFtZXMYBCABKAsyFi5hcmNib3gudjEuTmFtZVRyYWZmaWMSKAoGcm91dGVyGAUgASgLMhguYXJjYm94LnYxLlJvdXRlclRyYWZmaWMikwEKDk1hY2hpbmVUcmFmZmljEg8KB21hY2hpbmUYASABKAkSFwoPcmVjZWl2ZWRfZnJhbWVzGAIgASgEEhYKDnJlY2VpdmVkX2J5dGVzGAMgASgEEhMKC3NlbnRfZnJhbWVzGAQgASgEEhIKCnNlbnRfYnl0ZXMYBSABKAQSFgoOZHJvcHBlZF9mcmFtZXMYBiABKAQimwEKDk5ldHdvcmtUcmFmZmljEg8KB25ldHdvcmsYASABKAkSFwoPdGNwX2Nvbm5lY3Rpb25zGAIgASgEEhIKCnRjcF9vcGVuZWQYAyABKAQSEQoJdWRwX2Zsb3dzGAQgASgEEg4KBmRlbmllZBgFIAEoBBIRCgltYWxmb3JtZWQYBiABKAQSFQoNYmFkX2NoZWNrc3VtcxgHIAEoBCJYCg1Qb2xpY3lUcmFmZmljEgwKBGtpbmQYASABKAkSCgoCaWQYAiABKAkSDAoEbmFtZRgDIAEoCRIPCgdhbGxvd2VkGAQgASgEEg4KBmRlbmllZBgFIAEoBCLWAQoNUm91dGVyVHJhZmZpYxITCgtjb25uZWN0aW9ucxgBIAEoBBIPCgdjcmVhdGVkGAIgASgEEhUKDWZvcndhcmRlZF9vdXQYAyABKAQSFAoMZm9yd2FyZGVkX2luGAQgASgEEg4KBmRlbmllZBgFIAEoBBIRCglleGhhdXN0ZWQYBiABKAQSEwoLdW5zb2xpY2l0ZWQYByABKAQSFgoOdW50cmFuc2xhdGFibGUYCCABKAQSEQoJbWFsZm9ybWVkGAkgASgEEg8KB2Ryb3BwZWQYCiABKAQicQoLTmFtZVRyYWZmaWMSDwoHcXVlcmllcxgBIAEoBBINCgVsb2NhbBgCIAEoBBIOCgZjYWNoZWQYAyABKAQSEQoJZm9yd2FyZGVkGAQgASgEEg8KB3JlZnVzZWQYBSABKAQSDgoGZmFpbGVkGAYgASgEIlcKFUNhcHR1cmVOZXR3b3JrUmVxdWVzdBIqCgdzdWJqZWN0GAEgASgLMhkuYXJjYm94LnYxLk5ldHdvcmtTdWJqZWN0EhIKCnNuYXBfYnl0ZXMYAiABKA0iNwoWQ2FwdHVyZU5ldHdvcmtSZXNwb25zZRIMCgRkYXRhGAEgASgMEg8KB2Ryb3BwZWQYAiABKAQygAcKDk5ldHdvcmtTZXJ2aWNlEkcKBExpc3QSHi5hcmNib3gudjEuTGlzdE5ldHdvcmtzUmVxdWVzdBofLmFyY2JveC52MS5MaXN0TmV0d29ya3NSZXNwb25zZRJOCgdJbnNwZWN0EiAuYXJjYm94LnYxLkluc3BlY3ROZXR3b3JrUmVxdWVzdBohLmFyY2JveC52MS5JbnNwZWN0TmV0d29ya1Jlc3BvbnNlEksKBkNyZWF0ZRIfLmFyY2JveC52MS5DcmVhdGVOZXR3b3JrUmVxdWVzdBogLmFyY2JveC52MS5DcmVhdGVOZXR3b3JrUmVzcG9uc2USSwoGUmVtb3ZlEh8uYXJjYm94LnYxLlJlbW92ZU5ldHdvcmtSZXF1ZXN0GiAuYXJjYm94LnYxLlJlbW92ZU5ldHdvcmtSZXNwb25zZRJOCgdDb25uZWN0EiAuYXJjYm94LnYxLkNvbm5lY3ROZXR3b3JrUmVxdWVzdBohLmFyY2JveC52MS5Db25uZWN0TmV0d29ya1Jlc3BvbnNlElcKCkRpc2Nvbm5lY3QSIy5hcmNib3gudjEuRGlzY29ubmVjdE5ldHdvcmtSZXF1ZXN0GiQuYXJjYm94LnYxLkRpc2Nvbm5lY3ROZXR3b3JrUmVzcG9uc2USSgoFUHJ1bmUSHy5hcmNib3gudjEuUHJ1bmVOZXR3b3Jrc1JlcXVlc3QaIC5hcmNib3gudjEuUHJ1bmVOZXR3b3Jrc1Jlc3BvbnNlElQKCUdldFBvbGljeRIiLmFyY2JveC52MS5HZXROZXR3b3JrUG9saWN5UmVxdWVzdBojLmFyY2JveC52MS5HZXROZXR3b3JrUG9saWN5UmVzcG9uc2USVAoJU2V0UG9saWN5EiIuYXJjYm94LnYxLlNldE5ldHdvcmtQb2xpY3lSZXF1ZXN0GiMuYXJjYm94LnYxLlNldE5ldHdvcmtQb2xpY3lSZXNwb25zZRJICgVTdGF0cxIeLmFyY2JveC52MS5OZXR3b3JrU3RhdHNSZXF1ZXN0Gh8uYXJjYm94LnYxLk5ldHdvcmtTdGF0c1Jlc3BvbnNlElAKB0NhcHR1cmUSIC5hcmNib3gudjEuQ2FwdHVyZU5ldHdvcmtSZXF1ZXN0GiEuYXJjYm94LnYxLkNhcHR1cmVOZXR3b3JrUmVzcG9uc2UwAWIGcHJvdG8z");
 
 /**
  * @generated from message arcbox.v1.ListNetworksRequest
@@ -1042,6 +1042,13 @@ export type NetworkStatsResponse = Message<"arcbox.v1.NetworkStatsResponse"> & {
    * @generated from field: arcbox.v1.NameTraffic names = 4;
    */
   names?: NameTraffic | undefined;
+
+  /**
+   * In routed mode.
+   *
+   * @generated from field: arcbox.v1.RouterTraffic router = 5;
+   */
+  router?: RouterTraffic | undefined;
 };
 
 /**
@@ -1067,6 +1074,13 @@ export type NetworkStatsResponseJson = {
    * @generated from field: arcbox.v1.NameTraffic names = 4;
    */
   names?: NameTrafficJson;
+
+  /**
+   * In routed mode.
+   *
+   * @generated from field: arcbox.v1.RouterTraffic router = 5;
+   */
+  router?: RouterTrafficJson;
 };
 
 /**
@@ -1324,6 +1338,131 @@ export const PolicyTrafficSchema: GenMessage<PolicyTraffic, {jsonType: PolicyTra
   messageDesc(file_arcbox_v1_network, 27);
 
 /**
+ * Of the NAT engine.
+ *
+ * @generated from message arcbox.v1.RouterTraffic
+ */
+export type RouterTraffic = Message<"arcbox.v1.RouterTraffic"> & {
+  /**
+   * @generated from field: uint64 connections = 1;
+   */
+  connections: bigint;
+
+  /**
+   * @generated from field: uint64 created = 2;
+   */
+  created: bigint;
+
+  /**
+   * @generated from field: uint64 forwarded_out = 3;
+   */
+  forwardedOut: bigint;
+
+  /**
+   * @generated from field: uint64 forwarded_in = 4;
+   */
+  forwardedIn: bigint;
+
+  /**
+   * @generated from field: uint64 denied = 5;
+   */
+  denied: bigint;
+
+  /**
+   * @generated from field: uint64 exhausted = 6;
+   */
+  exhausted: bigint;
+
+  /**
+   * @generated from field: uint64 unsolicited = 7;
+   */
+  unsolicited: bigint;
+
+  /**
+   * @generated from field: uint64 untranslatable = 8;
+   */
+  untranslatable: bigint;
+
+  /**
+   * @generated from field: uint64 malformed = 9;
+   */
+  malformed: bigint;
+
+  /**
+   * The device's queue was full.
+   *
+   * @generated from field: uint64 dropped = 10;
+   */
+  dropped: bigint;
+};
+
+/**
+ * Of the NAT engine.
+ *
+ * @generated from message arcbox.v1.RouterTraffic
+ */
+export type RouterTrafficJson = {
+  /**
+   * @generated from field: uint64 connections = 1;
+   */
+  connections?: string;
+
+  /**
+   * @generated from field: uint64 created = 2;
+   */
+  created?: string;
+
+  /**
+   * @generated from field: uint64 forwarded_out = 3;
+   */
+  forwardedOut?: string;
+
+  /**
+   * @generated from field: uint64 forwarded_in = 4;
+   */
+  forwardedIn?: string;
+
+  /**
+   * @generated from field: uint64 denied = 5;
+   */
+  denied?: string;
+
+  /**
+   * @generated from field: uint64 exhausted = 6;
+   */
+  exhausted?: string;
+
+  /**
+   * @generated from field: uint64 unsolicited = 7;
+   */
+  unsolicited?: string;
+
+  /**
+   * @generated from field: uint64 untranslatable = 8;
+   */
+  untranslatable?: string;
+
+  /**
+   * @generated from field: uint64 malformed = 9;
+   */
+  malformed?: string;
+
+  /**
+   * The device's queue was full.
+   *
+   * @generated from field: uint64 dropped = 10;
+   */
+  dropped?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.RouterTraffic.
+ * Use `create(RouterTrafficSchema)` to create a new message.
+ */
+export const RouterTrafficSchema: GenMessage<RouterTraffic, {jsonType: RouterTrafficJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_network, 28);
+
+/**
  * @generated from message arcbox.v1.NameTraffic
  */
 export type NameTraffic = Message<"arcbox.v1.NameTraffic"> & {
@@ -1406,7 +1545,7 @@ export type NameTrafficJson = {
  * Use `create(NameTrafficSchema)` to create a new message.
  */
 export const NameTrafficSchema: GenMessage<NameTraffic, {jsonType: NameTrafficJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_network, 28);
+  messageDesc(file_arcbox_v1_network, 29);
 
 /**
  * @generated from message arcbox.v1.CaptureNetworkRequest
@@ -1447,7 +1586,7 @@ export type CaptureNetworkRequestJson = {
  * Use `create(CaptureNetworkRequestSchema)` to create a new message.
  */
 export const CaptureNetworkRequestSchema: GenMessage<CaptureNetworkRequest, {jsonType: CaptureNetworkRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_network, 29);
+  messageDesc(file_arcbox_v1_network, 30);
 
 /**
  * A piece of a pcapng file.
@@ -1492,7 +1631,7 @@ export type CaptureNetworkResponseJson = {
  * Use `create(CaptureNetworkResponseSchema)` to create a new message.
  */
 export const CaptureNetworkResponseSchema: GenMessage<CaptureNetworkResponse, {jsonType: CaptureNetworkResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_network, 30);
+  messageDesc(file_arcbox_v1_network, 31);
 
 /**
  * Container networks. A network is named by its name, its ID, or the beginning of its ID.
