@@ -25,7 +25,7 @@ export class ImageError extends Error {
   readonly code: ImageErrorCode;
 
   constructor(code: ImageErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
+    super(plainText(message), options);
     this.code = code;
   }
 }
@@ -33,4 +33,9 @@ export class ImageError extends Error {
 /** For messages: what an unknown thrown value says. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
+}
+
+/** Messages name what strangers wrote; nothing of it may speak to a terminal or turn a line around. */
+function plainText(message: string): string {
+  return message.replace(/[\p{Cc}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu, ' ');
 }

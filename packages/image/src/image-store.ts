@@ -232,6 +232,7 @@ export class ImageStore implements AsyncDisposable {
       await this.#change(async () => {
         // Things may have changed while others were removed.
         if (this.#database.image(id) === undefined || this.#database.containersOf(id).length > 0) return;
+        if (options.all !== true && this.#namesByImage(embedded).has(id)) return;
         removed.push(
           ...this.#database.transaction(() =>
             removeImage({
@@ -288,7 +289,7 @@ export class ImageStore implements AsyncDisposable {
         const names = image.names.filter((name) => name === nameOf(text));
         const before = saved.get(id);
         if (before === undefined) {
-          if (!image.embedded) this.#database.hold(lease, `image:${id}`);
+          if (!image.embedded) this.#hold(image, lease);
           saved.set(id, { ...(await this.#savedForm(image)), names });
         } else {
           saved.set(id, { ...before, names: [...new Set([...before.names, ...names])] });
@@ -307,7 +308,8 @@ export class ImageStore implements AsyncDisposable {
       ended.then(async () => {
         this.#closing.signal.removeEventListener('abort', abort);
         this.#database.drop(lease);
-        await this.#collect();
+        // In line with other changes: a file that is being removed may be one that a pull is just bringing back.
+        await this.#change(() => this.#collect());
       }),
     );
     return stream;
@@ -672,8 +674,17 @@ export class ImageStore implements AsyncDisposable {
   async #held(text: string, lease: string): Promise<Image> {
     const image = await this.resolve(text);
     this.assertPresent(image);
-    if (!image.embedded) this.#database.hold(lease, `image:${image.id}`);
+    if (!image.embedded) this.#hold(image, lease);
     return image;
+  }
+
+  /** Its blobs too: a pull may give the same image others. */
+  #hold(image: Image, lease: string): void {
+    this.#database.hold(lease, `image:${image.id}`);
+    const row = this.#database.image(image.id);
+    for (const { digest } of row === undefined ? [] : layersOf(row)) {
+      this.#database.hold(lease, `blob:${digest}`);
+    }
   }
 
   /** Where the image came from or went to at that registry. */

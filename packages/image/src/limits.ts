@@ -30,6 +30,12 @@ export const LAYER_BYTES_MAX = 32 * 1024 ** 3;
 export const BLOB_BYTES_MAX = 32 * 1024 ** 3;
 /** Files in a docker-archive or oci-layout. */
 export const ARCHIVE_ENTRIES_MAX = 10_000;
+/** Those of them together that are no layers: they are kept in memory until the last one has come. */
+export const ARCHIVE_DOCUMENT_BYTES_MAX = 64 * 1024 * 1024;
+/** Names in a layer, directories that no entry is for among them. */
+export const LAYER_NAMES_MAX = 1_500_000;
+/** Paths, link targets and extended attributes of one layer, which are in memory until its end. */
+export const LAYER_METADATA_BYTES_MAX = 256 * 1024 * 1024;
 /** What has to stay free on the file system of the content store, in bytes. */
 export const DISK_RESERVE_BYTES = 512 * 1024 ** 2;
 /** How often that is looked at, in bytes written. */

@@ -68,7 +68,11 @@ export function parsePlatform(text: string): Platform {
   const [os, architecture, variant] =
     second === undefined ? ['linux', first, ''] : [first, second, third ?? ''];
   const names: Readonly<Record<string, string>> = { x86_64: 'amd64', 'x86-64': 'amd64', aarch64: 'arm64' };
-  return { os, architecture: names[architecture] ?? architecture, variant };
+  return {
+    os,
+    architecture: (Object.hasOwn(names, architecture) ? names[architecture] : undefined) ?? architecture,
+    variant,
+  };
 }
 
 export function formatPlatform({ os, architecture, variant }: Platform): string {
@@ -121,6 +125,9 @@ export function parseManifest(
     (typeof top.mediaType === 'string' ? top.mediaType : undefined) ??
     mediaType ??
     (Array.isArray(top.manifests) ? MEDIA_TYPES.ociIndex : MEDIA_TYPES.ociManifest);
+  // Such a document could be read as the one or the other, whatever its type says (OCI image-spec, CVE-2021-41190).
+  if (Array.isArray(top.manifests) && (Array.isArray(top.layers) || top.config !== undefined))
+    fail('is a manifest and an index at once');
   const descriptor = (value: unknown, what: string): Descriptor => {
     const record = objectOf(value) ?? fail(`has a ${what} that is not a descriptor`);
     const { digest, size } = record;

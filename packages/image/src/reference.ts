@@ -18,7 +18,7 @@ const DOMAIN =
   /^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?$/;
 const PATH_COMPONENT = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
 const TAG = /^[\w][\w.-]*$/;
-const DIGEST = /^sha256:[0-9a-f]{64}$|^sha512:[0-9a-f]{128}$/;
+const DIGEST = /^sha256:[0-9a-f]{64}$/;
 
 export interface Reference {
   /** `docker.io`, `registry.example.com:5000`. */
@@ -47,7 +47,7 @@ export function parseReference(text: string): Reference {
   if (at >= 0) {
     digest = rest.slice(at + 1);
     rest = rest.slice(0, at);
-    if (!DIGEST.test(digest)) fail('the part after @ is not a digest such as sha256:<64 hex digits>');
+    if (!DIGEST.test(digest)) fail('the part after @ is not a digest of the form sha256:<64 hex digits>');
   }
   let tag: string | undefined;
   const colon = rest.lastIndexOf(':');

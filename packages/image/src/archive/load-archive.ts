@@ -17,7 +17,12 @@ import {
 } from '../layer/compression.ts';
 import { type IngestedLayer, LayerIngest } from '../layer/ingest.ts';
 import { cleanPath } from '../layer/tree.ts';
-import { ARCHIVE_ENTRIES_MAX, IMAGE_CONFIG_BYTES_MAX, PROGRESS_INTERVAL_MS } from '../limits.ts';
+import {
+  ARCHIVE_DOCUMENT_BYTES_MAX,
+  ARCHIVE_ENTRIES_MAX,
+  IMAGE_CONFIG_BYTES_MAX,
+  PROGRESS_INTERVAL_MS,
+} from '../limits.ts';
 import type { FreshLayer, NewImage } from '../store/new-image.ts';
 import { tarEvents } from '../tar/events.ts';
 import type { TarEntry } from '../tar/header.ts';
@@ -134,6 +139,9 @@ class Collector implements ArchiveFiles {
   /** The beginning of the file that comes now, until it is known what it is. */
   #head: Buffer[] | undefined;
   #headBytes = 0;
+  #decided = false;
+  /** Of all documents that are kept. */
+  #documentBytes = 0;
   #ingest: LayerIngest | undefined;
   #ingestFailed: unknown;
   #number = 0;
@@ -169,14 +177,16 @@ class Collector implements ArchiveFiles {
     }
     this.#head = [];
     this.#headBytes = 0;
+    this.#decided = false;
   }
 
   async data(data: Buffer): Promise<void> {
     if (this.#head !== undefined) {
       this.#head.push(data);
       this.#headBytes += data.length;
-      if (this.#headBytes >= DETECT_BYTES && this.#ingest === undefined) await this.#decide();
-      else if (this.#headBytes > IMAGE_CONFIG_BYTES_MAX) this.#head = undefined;
+      if (!this.#decided && this.#headBytes >= DETECT_BYTES) await this.#decide();
+      // Nothing that an image needs besides its layers is as large.
+      if (this.#headBytes > IMAGE_CONFIG_BYTES_MAX) this.#head = undefined;
       return;
     }
     if (this.#ingest !== undefined) await this.#write(data);
@@ -184,8 +194,15 @@ class Collector implements ArchiveFiles {
 
   async end(): Promise<void> {
     // A file of a few bytes that is packed can be a layer too: an empty one.
-    if (this.#head !== undefined && this.#headBytes < DETECT_BYTES) await this.#decide();
+    if (this.#head !== undefined && !this.#decided) await this.#decide();
     if (this.#head !== undefined) {
+      this.#documentBytes += this.#headBytes;
+      if (this.#documentBytes > ARCHIVE_DOCUMENT_BYTES_MAX) {
+        throw new ImageError(
+          'ERR_ARCBOX_IMAGE_LIMIT',
+          `the archive has more than ${ARCHIVE_DOCUMENT_BYTES_MAX} bytes of files that are no layers`,
+        );
+      }
       this.#files.set(this.#name, { kind: 'json', bytes: Buffer.concat(this.#head) });
       return;
     }
@@ -272,6 +289,7 @@ class Collector implements ArchiveFiles {
 
   /** From the first bytes: a layer, or something small to keep. */
   async #decide(): Promise<void> {
+    this.#decided = true;
     const head = Buffer.concat(this.#head ?? []);
     this.#head = [head];
     const packed = head[0] === 0x1f || head[0] === 0x28;

@@ -9,7 +9,7 @@
  * builder makes such layers) `SecondPass` is thrown, and the caller goes over the stored tar twice: `indexing` makes
  * the plan, `planned` follows it.
  */
-import { LAYER_BYTES_MAX } from '../limits.ts';
+import { LAYER_BYTES_MAX, LAYER_METADATA_BYTES_MAX, TAR_PATH_BYTES_MAX } from '../limits.ts';
 import { NO_XATTRS, type TarEntry } from '../tar/header.ts';
 import { paddingOf, printable, type TarHandler } from '../tar/reader.ts';
 import { encodeHeader, TAR_END, ZEROS } from '../tar/writer.ts';
@@ -60,6 +60,7 @@ export class LayerFilter implements TarHandler {
   #links: readonly string[] = [];
   #entry: TarEntry | undefined;
   #bytes = 0;
+  #metadataBytes = 0;
 
   /** Passes data on while it comes; throws `SecondPass` when that was too early. */
   static streaming(sink: LayerSink): LayerFilter {
@@ -90,6 +91,11 @@ export class LayerFilter implements TarHandler {
     this.#number += 1;
     this.#bytes += entry.sparse?.realBytes ?? entry.sizeBytes;
     if (this.#bytes > LAYER_BYTES_MAX) throw invalid(`its files have more than ${LAYER_BYTES_MAX} bytes`);
+    this.#metadataBytes += entry.name.length + entry.linkName.length;
+    for (const [name, value] of entry.xattrs) this.#metadataBytes += name.length + value.length;
+    if (this.#metadataBytes > LAYER_METADATA_BYTES_MAX) {
+      throw invalid(`its names and attributes have more than ${LAYER_METADATA_BYTES_MAX} bytes`);
+    }
     this.#passing = false;
     this.#links = [];
     this.#entry = undefined;
@@ -249,6 +255,9 @@ function attributesOf(entry: TarEntry): Attributes {
 function checkFile(entry: TarEntry): void {
   if (entry.type === 'symlink' && entry.linkName === '') {
     throw invalid(`${printable(entry.name)} is a symbolic link to nothing`);
+  }
+  if (entry.type === 'symlink' && entry.linkName.length > TAR_PATH_BYTES_MAX) {
+    throw invalid(`the target of the symbolic link ${printable(entry.name)} is too long`);
   }
   if (entry.type === 'char' || entry.type === 'block') {
     const { devMajor, devMinor } = entry;

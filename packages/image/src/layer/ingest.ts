@@ -8,12 +8,13 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { ImageError, messageOf } from '../errors.ts';
-import { BLOB_BYTES_MAX, LAYER_BYTES_MAX } from '../limits.ts';
+import { BLOB_BYTES_MAX, DISK_CHECK_BYTES, LAYER_BYTES_MAX } from '../limits.ts';
 import { TarReader } from '../tar/reader.ts';
 import { type Compression, decompressor, detectCompression } from './compression.ts';
-import { FileSink } from './file-sink.ts';
+import { checkSpace, FileSink } from './file-sink.ts';
 import { LayerFilter, SecondPass } from './filter.ts';
 import { Squash } from './squash.ts';
 import { syncFile } from './sync-file.ts';
@@ -48,6 +49,7 @@ export class LayerIngest {
   #secondPass = false;
   #blobBytes = 0;
   #tarBytes = 0;
+  #checkedBytes = 0;
   #failed: unknown;
   /** The unpacked stream has been read to its end. */
   #unpacked: Promise<void> | undefined;
@@ -75,6 +77,7 @@ export class LayerIngest {
     if (this.#unpacker === undefined) {
       this.#tar(chunk);
       await this.#squash?.room();
+      await this.#checkSpace();
     } else if (!this.#unpacker.write(chunk)) {
       await roomIn(this.#unpacker);
       if (this.#failed !== undefined) throw this.#failed;
@@ -145,6 +148,7 @@ export class LayerIngest {
         this.#diffHash.update(chunk);
         this.#tar(chunk);
         if (!this.#secondPass) await this.#squash?.room();
+        await this.#checkSpace();
       }
     } catch (error) {
       this.#failed ??=
@@ -166,6 +170,13 @@ export class LayerIngest {
       if (!(error instanceof SecondPass)) throw error;
       this.#secondPass = true;
     }
+  }
+
+  /** The file system that is made of a small blob can be large: a full disk would hurt more than this layer. */
+  async #checkSpace(): Promise<void> {
+    if (this.#tarBytes - this.#checkedBytes < DISK_CHECK_BYTES) return;
+    this.#checkedBytes = this.#tarBytes;
+    await checkSpace(dirname(this.#paths.squashfs));
   }
 
   /** What was passed on too early is thrown away; the stored blob is gone over twice. */

@@ -7,7 +7,7 @@
  * decided at the end; only a replaced name that has data matters to somebody who has already passed the data on.
  */
 import { ImageError } from '../errors.ts';
-import { SYMLINKS_FOLLOWED_MAX, TAR_NAME_BYTES_MAX, TAR_PATH_BYTES_MAX } from '../limits.ts';
+import { LAYER_NAMES_MAX, SYMLINKS_FOLLOWED_MAX, TAR_NAME_BYTES_MAX, TAR_PATH_BYTES_MAX } from '../limits.ts';
 import { printable } from '../tar/reader.ts';
 
 export interface Attributes {
@@ -55,6 +55,7 @@ export interface Place {
 
 export class LayerTree {
   readonly root = new Node('directory');
+  #names = 0;
   /** Called when a name that has data is replaced or removed. */
   readonly #onReplaced: () => void;
 
@@ -80,7 +81,7 @@ export class LayerTree {
   setFile(place: Place, kind: 'symlink' | 'other', inode: number, target: string): void {
     const existing = place.parent.children?.get(place.last);
     if (existing !== undefined) this.#drop(existing);
-    const node = new Node(kind);
+    const node = this.#node(kind);
     node.inode = inode;
     node.target = target;
     node.whiteout = existing?.whiteout ?? false;
@@ -105,7 +106,7 @@ export class LayerTree {
   setWhiteout(parent: Node, name: string): void {
     let node = parent.children?.get(name);
     if (node === undefined) {
-      node = new Node('none');
+      node = this.#node('none');
       parent.children?.set(name, node);
     }
     node.whiteout = true;
@@ -167,10 +168,17 @@ export class LayerTree {
     const existing = parent.children?.get(name);
     if (existing?.kind === 'directory') return existing;
     if (existing !== undefined) this.#drop(existing);
-    const node = new Node('directory');
+    const node = this.#node('directory');
     node.whiteout = existing?.whiteout ?? false;
     parent.children?.set(name, node);
     return node;
+  }
+
+  /** Counts: one entry can make a thousand directories. */
+  #node(kind: NodeKind): Node {
+    this.#names += 1;
+    if (this.#names > LAYER_NAMES_MAX) throw invalid(`it makes more than ${LAYER_NAMES_MAX} names`);
+    return new Node(kind);
   }
 
   /** A node goes; with everything below it. */

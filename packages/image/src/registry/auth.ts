@@ -3,6 +3,7 @@ import { Readable } from 'node:stream';
 import { ImageError } from '../errors.ts';
 import { ANSWER_BYTES_MAX } from '../limits.ts';
 import type { Credentials } from './credentials.ts';
+import { isLoopback } from './endpoints.ts';
 import { readAll, type Transport, TransportError } from './transport.ts';
 
 export interface Challenge {
@@ -34,6 +35,8 @@ export function parseChallenges(header: string | undefined): Challenge[] {
 
 export interface AuthContext {
   readonly transport: Transport;
+  /** The registry that asks. */
+  readonly host: string;
   readonly insecure: boolean;
   readonly signal: AbortSignal;
   credentials(): Promise<Credentials | undefined>;
@@ -74,14 +77,18 @@ async function fetchToken(
       },
     );
   }
-  if (url.protocol !== 'https:' && !(url.protocol === 'http:' && context.insecure)) {
+  const plain = url.protocol === 'http:' && context.insecure;
+  // The registry alone decides where our password goes; in the clear it goes nowhere but to itself or this computer.
+  if (url.protocol !== 'https:' && !(plain && (url.host === context.host || isLoopback(url.hostname)))) {
     throw new ImageError(
       'ERR_ARCBOX_REGISTRY',
       `the registry sends us to ${url.origin} for a token, which is not encrypted`,
     );
   }
   const credentials = await context.credentials();
-  const { transport, insecure, signal } = context;
+  const { transport, signal } = context;
+  // Certificates of other hosts are checked.
+  const insecure = context.insecure && (url.host === context.host || isLoopback(url.hostname));
   const oauth = credentials?.identityToken;
   const answer =
     oauth === undefined

@@ -15,6 +15,7 @@ import {
   type RequestOptions,
   Retry,
   readAll,
+  redirectTarget,
   retryDelayMs,
   retrying,
   type Transport,
@@ -162,7 +163,8 @@ export class Repository {
       const { location } = begun.headers;
       if (location === undefined)
         throw new ImageError('ERR_ARCBOX_REGISTRY', `the registry ${this.host} does not say where to upload`);
-      const target = new URL(location, await this.#baseUrl());
+      const base = new URL(await this.#baseUrl());
+      const target = redirectTarget(location, base, this.#options.endpoint.insecure);
       target.searchParams.set('digest', digest);
       const answer = await this.#sendTo(target, {
         method: 'PUT',
@@ -198,9 +200,15 @@ export class Repository {
     return this.#sendTo(new URL(`/v2/${this.#options.path}${path}`, base), options);
   }
 
-  /** Sends with what authorization we have; asked for another one, gets it and sends again. */
+  /**
+   * Sends with what authorization we have; asked for another one, gets it and sends again. Another host (a place for
+   * uploads) gets none.
+   */
   async #sendTo(url: URL, options: Omit<RequestOptions, 'signal'>): Promise<IncomingMessage> {
     const { transport, endpoint, signal } = this.#options;
+    if (url.origin !== new URL(await this.#baseUrl()).origin) {
+      return transport.request(url, false, { ...options, signal });
+    }
     const send = (): Promise<IncomingMessage> =>
       transport.request(url, endpoint.insecure, {
         ...options,
@@ -215,6 +223,7 @@ export class Repository {
     const challenges = parseChallenges(answer.headers['www-authenticate']);
     const authorization = await answerChallenge(challenges, [...this.#scopes], {
       transport,
+      host: url.host,
       insecure: endpoint.insecure,
       signal,
       credentials: this.#options.credentials,

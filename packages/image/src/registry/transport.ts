@@ -53,7 +53,7 @@ export class Transport implements Disposable {
 
   /**
    * One request, redirects followed. The answer's body is the caller's to read or destroy. Credentials go to the first
-   * host only. Throws `TransportError`, and what the signal was aborted with.
+   * host only, and no other one's challenge is passed on. Throws `TransportError`, and what the signal was aborted with.
    */
   async request(url: URL, insecure: boolean, options: RequestOptions): Promise<IncomingMessage> {
     let target = url;
@@ -63,17 +63,15 @@ export class Transport implements Disposable {
       const { location } = answer.headers;
       const status = answer.statusCode ?? 0;
       const follows = options.method === undefined || options.method === 'GET' || options.method === 'HEAD';
-      if (![301, 302, 303, 307, 308].includes(status) || location === undefined || !follows) return answer;
-      answer.resume();
+      if (![301, 302, 303, 307, 308].includes(status) || location === undefined || !follows) {
+        // Only whom we asked may ask who we are: another host's challenge would be answered with this one's secrets.
+        if (target.host !== url.host) delete answer.headers['www-authenticate'];
+        return answer;
+      }
+      void discard(answer);
       if (redirects >= REDIRECTS_MAX)
         throw new TransportError(`${url.host} redirects more than ${REDIRECTS_MAX} times`);
-      const next = new URL(location, target);
-      if (next.protocol !== 'https:' && !(target.protocol === 'http:' || isLoopback(next.hostname))) {
-        throw new ImageError(
-          'ERR_ARCBOX_REGISTRY',
-          `${target.host} redirects to ${next.origin}, which is not encrypted`,
-        );
-      }
+      const next = redirectTarget(location, target, insecure);
       if (next.host !== target.host) {
         const { authorization: _, ...rest } = headers;
         headers = rest;
@@ -194,11 +192,33 @@ export async function readAll(answer: IncomingMessage, limit = ANSWER_BYTES_MAX)
 
 /** Lets an answer go whose body nobody wants; a short one is read so that the connection can be used again. */
 export async function discard(answer: IncomingMessage): Promise<void> {
-  const length = Number(answer.headers['content-length'] ?? 0);
-  if (length > ANSWER_BYTES_MAX) {
-    answer.destroy();
-    return;
+  if (answer.readableEnded || answer.destroyed) return;
+  let bytes = 0;
+  // It need not say how long it is, and need not have an end.
+  answer
+    .on('error', () => {})
+    .on('data', (part: Buffer) => {
+      bytes += part.length;
+      if (bytes > ANSWER_BYTES_MAX) answer.destroy();
+    });
+  await once(answer, 'close').catch(() => {});
+}
+
+/**
+ * Plain http only stays on this computer, or on a host that the configuration calls insecure; other schemes are none.
+ * Throws `ERR_ARCBOX_REGISTRY`.
+ */
+export function redirectTarget(location: string, from: URL, insecure: boolean): URL {
+  const next = URL.parse(location, from);
+  if (next === null || (next.protocol !== 'https:' && next.protocol !== 'http:')) {
+    throw new ImageError('ERR_ARCBOX_REGISTRY', `${from.host} redirects to something that is no web address`);
   }
-  answer.resume();
-  if (!answer.readableEnded) await once(answer, 'close').catch(() => {});
+  const plainByWish = insecure && from.protocol === 'http:' && !isLoopback(from.hostname);
+  if (next.protocol === 'http:' && !isLoopback(next.hostname) && !plainByWish) {
+    throw new ImageError(
+      'ERR_ARCBOX_REGISTRY',
+      `${from.host} sends us to ${next.origin}, which is not encrypted`,
+    );
+  }
+  return next;
 }

@@ -336,15 +336,19 @@ function xattrsOf(records: ReadonlyMap<string, Buffer>): ReadonlyMap<string, Buf
     if (bytes.length > XATTR_BYTES_MAX) {
       throw invalidTar(`the extended attribute ${printable(name)} has ${bytes.length} bytes`);
     }
+    // Decoded it may be what no record can say.
+    if (/[\0=]/.test(name)) throw invalidTar(`${printable(name)} is no name of an extended attribute`);
     found ??= new Map();
-    found.set(name, bytes);
+    // Copied: directories keep theirs to the end, and the view would keep all of the header.
+    found.set(name, Buffer.from(bytes));
   }
   return found ?? NO_XATTRS;
 }
 
+/** Latin1 again, one character a byte. */
 function decodeURIComponentOr(name: string): string {
   try {
-    return decodeURIComponent(name);
+    return Buffer.from(decodeURIComponent(name)).toString('latin1');
   } catch {
     return name;
   }
