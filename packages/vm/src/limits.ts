@@ -16,6 +16,9 @@ export const SOCKET_PATH_BYTES_MAX = 107;
 export const BOOT_TIMEOUT_MS_MAX = 10 * 60_000;
 export const STOP_TIMEOUT_MS = 10_000;
 
+/** A machine that a full disk of the host has stopped goes on after that, to find whether there is room now. */
+export const FULL_DISK_RETRY_MS = 1000;
+
 /** A line from QEMU's monitor. */
 export const QMP_LINE_BYTES_MAX = 4 * 1024 * 1024;
 export const QMP_PENDING_MAX = 64;

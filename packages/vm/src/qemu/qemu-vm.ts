@@ -14,7 +14,7 @@ import type {
   VmState,
 } from '../contract.ts';
 import type { FaultHook } from '../faults.ts';
-import { STOP_TIMEOUT_MS } from '../limits.ts';
+import { FULL_DISK_RETRY_MS, STOP_TIMEOUT_MS } from '../limits.ts';
 import type { QmpClient } from '../qmp.ts';
 import {
   gone,
@@ -54,6 +54,9 @@ export class QemuVm implements RunningVm {
   readonly #qmp: QmpClient;
   #agent: Promise<AgentClient> | undefined;
   #state: VmState;
+  /** Its owner paused it, so that only its owner lets it go on. */
+  #isHeld: boolean;
+  #roomTimer: NodeJS.Timeout | undefined;
   #stopAsked = false;
   #disowned = false;
   #hotDisks: readonly HotDisk[];
@@ -71,12 +74,14 @@ export class QemuVm implements RunningVm {
     this.#lease = launched.lease;
     this.#qmp = launched.qmp;
     this.#state = init.state;
+    this.#isHeld = init.state === 'paused';
     this.#hotDisks = init.hotDisks;
     if (launched.agent !== undefined) this.#keepAgent(Promise.resolve(launched.agent));
     this.#qmp.onEvent((event) => {
       if (this.#state === 'stopped') return;
       if (event.name === 'STOP') this.#state = 'paused';
       if (event.name === 'RESUME') this.#state = 'running';
+      if (event.name === 'BLOCK_IO_ERROR' && event.data.nospace === true) this.#goOnWhenThereIsRoom();
     });
     this.exited = this.#watch();
   }
@@ -114,6 +119,7 @@ export class QemuVm implements RunningVm {
   pause(): Promise<void> {
     return this.#exclusive(async () => {
       mustBe(this.name, this.#state, 'running');
+      this.#isHeld = true;
       await this.#qmp.execute('stop');
       this.#state = 'paused';
     });
@@ -122,9 +128,24 @@ export class QemuVm implements RunningVm {
   resume(): Promise<void> {
     return this.#exclusive(async () => {
       mustBe(this.name, this.#state, 'paused');
+      this.#isHeld = false;
       await this.#qmp.execute('cont');
       this.#state = 'running';
     });
+  }
+
+  /**
+   * The host's disk is full: QEMU has stopped the machine at the write that did not fit, which is tried again when the
+   * machine goes on. Nothing is lost, and nothing in the guest learns of it.
+   */
+  #goOnWhenThereIsRoom(): void {
+    if (this.#roomTimer !== undefined) return;
+    this.#roomTimer = setTimeout(() => {
+      this.#roomTimer = undefined;
+      if (this.#state !== 'paused' || this.#isHeld) return;
+      // When it is still full the next event says so; a machine that has ended needs nothing.
+      this.#qmp.execute('cont').catch(() => {});
+    }, FULL_DISK_RETRY_MS).unref();
   }
 
   snapshot(directory: string): Promise<Snapshot> {

@@ -1,5 +1,6 @@
 /** What is on disks: boot disks and hot-plugged ones, written, cloned, and images that are refused. */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -48,6 +49,39 @@ describe('disks', () => {
     await vm.kill();
     assert.equal(onHost(boot.path), 'by the guest');
     assert.equal(onHost(fixed.path), 'for ever');
+  });
+
+  it('make the machine stand still while the host has no room for them, and go on', async () => {
+    const full = path.join(directory, 'full');
+    fs.mkdirSync(full);
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=4m', 'tmpfs', full]);
+    try {
+      const disk: DiskConfig = { id: 'big', path: path.join(full, 'disk'), format: 'raw', readOnly: false };
+      fs.writeFileSync(disk.path, '', { mode: 0o600 });
+      fs.truncateSync(disk.path, 3 * DISK_BYTES);
+      fs.writeFileSync(path.join(full, 'filler'), Buffer.alloc(3 * DISK_BYTES));
+      const prepared = await harness.driver().create(harness.config());
+      await using vm = await prepared.boot();
+      await vm.attachDisk(disk);
+      const node = await deviceOf(vm, { case: 'scsiLun', value: 0 });
+      const agent = await vm.openAgent();
+      const data = Buffer.alloc(DISK_BYTES, 'x');
+      const writing = agent.batch(
+        [0, 1, 2].map((n) => ({
+          case: 'write',
+          value: { path: node, data, offset: n * DISK_BYTES, sync: true },
+        })),
+      );
+      for (let waitMs = 1; vm.state !== 'paused'; waitMs = Math.min(waitMs * 2, 50))
+        await new Promise((resolve) => setTimeout(resolve, waitMs));
+      fs.rmSync(path.join(full, 'filler'));
+      await writing;
+      assert.equal(vm.state, 'running');
+      assert.equal(fs.readFileSync(disk.path, 'latin1'), 'x'.repeat(3 * DISK_BYTES));
+      await vm.kill();
+    } finally {
+      execFileSync('umount', [full]);
+    }
   });
 
   it('of clones are their own', async () => {
