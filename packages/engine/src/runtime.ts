@@ -67,7 +67,9 @@ export class Runtime implements AsyncDisposable {
     this.driver = driver;
     this.#logger = logger;
     this.#store = new Store(layout.stateDatabase);
-    this.events = new EventLog(layout.eventsDatabase);
+    this.events = new EventLog(layout.eventsDatabase, {
+      onWriteError: (error) => logger.error('event.not_written', { reason: messageOf(error) }),
+    });
     this.room = new Room(layout.home, config.reserves);
     this.networks = new NetworkManager(this.#store.networks, config.networkCidr);
     this.policies = new NetworkPolicies(this.#store.policies, this.events);

@@ -184,9 +184,9 @@ export class ContainerManager {
     if (options.terminalSize !== undefined) container.terminalSize = options.terminalSize;
     await container.transitions.run(async () => {
       const { record } = container;
-      // Stopped, removed, or started by somebody, while it waited for its turn.
-      if (again && record.state !== 'restarting') return;
       await container.cleanUp;
+      // Stopped, removed, or started by somebody, while it waited for its turn and for the last run's left-overs.
+      if (again && record.state !== 'restarting') return;
       if (record.state === 'paused') {
         throw new EngineError(
           'ERR_ARCBOX_CONTAINER_STATE',

@@ -99,11 +99,12 @@ export class ContainerRuns {
     const image = await images.resolve(record.imageId);
     const lowers = await Promise.all(image.layers.map((layer) => up.mountLayer(layer)));
     const mounts = mountOps(record, lowers);
+    let plugging: Promise<NetworkPlace> | undefined;
     try {
       // The bundle's directory says that there may be more to clean up; so it is made first.
       faultPoint('start.mount');
       await up.agent.batch(mounts);
-      const plugging = this.#plugIn(container, up);
+      plugging = this.#plugIn(container, up);
       plugging.catch(() => {});
       const volumeMounts = await this.#environment.volumes.attach(record, up);
       const userKey = JSON.stringify([record.imageId, record.config.user, host.groupAdd]);
@@ -137,13 +138,9 @@ export class ContainerRuns {
         error instanceof AgentOpError && error.op === 'spawn'
           ? await explainFailure(up.agent, record, error).catch(() => error)
           : error;
-      await runTolerant(up.agent, cleanUpOps(record.id, record.run, host)).catch((cleanUpError: unknown) => {
-        this.#environment.logger.warn('container.clean_up_failed', {
-          id: record.id,
-          reason: messageOf(cleanUpError),
-        });
-      });
-      await this.#environment.volumes.release(record, undefined);
+      // Its links are not to be made while they are taken away.
+      await plugging?.catch(() => {});
+      await this.#cleanUp(container, up);
       throw failure;
     }
   }

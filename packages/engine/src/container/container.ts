@@ -9,7 +9,7 @@ import type { ContainerProcess } from './container-process.ts';
 import type { ContainerRecord } from './container-record.ts';
 import type { Health } from './health.ts';
 import type { TerminalSize } from './oci-spec.ts';
-import { type ContainerEvent, nextState } from './transitions.ts';
+import { type ContainerEvent, isIntention, nextState } from './transitions.ts';
 
 export interface ContainerExit {
   readonly exitCode: number;
@@ -61,11 +61,20 @@ export class Container {
     return state === 'starting' || state === 'running' || state === 'paused';
   }
 
-  /** Goes through the transition table, changes what else changes, and stores it. */
+  /**
+   * Goes through the transition table, changes what else changes, and stores it. What cannot be stored (a full disk) has
+   * not begun when it is an intention, and is true all the same when it has happened.
+   */
   apply(event: ContainerEvent, change: Partial<ContainerRecord> = {}): void {
     const state = nextState(this.record.name, this.record.state, event);
+    const before = { ...this.record };
     Object.assign(this.record, change, { state });
-    this.#store.updateContainer(this.record);
+    try {
+      this.#store.updateContainer(this.record);
+    } catch (error) {
+      if (isIntention(event)) Object.assign(this.record, before);
+      throw error;
+    }
     this.#logger.info('container.state', {
       id: this.record.id,
       state,

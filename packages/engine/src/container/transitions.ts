@@ -49,6 +49,11 @@ const TRANSITIONS: Readonly<Record<ContainerState, Partial<Record<ContainerEvent
   removing: { remove: 'removing' },
 };
 
+/** What is about to be done, in contrast to what has happened. */
+export function isIntention(event: ContainerEvent): boolean {
+  return event === 'start' || event === 'restart' || event === 'cancelRestart' || event === 'remove';
+}
+
 /** What an event's attempt is called in a refusal. */
 const VERBS: Readonly<Record<ContainerEvent, string>> = {
   start: 'started',

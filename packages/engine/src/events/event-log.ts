@@ -62,6 +62,7 @@ export class EventLog implements Disposable {
   readonly #select: StatementSync;
   readonly #trim: StatementSync;
   readonly #eventsMax: number;
+  readonly #onWriteError: (error: unknown) => void;
   #lastSeq: number;
   #oldestSeq: number;
   #lost = 0;
@@ -70,8 +71,12 @@ export class EventLog implements Disposable {
   #news = Promise.withResolvers<void>();
 
   /** Opens the log at `path` (`:memory:` in tests). */
-  constructor(path: string, options: { readonly eventsMax?: number } = {}) {
+  constructor(
+    path: string,
+    options: { readonly eventsMax?: number; readonly onWriteError?: (error: unknown) => void } = {},
+  ) {
     this.#eventsMax = options.eventsMax ?? EVENTS_MAX;
+    this.#onWriteError = options.onWriteError ?? (() => {});
     try {
       this.#database = new DatabaseSync(path);
       this.#database.exec(`PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; ${SCHEMA}`);
@@ -104,18 +109,19 @@ export class EventLog implements Disposable {
     return this.#readers;
   }
 
-  /** Writes an event down and wakes whoever waits for one. */
+  /**
+   * Writes an event down and wakes whoever waits for one. It tells of something that has happened, which one that cannot
+   * be written (a full disk) does not undo: that is told to `onWriteError`, and never thrown.
+   */
   emit(type: EventType, action: string, id: string, attributes: Readonly<Record<string, string>> = {}): void {
     // What still ends while the daemon does has nobody left to be told.
     if (this.#closed) return;
-    const { lastInsertRowid } = this.#insert.run(Date.now(), type, action, id, JSON.stringify(attributes));
-    this.#lastSeq = Number(lastInsertRowid);
-    if (this.#lastSeq % EVENTS_TRIM_EVERY === 0) {
-      const keepFrom = this.#lastSeq - this.#eventsMax + 1;
-      if (keepFrom > this.#oldestSeq) {
-        this.#trim.run(keepFrom - 1);
-        this.#oldestSeq = keepFrom;
-      }
+    try {
+      const { lastInsertRowid } = this.#insert.run(Date.now(), type, action, id, JSON.stringify(attributes));
+      this.#lastSeq = Number(lastInsertRowid);
+      if (this.#lastSeq % EVENTS_TRIM_EVERY === 0) this.#forgetOldest();
+    } catch (error) {
+      this.#onWriteError(error);
     }
     this.#wake();
   }
@@ -167,6 +173,13 @@ export class EventLog implements Disposable {
     this.#closed = true;
     this.#wake();
     this.#database.close();
+  }
+
+  #forgetOldest(): void {
+    const keepFrom = this.#lastSeq - this.#eventsMax + 1;
+    if (keepFrom <= this.#oldestSeq) return;
+    this.#trim.run(keepFrom - 1);
+    this.#oldestSeq = keepFrom;
   }
 
   #wake(): void {
