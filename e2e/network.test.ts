@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import net, { type AddressInfo } from 'node:net';
 import { after, before, test } from 'node:test';
 import { Arcbox } from './support.ts';
 
@@ -132,4 +132,54 @@ test('the host’s loopback is reached by name, and so are other containers', as
   } finally {
     server.close();
   }
+});
+
+test('a published port: from the host, refused when taken, bound again after a crash, free at the end', async () => {
+  const web = 'while true; do nc -l -p 80 -e sh -c "read line; echo got \\$line"; done';
+  const run = await arcbox.run([
+    'run',
+    '-d',
+    '--name',
+    'web',
+    '-p',
+    '127.0.0.1::80',
+    'busybox',
+    'sh',
+    '-c',
+    web,
+  ]);
+  assert.equal(run.code, 0, run.stderr);
+  const hostPort = async (): Promise<string> => {
+    const { stdout } = await arcbox.run(['port', 'web', '80']);
+    assert.match(stdout, /^127\.0\.0\.1:\d+\n$/);
+    return stdout.trim().split(':')[1] ?? '';
+  };
+  // Between two of its connections nobody listens, and the client is reset.
+  const ask = async (port: string): Promise<string> => {
+    for (let waitMs = 1; waitMs < 5000; waitMs *= 2) {
+      const socket = net.connect({ host: '127.0.0.1', port: Number(port) });
+      socket.on('error', () => {});
+      socket.write('this\n');
+      let answer = '';
+      try {
+        for await (const data of socket) answer += String(data);
+      } catch {
+        answer = '';
+      }
+      if (answer !== '') return answer;
+      await new Promise((resolve) => setTimeout(resolve, waitMs));
+    }
+    return '';
+  };
+  const port = await hostPort();
+  assert.equal(await ask(port), 'got this\n');
+  const taken = await arcbox.run(['run', '--rm', '-p', `127.0.0.1:${port}:1`, 'busybox', 'true']);
+  assert.equal(taken.code, 125);
+  assert.match(taken.stderr, /is in use/);
+  assert.match((await arcbox.run(['ps'])).stdout, new RegExp(`127\\.0\\.0\\.1:${port}->80/tcp`));
+  await arcbox.crashDaemon();
+  assert.equal(await hostPort(), port);
+  assert.equal(await ask(port), 'got this\n');
+  await arcbox.run(['rm', '-f', 'web']);
+  assert.equal(await ask(port).catch(() => ''), '');
 });

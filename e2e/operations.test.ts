@@ -143,7 +143,8 @@ test('top, stats, ps and their formats', async () => {
     /^NAMES +tier\nbusy +front\n$/,
   );
   assert.match((await run('ps', '--no-trunc', '-q')).trim(), /^[0-9a-f]{64}$/);
-  assert.match((await arcbox.run(['port', 'busy'])).stderr, /no published ports/);
+  assert.equal(await run('port', 'busy'), '');
+  assert.match((await arcbox.run(['port', 'busy', '80'])).stderr, /no public port '80\/tcp'/);
   await run('rm', '-f', 'busy');
   assert.match((await arcbox.run(['top', 'busy'])).stderr, /no such container/);
 });

@@ -42,6 +42,7 @@ export interface CreateFlags extends LimitFlags, LifeFlags, MountFlags {
   readonly networkAlias?: readonly string[];
   readonly ip?: string;
   readonly macAddress?: string;
+  readonly publish?: readonly string[];
   readonly addHost?: readonly string[];
   readonly dns?: readonly string[];
   readonly dnsSearch?: readonly string[];
@@ -120,6 +121,7 @@ function hostRequest(flags: CreateFlags): HostOptionsJson {
     networkAliases: [...(flags.networkAlias ?? [])],
     ipAddress: flags.ip ?? '',
     macAddress: flags.macAddress ?? '',
+    publish: [...(flags.publish ?? [])],
     extraHosts: [...(flags.addHost ?? [])],
     dns: [...(flags.dns ?? [])],
     dnsSearch: [...(flags.dnsSearch ?? [])],

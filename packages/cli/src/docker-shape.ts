@@ -61,7 +61,10 @@ export function dockerContainer(container: ContainerJson): Record<string, unknow
 }
 
 /** Addresses are shown while it runs, as docker does, though they are kept. */
-function networkSettings({ networks = [] }: ContainerJson, running: boolean): Record<string, unknown> {
+function networkSettings(
+  { networks = [], ports = [] }: ContainerJson,
+  running: boolean,
+): Record<string, unknown> {
   const shown = networks.map(({ networkId, name, address, prefix, gateway, mac, aliases }) => ({
     name: name ?? '',
     endpoint: {
@@ -75,13 +78,23 @@ function networkSettings({ networks = [] }: ContainerJson, running: boolean): Re
   }));
   const [bridge] = shown.filter(({ name }) => name === 'bridge');
   return {
-    Ports: goMap({}),
+    Ports: goMap(portMap(ports)),
     IPAddress: bridge?.endpoint.IPAddress ?? '',
     IPPrefixLen: bridge?.endpoint.IPPrefixLen ?? 0,
     Gateway: bridge?.endpoint.Gateway ?? '',
     MacAddress: bridge?.endpoint.MacAddress ?? '',
     Networks: goMap(Object.fromEntries(shown.map(({ name, endpoint }) => [name, endpoint]))),
   };
+}
+
+/** By port of the container. */
+function portMap(ports: NonNullable<ContainerJson['ports']>): Record<string, unknown[]> {
+  const map: Record<string, unknown[]> = {};
+  for (const { containerPort, protocol, hostAddress, hostPort } of ports) {
+    const key = `${containerPort}/${protocol}`;
+    map[key] = [...(map[key] ?? []), { HostIp: hostAddress ?? '', HostPort: String(hostPort) }];
+  }
+  return map;
 }
 
 function hostConfig(host: HostOptionsJson, container: ContainerJson): Record<string, unknown> {

@@ -37,6 +37,7 @@ export type { NetworkManager } from './network/network-manager.ts';
 export type { EndpointRecord, NetworkRecord } from './network/network-record.ts';
 export type { NetworkPolicies } from './network/policies.ts';
 export type { PolicySubject } from './network/policy-table.ts';
+export type { BoundPort } from './network/port-bindings.ts';
 export { availableMemoryBytes, type Reserves, type Room } from './room.ts';
 export * from './runtime.ts';
 export { signalNumber } from './signals.ts';

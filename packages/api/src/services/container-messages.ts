@@ -1,5 +1,6 @@
 /** Between the API's messages and the engine's types, checked on the way in. */
 import {
+  type BoundPort,
   type Container,
   type ContainerRecord,
   type CreateOptions,
@@ -61,6 +62,7 @@ export function resourceLimits(message: ResourceLimitsMessage | undefined): Reso
 export function toMessage(
   { record, process, health }: Container,
   networks: NetworkManager,
+  ports: readonly BoundPort[],
 ): MessageInitShape<typeof ContainerSchema> {
   const { config, startedMs, finishedMs, exitCode } = record;
   return {
@@ -85,6 +87,7 @@ export function toMessage(
     labels: { ...config.labels },
     host: hostMessage(record),
     networks: networkMessages(networks, record.id),
+    ports: [...ports],
     life: lifeMessage(config.life),
     restarts: record.restarts,
     mounts: config.mounts.map(mountMessage),
@@ -180,6 +183,7 @@ function hostMessage({ config: { host } }: ContainerRecord): MessageInitShape<ty
     dnsSearch: [...host.dnsSearch],
     dnsOptions: [...host.dnsOptions],
     networkAliases: [...host.networkAliases],
+    publish: [...host.publish],
   };
 }
 

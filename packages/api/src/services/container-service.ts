@@ -20,7 +20,8 @@ const WAIT_CONDITIONS: Readonly<
 };
 
 export function containerService(runtime: Runtime): ServiceImpl<typeof ContainerService> {
-  const describe = (container: Container) => toMessage(container, runtime.networks);
+  const describe = (container: Container) =>
+    toMessage(container, runtime.networks, runtime.plane.portsOf(container.record.id));
   return {
     async create(request) {
       const containers = await runtime.containers();

@@ -3,6 +3,7 @@ import type { Context } from '../context.ts';
 import { CliError } from '../errors.ts';
 import { type LimitFlags, limitsRequest, wholeNumber } from '../limit-flags.ts';
 import { complain, print } from '../output.ts';
+import { hostEnd, type PublishedPort } from '../published-ports.ts';
 
 export interface StopOptions {
   readonly time?: string;
@@ -92,10 +93,17 @@ export async function wait(
   return 0;
 }
 
-/** There is nothing to list, and the container has to be there for it. */
-export async function port(context: Context, id: string): Promise<number> {
-  await context.daemon.call('ContainerService/Inspect', { id });
-  throw new CliError(`the container ${id} has no published ports: containers have no network yet`, 1);
+/** All of them, or where `wanted` (`80`, `53/udp`) leads. */
+export async function port(context: Context, id: string, wanted?: string): Promise<number> {
+  const { container } = await context.daemon.call('ContainerService/Inspect', { id });
+  const ports = container?.ports ?? [];
+  const name = (of: PublishedPort): string => `${of.containerPort}/${of.protocol}`;
+  const full = wanted === undefined || wanted.includes('/') ? wanted : `${wanted}/tcp`;
+  const chosen = full === undefined ? ports : ports.filter((each) => name(each) === full);
+  if (full !== undefined && chosen.length === 0)
+    throw new CliError(`no public port '${full}' published for ${id}`, 1);
+  for (const each of chosen) print(full === undefined ? `${name(each)} -> ${hostEnd(each)}` : hostEnd(each));
+  return 0;
 }
 
 /** Does the same to each, goes on past one that fails, and names those that it was done to. */

@@ -7,6 +7,7 @@ import { filterContainers } from '../filters.ts';
 import { wholeNumber } from '../limit-flags.ts';
 import { printList } from '../listing.ts';
 import { complain, print } from '../output.ts';
+import { hostEnd } from '../published-ports.ts';
 import { ago, type ListingOptions, shortId } from '../table.ts';
 import { compileTemplate } from '../template/evaluate.ts';
 
@@ -43,7 +44,8 @@ export async function ps(context: Context, options: PsOptions): Promise<number> 
       Command: (container) => quoted((container.argv ?? []).join(' '), full),
       CreatedAt: (container) => dateTime(Number(container.createdMs)),
       RunningFor: (container) => `${ago(Number(container.createdMs))} ago`,
-      Ports: () => '',
+      Ports: ({ ports = [] }) =>
+        ports.map((port) => `${hostEnd(port)}->${port.containerPort}/${port.protocol}`).join(', '),
       State: (container) => container.state ?? '',
       Status: status,
       Size: () => '',

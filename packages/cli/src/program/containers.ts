@@ -211,5 +211,5 @@ export function defineContainerCommands(program: Command, context: Context): voi
   program
     .command('port <container> [port]')
     .description('List published ports')
-    .action(action(async (id: string) => (await containers()).port(context, id)));
+    .action(action(async (id: string, port?: string) => (await containers()).port(context, id, port)));
 }

@@ -2,6 +2,7 @@
 import { isIP } from 'node:net';
 import { EngineError } from '../errors.ts';
 import { HOSTNAME_LENGTH_MAX, MEMORY_LIMIT_BYTES_MIN, OPTION_ENTRIES_MAX } from '../limits.ts';
+import { portMappings } from '../network/port-bindings.ts';
 import { formatSize } from '../size.ts';
 import { capabilitySet } from './capabilities.ts';
 
@@ -65,6 +66,8 @@ export interface HostOptions {
   readonly macAddress: string;
   /** Further names of the container in that network. */
   readonly networkAliases: readonly string[];
+  /** Ports of the host that lead to it: `8080:80`, `127.0.0.1::53/udp`. */
+  readonly publish: readonly string[];
   /** `NAME:ADDRESS`. */
   readonly extraHosts: readonly string[];
   readonly dns: readonly string[];
@@ -93,6 +96,7 @@ export const DEFAULT_HOST_OPTIONS: HostOptions = {
   ipAddress: '',
   macAddress: '',
   networkAliases: [],
+  publish: [],
   extraHosts: [],
   dns: [],
   dnsSearch: [],
@@ -171,6 +175,9 @@ export function checkHostOptions(options: Partial<HostOptions>): HostOptions {
     invalid(
       `an address or alias was given, but with the network ${checked.networkMode} the container is in none`,
     );
+  portMappings(checked.publish);
+  if (joinsNothing && checked.publish.length > 0)
+    invalid(`a port was published, but with the network ${checked.networkMode} the container is in none`);
   for (const alias of checked.networkAliases)
     if (!isHostname(alias)) invalid(`the network alias ${JSON.stringify(alias)} is not a host name`);
   for (const name of Object.keys(checked.sysctls)) checkSysctl(name, checked);

@@ -9,6 +9,7 @@ import type { UplinkOptions } from '@arcbox/net/nat';
 import { NetworkWorker, type WorkerStats } from '@arcbox/net/worker';
 import type { RunningVm } from '@arcbox/vm';
 import type { Config } from '../config.ts';
+import type { ContainerRecord } from '../container/container-record.ts';
 import { EngineError, messageOf } from '../errors.ts';
 import { CARD_MTU } from '../limits.ts';
 import type { Logger } from '../logger.ts';
@@ -17,6 +18,7 @@ import type { NetworkManager } from './network-manager.ts';
 import type { EndpointRecord, NetworkRecord } from './network-record.ts';
 import type { NetworkPolicies } from './policies.ts';
 import type { PolicySubject } from './policy-table.ts';
+import { type BoundPort, PortBindings } from './port-bindings.ts';
 
 const CARD = 0;
 
@@ -24,13 +26,15 @@ const CARD = 0;
 export interface NamedContainer {
   readonly id: string;
   readonly names: readonly string[];
+  /** Ports of the host that lead to it, as `-p` has them. */
+  readonly publish: readonly string[];
 }
 
 /** Of the ID's digits, as docker shows it: a container's name when it has no other. */
 const SHORT_ID_LENGTH = 12;
 
-export function namedContainer({ id, name }: { readonly id: string; readonly name: string }): NamedContainer {
-  return { id, names: [name, id.slice(0, SHORT_ID_LENGTH)] };
+export function namedContainer({ id, name, config }: ContainerRecord): NamedContainer {
+  return { id, names: [name, id.slice(0, SHORT_ID_LENGTH)], publish: config.host.publish };
 }
 
 interface Cable {
@@ -51,6 +55,7 @@ export class NetworkPlane implements AsyncDisposable {
   /** By machine. */
   readonly #cables = new Map<string, Cable>();
   readonly #joined = new Map<string, { readonly machine: string; readonly container: NamedContainer }>();
+  readonly #ports = new PortBindings();
   #closed = false;
 
   constructor(
@@ -90,7 +95,7 @@ export class NetworkPlane implements AsyncDisposable {
     await worker.setPolicy({ kind: 'link', name: machine }, undefined);
   }
 
-  /** A container is about to run: its networks are there when this settles. */
+  /** A container is about to run: its networks are there when this settles. Throws `ERR_ARCBOX_NETWORK` when a port is taken. */
   async join(machine: string, container: NamedContainer): Promise<void> {
     const cable = this.#cables.get(machine);
     if (cable === undefined) return;
@@ -110,12 +115,22 @@ export class NetworkPlane implements AsyncDisposable {
         });
       }),
     );
+    const [first] = this.#networks.endpointsOf(container.id);
+    if (first === undefined || container.publish.length === 0 || this.#ports.has(container.id)) return;
+    const network = this.#networks.find(first.networkId).name;
+    await this.#ports.open(worker, container.id, container.publish, { network, address: first.address });
   }
 
-  /** A container does not run any more: nobody finds it by name. */
+  /** Ports of the host that lead to a container now. */
+  portsOf(containerId: string): readonly BoundPort[] {
+    return this.#ports.of(containerId);
+  }
+
+  /** A container does not run any more: nobody finds it by name, and its ports are free. */
   async leave(containerId: string): Promise<void> {
     if (!this.#joined.delete(containerId) || this.#worker === undefined) return;
     const worker = await this.#worker;
+    await this.#ports.close(worker, containerId);
     for (const { networkId } of this.#networks.endpointsOf(containerId)) {
       await worker.removeEndpoint(containerId, this.#networks.find(networkId).name);
     }
@@ -236,6 +251,7 @@ export class NetworkPlane implements AsyncDisposable {
     this.#logger.error('network.died', { reason: messageOf(error) });
     this.#worker = undefined;
     this.#known.clear();
+    this.#ports.forgetAll();
     const cables = [...this.#cables];
     const joined = [...this.#joined.values()];
     for (const [machine] of cables) this.#captures.forget(machine);

@@ -64,7 +64,14 @@ export class PublishedPorts {
     );
     await listening(publication, (then, failed) => {
       server.once('error', failed);
-      server.listen(publication.hostPort, publication.hostAddress, then);
+      server.listen(
+        {
+          port: publication.hostPort,
+          host: publication.hostAddress,
+          ipv6Only: isV6(publication.hostAddress),
+        },
+        then,
+      );
     });
     const { port } = server.address() as AddressInfo;
     return {
@@ -105,7 +112,8 @@ export class PublishedPorts {
   async #udp(stack: NetworkStack, publication: Publication): Promise<Published & { port: number }> {
     const theirs = ipBytes(publication.address);
     const version = isMapped4(theirs) ? 4 : 6;
-    const socket: UdpSocket = createSocket(publication.hostAddress.includes(':') ? 'udp6' : 'udp4');
+    const v6 = isV6(publication.hostAddress);
+    const socket: UdpSocket = createSocket({ type: v6 ? 'udp6' : 'udp4', ipv6Only: v6 });
     const flows = new Map<string, UdpFlow>();
     await listening(publication, (then, failed) => {
       socket.once('error', failed);
@@ -165,4 +173,8 @@ async function listening(
       cause: error,
     });
   }
+}
+
+function isV6(address: string): boolean {
+  return address.includes(':');
 }
