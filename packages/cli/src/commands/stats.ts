@@ -110,8 +110,8 @@ function show(rows: readonly Row[], options: StatsOptions): void {
       MemPerc: ifRunning(
         ({ now }) => `${((memoryUsage(now) / Number(now.memoryLimitBytes || 1)) * 100).toFixed(2)}%`,
       ),
-      // Containers have no network yet.
-      NetIO: ifRunning(() => '0B / 0B'),
+      // The machine's card is shared: nobody counts a single container's traffic.
+      NetIO: () => '--',
       BlockIO: ifRunning(
         ({ now }) =>
           `${humanSize(Number(now.blockReadBytes ?? 0), 1000)} / ${humanSize(Number(now.blockWriteBytes ?? 0), 1000)}`,
