@@ -132,3 +132,30 @@ test('whoever needs the machine while it idles down gets it', async () => {
   }
   assert.deepEqual(readdirSync(fake.layout.containers), []);
 });
+
+test('several who want it idle have one flight', async () => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open();
+  await echo(runtime, 'one');
+  await Promise.all([1, 2, 3].map(() => runtime.idleMachine('default')));
+  assert.equal(runtime.machine('default').state, 'idle');
+  assert.equal(fake.host.machines.size, 0);
+  assert.equal(await echo(runtime, 'two'), 'two\n');
+});
+
+test('a machine that ends while it is saved is booted by the next who needs it', async (t) => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open();
+  await echo(runtime, 'one');
+  const vm = (await runtime.machine('default').current())?.vm;
+  assert.ok(vm);
+  t.mock.method(vm, 'snapshot', async () => {
+    for (const machine of fake.host.machines.values()) machine.crash();
+    await vm.exited;
+    await new Promise((resolve) => setImmediate(resolve));
+    throw new Error('it is gone');
+  });
+  await assert.rejects(runtime.idleMachine('default'), /it is gone/);
+  assert.equal(runtime.machine('default').state, 'stopped');
+  assert.equal(await echo(runtime, 'two'), 'two\n');
+});

@@ -174,9 +174,13 @@ export class Machine {
    * was in the way; then it goes on.
    */
   async idleDown(): Promise<boolean> {
+    let up = await this.current();
+    // Another one's flight ends first; from there on nothing may come between looking and beginning.
+    while (this.#idling !== undefined) {
+      await this.#idling;
+      up = await this.current();
+    }
     if (this.#state === 'idle') return true;
-    if (this.#idling !== undefined) await this.#idling;
-    const up = await this.current();
     if (up === undefined || this.#state !== 'running' || this.#environment.inUse(this.name)) {
       const why = this.#state === 'running' ? 'in use' : this.#state;
       throw new EngineError(
@@ -564,6 +568,9 @@ export class Machine {
     resuming.catch(() => {});
     this.#up = resuming;
     await resuming.catch((error: unknown) => {
+      // It may have ended before, and then nobody else forgets this flight: whoever needs the machine boots it.
+      if (this.#up === resuming) this.#up = undefined;
+      if (this.#state === 'idling') this.#become('stopped');
       this.#environment.logger.error('machine.resume_failed', {
         machine: this.name,
         reason: messageOf(error),
