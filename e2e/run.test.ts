@@ -202,8 +202,8 @@ test('detached: ps, logs, inspect, stop, wait, rm', async () => {
 
 test('listings are JSON when asked, and doctor says what it found', async () => {
   const images = await arcbox.run(['images', '--format', 'json']);
-  const { names } = JSON.parse(images.stdout) as { names: string[] };
-  assert.deepEqual(names, ['docker.io/library/busybox:latest']);
+  const { Repository, Tag } = JSON.parse(images.stdout) as { Repository: string; Tag: string };
+  assert.deepEqual([Repository, Tag], ['busybox', 'latest']);
   assert.match((await arcbox.run(['machine', 'ls'])).stdout, /default +running/);
   const doctor = await arcbox.run(['doctor']);
   assert.equal(doctor.code, 0, doctor.stdout);

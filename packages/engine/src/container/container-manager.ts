@@ -235,7 +235,12 @@ export class ContainerManager {
     if (record.state === 'starting') await container.transitions.run(async () => {});
     const { process } = container;
     if (process === undefined) return;
-    if (record.state === 'paused') await this.unpause(record.id);
+    if (record.state === 'paused') {
+      await this.unpause(record.id).catch((error: unknown) => {
+        // It ended, or somebody else let it go on, while we waited.
+        if (record.state === 'paused') throw error;
+      });
+    }
     const { exited } = container.waiters(record.run);
     const timeoutMs = options.timeoutMs ?? record.config.stopTimeoutMs ?? STOP_TIMEOUT_MS;
     if (timeoutMs > 0) {
@@ -314,10 +319,17 @@ export class ContainerManager {
 
   /** Stops it, when it runs, and starts it. */
   async restart(reference: string, options: { timeoutMs?: number; signal?: number } = {}): Promise<void> {
-    const { record } = this.find(reference);
-    await this.stop(record.id, options);
-    await this.start(record.id);
-    this.find(record.id).emit('restart');
+    const container = this.find(reference);
+    container.restarting += 1;
+    try {
+      await this.stop(container.record.id, options);
+      await this.#start(container, {}, false);
+    } finally {
+      container.restarting -= 1;
+      if (container.record.config.autoRemove && !container.live)
+        this.#background.run('auto_remove', this.#removal.autoRemove(container));
+    }
+    container.emit('restart');
   }
 
   async resize(reference: string, size: { rows: number; columns: number }): Promise<void> {
@@ -397,6 +409,8 @@ export class ContainerManager {
     // What ends now was not stopped by its user, and what would start again waits for the next time.
     this.#restarts.suspended = true;
     const containers = this.#containers.all();
+    // What waits to be started again would bring its machine back; the next daemon finds that it is wanted.
+    if (!this.#ending) for (const container of containers) this.#restarts.cancel(container);
     const stops = await Promise.allSettled(containers.map((container) => this.#stop(container)));
     this.#restarts.suspended = this.#ending;
     const failed = stops.find((stop) => stop.status === 'rejected');

@@ -65,7 +65,7 @@ export class ContainerRemoval {
   /** Removes it, once it has ended, unless a client is attached. */
   async autoRemove(container: Container): Promise<void> {
     await container.transitions.run(async () => {
-      if (container.attached === 0 && canApply(container.record.state, 'remove'))
+      if (container.attached + container.restarting === 0 && canApply(container.record.state, 'remove'))
         await this.remove(container);
     });
     if (!this.#containers.has(container.record.id)) await this.removeVolumes(container.record);

@@ -33,6 +33,8 @@ export class Container {
   cleanUp: Promise<void> = Promise.resolve();
   /** How many clients are attached. */
   attached = 0;
+  /** How many calls are between stopping it and starting it again; it is not removed by itself meanwhile. */
+  restarting = 0;
   /** Of the terminal, before the process runs. */
   terminalSize: TerminalSize | undefined;
   readonly #store: Store;
