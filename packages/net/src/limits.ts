@@ -72,8 +72,6 @@ export const TCP_KEEP_ALIVE_INTERVAL_MS = 75_000;
 export const TCP_KEEP_ALIVE_PROBES_MAX = 9;
 /** Twice the maximum segment lifetime; a link is one hop long. */
 export const TCP_TIME_WAIT_MS = 30_000;
-/** After our FIN was acknowledged and nobody reads any more, how long the peer may keep its half open. */
-export const TCP_FIN_WAIT_MS = 60_000;
 /** Challenge acknowledgements a second, of one network (RFC 5961 section 7). */
 export const TCP_CHALLENGE_ACKS_PER_SECOND = 100;
 export const TCP_INITIAL_WINDOW_SEGMENTS = 10;

@@ -53,7 +53,13 @@ test('HTTP: the host, the target before it, and what is refused', () => {
   assert.equal(name('GET http://other.test/x HTTP/1.1\r\nHost: example.test\r\n\r\n'), 'other.test');
   assert.equal(name('CONNECT other.test:443 HTTP/1.1\r\nHost: example.test\r\n\r\n'), 'other.test');
   assert.equal(name('GET / HTTP/1.0\r\n\r\n'), 'none');
-  assert.equal(name('GET / HTTP/1.1\r\nHost: a.test\r\nHost: b.test\r\n\r\n'), 'unknown');
+  assert.equal(name('GET / HTTP/1.1\r\nHost: a.test\r\nHost: b.test\r\n\r\n'), 'ambiguous');
+  assert.equal(name('GET / HTTP/1.1\nHost: bare.test\n\n'), 'bare.test');
+  assert.equal(name('GET / HTTP/1.1\nHost: a.test\r\nHost: b.test\n\r\n'), 'ambiguous');
+  const spaces = ' '.repeat(15_000);
+  const startedMs = performance.now();
+  assert.equal(name(`GET / HTTP/1.1\r\nHost: a${spaces}b\r\n\r\n`), 'unknown');
+  assert.ok(performance.now() - startedMs < 100, 'a long line takes no long time');
   assert.equal(name('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), 'unknown');
   assert.equal(name('SSH-2.0-OpenSSH\r\n'), 'unknown');
   assert.equal(name('EHLO mail.example.test\r\n'), 'unknown');
@@ -61,7 +67,7 @@ test('HTTP: the host, the target before it, and what is refused', () => {
   for (const part of ['G', 'GET', 'GET ', 'GET /x', 'GET /x HTTP/1.1', 'GET / HTTP/1.1\r\nHost: exa']) {
     assert.equal(name(part), 'more', part);
   }
-  assert.equal(name(`GET / HTTP/1.1\r\n${'A: b\r\n'.repeat(3000)}`), 'unknown', 'one waits only so long');
+  assert.equal(name(`GET / HTTP/1.1\r\n${'A: b\r\n'.repeat(3000)}`), 'ambiguous', 'one waits only so long');
 });
 
 test('arbitrary and damaged bytes: an answer, at once, never an exception', async () => {

@@ -238,6 +238,8 @@ export class NetworkPlane implements AsyncDisposable {
     });
     try {
       if (this.#uplink !== undefined) await worker.setUplink(this.#uplink);
+      // Before any frame: whoever runs already must not be without his policy while others are being joined.
+      for (const subject of this.#policies.subjects()) await this.#tellPolicy(worker, subject);
       return worker;
     } catch (error) {
       await worker[Symbol.asyncDispose]();

@@ -19,6 +19,11 @@ export class NetworkPolicies {
     this.#events = events;
   }
 
+  /** Whoever has one of his own. */
+  subjects(): PolicySubject[] {
+    return this.#table.subjects();
+  }
+
   /** Undefined: it has none of its own. */
   get(subject: PolicySubject): RulePolicy | undefined {
     return this.#table.get(subject);

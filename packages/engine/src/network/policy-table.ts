@@ -21,6 +21,14 @@ export class PolicyTable {
     return row === undefined ? undefined : (JSON.parse(String(row.policy)) as RulePolicy);
   }
 
+  /** Whoever has one. */
+  subjects(): PolicySubject[] {
+    return this.#statements.all('SELECT kind, id FROM policies').map(({ kind, id }) => ({
+      kind: kind === 'machine' ? 'machine' : 'container',
+      id: String(id),
+    }));
+  }
+
   set({ kind, id }: PolicySubject, policy: RulePolicy | undefined): void {
     if (policy === undefined) {
       this.#statements.run('DELETE FROM policies WHERE kind = ? AND id = ?', kind, id);

@@ -9,11 +9,11 @@ import { writeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { closeFd, configureInterface, eventFd, PacketBuffers, TunDevice } from '@arcbox/sys';
 import { NetError, reasonOf } from '../errors.ts';
-import { type Cidr, cidrContains, requireCidr } from '../ipam/index.ts';
+import { requireCidr } from '../ipam/index.ts';
 import type { Port } from '../link/port.ts';
 import { createRing, RingConsumer } from '../ring/spsc-ring.ts';
 import type { NetworkStack } from '../stack/network-stack.ts';
-import { IPV4_DESTINATION, parseIpv4, putU32, u32 } from '../wire/index.ts';
+import { IPV4_DESTINATION, IPV4_SOURCE, i32, parseIpv4, putU32, u32 } from '../wire/index.ts';
 import { Fate, type NatCounters, NatEngine, type NatOptions } from './engine.ts';
 import { PACKET_BYTES_MAX } from './limits.ts';
 import type { ReaderData } from './uplink-reader.ts';
@@ -31,6 +31,19 @@ export interface UplinkOptions {
   readonly mtu: number;
 }
 
+/** As signed numbers, since every packet asks. */
+interface Subnet {
+  readonly base: number;
+  readonly mask: number;
+  readonly text: string;
+}
+
+function subnetOf(text: string): Subnet {
+  const { base, prefix } = requireCidr(text);
+  const mask = prefix === 0 ? 0 : -1 << (32 - prefix);
+  return { base: Number(base) & mask, mask, text };
+}
+
 type Admit = NonNullable<NatOptions['admit']>;
 
 export class TunUplink implements AsyncDisposable {
@@ -40,7 +53,7 @@ export class TunUplink implements AsyncDisposable {
   readonly #reader: Worker;
   readonly #ring: RingConsumer;
   readonly #buffers = new PacketBuffers(1, PACKET_BYTES_MAX);
-  readonly #networks = new Map<NetworkStack, { readonly subnet: Cidr; readonly text: string }>();
+  readonly #networks = new Map<NetworkStack, Subnet>();
   readonly #touched = new Set<Port>();
   readonly #timer: NodeJS.Timeout;
   #dropped = 0;
@@ -79,7 +92,7 @@ export class TunUplink implements AsyncDisposable {
 
   /** A network's packets to the world go this way from now on. */
   add(stack: NetworkStack, subnet: string): void {
-    this.#networks.set(stack, { subnet: requireCidr(subnet), text: subnet });
+    this.#networks.set(stack, subnetOf(subnet));
     this.#nat.setInside([...this.#networks.values()].map(({ text }) => text));
     stack.uplink = (network, bytes, at, end) => this.#send(network, bytes, at, end);
   }
@@ -92,8 +105,7 @@ export class TunUplink implements AsyncDisposable {
 
   /** The network that an address is in. */
   networkOf(address: number): NetworkStack | undefined {
-    const ip = { family: 4, value: BigInt(address >>> 0) } as const;
-    for (const [stack, { subnet }] of this.#networks) if (cidrContains(subnet, ip)) return stack;
+    for (const [stack, { base, mask }] of this.#networks) if ((address & mask) === base) return stack;
     return undefined;
   }
 
@@ -110,6 +122,11 @@ export class TunUplink implements AsyncDisposable {
   }
 
   #send(network: NetworkStack, bytes: Uint8Array, at: number, end: number): void {
+    // Judged by its address, a packet must come from where that is.
+    if (this.networkOf(i32(bytes, at + IPV4_SOURCE)) !== network) {
+      this.#dropped++;
+      return;
+    }
     const fate = this.#nat.outbound(bytes, at, end);
     if (fate === Fate.forward) {
       this.#buffers.bytes.set(bytes.subarray(at, end));

@@ -182,6 +182,11 @@ export class PolicyEngine {
     const inspect: FirstBytes = (bytes) => {
       const seen = seenName(bytes);
       if (seen.kind === 'more') return 'more';
+      if (seen.kind === 'ambiguous') {
+        subject.counters.allowed--;
+        this.#denied(subject, flow, names, 'which name it asks for cannot be told');
+        return 'deny';
+      }
       if (seen.kind !== 'name') return 'allow';
       const reason = decide(policy, { ...asked, names: [seen.name] }).denied;
       if (reason === undefined) return 'allow';
@@ -243,7 +248,7 @@ export class PolicyEngine {
     if (answer.action !== 'redirect' || !('address' in answer) || !('port' in answer)) return undefined;
     const { address, port } = answer;
     if (typeof address !== 'string' || parseIp(address) === undefined) return undefined;
-    if (typeof port !== 'number' || !Number.isInteger(port) || port < 0 || port > 65_535) return undefined;
+    if (typeof port !== 'number' || !Number.isInteger(port) || port < 1 || port > 65_535) return undefined;
     subject.counters.redirected++;
     return { action: 'redirect', address, port };
   }

@@ -9,6 +9,8 @@ import { FIRST_BYTES_MAX } from './limits.ts';
 export type SeenName =
   /** Lower case, without port and without the dot at the end. */
   | { readonly kind: 'name'; readonly name: string }
+  /** It is TLS or HTTP, and which name it says cannot be told: there are two, or none in as much as one looks at. */
+  | { readonly kind: 'ambiguous' }
   /** It is TLS or HTTP, and says no name. */
   | { readonly kind: 'none' }
   /** Neither TLS nor HTTP, or broken. */
@@ -18,6 +20,7 @@ export type SeenName =
 
 const NONE: SeenName = { kind: 'none' };
 const UNKNOWN: SeenName = { kind: 'unknown' };
+const AMBIGUOUS: SeenName = { kind: 'ambiguous' };
 const MORE: SeenName = { kind: 'more' };
 
 const RECORD_HANDSHAKE = 22;
@@ -33,7 +36,7 @@ export function seenName(bytes: Uint8Array): SeenName {
   const first = bytes[0];
   if (first === undefined) return MORE;
   const seen = first === RECORD_HANDSHAKE ? tlsName(bytes) : httpName(bytes);
-  return seen.kind === 'more' && bytes.length >= FIRST_BYTES_MAX ? UNKNOWN : seen;
+  return seen.kind === 'more' && bytes.length >= FIRST_BYTES_MAX ? AMBIGUOUS : seen;
 }
 
 function tlsName(bytes: Uint8Array): SeenName {
@@ -53,7 +56,7 @@ function tlsName(bytes: Uint8Array): SeenName {
       const head = Buffer.concat(pieces);
       if (head[0] !== CLIENT_HELLO) return UNKNOWN;
       wanted += head.readUIntBE(1, 3);
-      if (wanted > FIRST_BYTES_MAX) return UNKNOWN;
+      if (wanted > FIRST_BYTES_MAX) return AMBIGUOUS;
     }
     if (piece.length < length && have < wanted) return MORE;
     at += RECORD_HEADER_BYTES + length;
@@ -95,23 +98,23 @@ function serverName(extension: Uint8Array): SeenName {
 const METHOD_BYTES_MAX = 20;
 
 function httpName(bytes: Uint8Array): SeenName {
-  const text = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(bytes.length, FIRST_BYTES_MAX)).toString(
-    'latin1',
-  );
+  // Servers take a bare line feed for the end of a line too (RFC 9112 section 2.2).
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(bytes.length, FIRST_BYTES_MAX))
+    .toString('latin1')
+    .replaceAll('\r\n', '\n');
   const space = text.indexOf(' ');
   if (space < 0) return text.length <= METHOD_BYTES_MAX && /^[A-Z]+$/.test(text) ? MORE : UNKNOWN;
   if (space > METHOD_BYTES_MAX || !/^[A-Z]+ /.test(text)) return UNKNOWN;
-  const end = text.indexOf('\r\n\r\n');
-  const lines = (end < 0 ? text : text.slice(0, end)).split('\r\n');
+  const end = text.indexOf('\n\n');
+  const lines = (end < 0 ? text : text.slice(0, end)).split('\n');
   const request = lines[0] ?? '';
   if (end < 0 && lines.length === 1)
     return /^[A-Z]+ [\x21-\x7e]*( [HTP/1.0]*)?\r?$/.test(request) ? MORE : UNKNOWN;
   const target = /^[A-Z]+ ([\x21-\x7e]+) HTTP\/1\.[01]$/.exec(request)?.[1];
   if (target === undefined) return UNKNOWN;
   if (end < 0) return MORE;
-  const hosts = lines.slice(1).flatMap((line) => /^host:[ \t]*(.*?)[ \t]*$/i.exec(line)?.[1] ?? []);
-  // Two hosts are an attack on somebody (RFC 9112 §3.2).
-  if (hosts.length > 1) return UNKNOWN;
+  const hosts = lines.slice(1).flatMap((line) => (/^host:/i.test(line) ? [line.slice(5).trim()] : []));
+  if (hosts.length > 1) return AMBIGUOUS; // which one counts is the server's secret (RFC 9112 section 3.2)
   // The target's own host counts before the field (RFC 9112 §3.2.2); CONNECT's target is one.
   const absolute =
     /^[a-z]+:\/\/([^/?#]*)/i.exec(target)?.[1] ?? (request.startsWith('CONNECT ') ? target : undefined);

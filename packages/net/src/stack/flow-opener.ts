@@ -102,7 +102,11 @@ export class FlowOpener implements TcpOpener, UdpOpener {
         return;
       }
       const joined = relay(verdict.action === 'allow' ? verdict.inspect : undefined);
-      joined.attach(environment.host.connect(this.#target(flow, destination, verdict), joined));
+      try {
+        joined.attach(environment.host.connect(this.#target(flow, destination, verdict), joined));
+      } catch (error) {
+        joined.failed(codeOf(error));
+      }
     });
   }
 
@@ -121,7 +125,12 @@ export class FlowOpener implements TcpOpener, UdpOpener {
         flow.drop();
         this.#refuseUdp(flow, 'prohibited');
       } else {
-        flow.open((events) => environment.host.datagrams(this.#target(what, destination, verdict), events));
+        try {
+          flow.open((events) => environment.host.datagrams(this.#target(what, destination, verdict), events));
+        } catch {
+          // As if the host had failed it later: the flow ends, and the machine may try again.
+          flow.failed();
+        }
       }
     });
   }
@@ -137,11 +146,16 @@ export class FlowOpener implements TcpOpener, UdpOpener {
     const what = this.#flow('icmp', packet, 0, 0);
     judge(this.policy, what, (verdict) => {
       if (verdict.action === 'allow') {
-        flow.open((events) => environment.host.ping(ipText(destination), events));
+        try {
+          flow.open((events) => environment.host.ping(ipText(destination), events));
+        } catch {
+          // Nothing answers, as where the host has no ping sockets.
+          flow.drop();
+        }
         return;
       }
       flow.drop();
-      const v4 = packet.version === 4;
+      const v4 = flow.pair.version === 4;
       const upper = new Uint8Array(8);
       upper[0] = v4 ? ICMP_ECHO_REQUEST : ICMPV6_ECHO_REQUEST;
       putU16(upper, 4, flow.id);
@@ -181,4 +195,9 @@ export class FlowOpener implements TcpOpener, UdpOpener {
     if (!this.#isHost(destination)) return { address: flow.destination, port: flow.destinationPort };
     return { address: isMapped4(destination) ? '127.0.0.1' : '::1', port: flow.destinationPort };
   }
+}
+
+/** What a host that throws at once says. */
+function codeOf(error: unknown): string {
+  return error instanceof Error && 'code' in error ? String(error.code) : 'EIO';
 }

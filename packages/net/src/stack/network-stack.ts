@@ -72,6 +72,7 @@ import {
   PROTOCOL_UDP,
 } from '../wire/ipv4.ts';
 import {
+  IPV6_DESTINATION,
   IPV6_FRAGMENT_BYTES,
   IPV6_HEADER_BYTES,
   IPV6_HOP_LIMIT,
@@ -327,7 +328,13 @@ export class NetworkStack {
   #ipv6(packet: Packet, frameEnd: number): void {
     const { bytes } = this.#environment.arena;
     const { ip } = packet;
-    if (!isIpv6(bytes, ip, frameEnd) || isMapped4(bytes, ip + IPV6_SOURCE)) {
+    if (
+      !isIpv6(bytes, ip, frameEnd) ||
+      isMapped4(bytes, ip + IPV6_SOURCE) ||
+      isMapped4(bytes, ip + IPV6_DESTINATION)
+    ) {
+      // An IPv4 address in IPv6's clothes is never on the wire (RFC 4942 section 2.2): as a destination it would get past
+      // everything that was said of that address, to the host's loopback too.
       this.counters.malformed += 1;
       return;
     }
@@ -408,7 +415,8 @@ export class NetworkStack {
       if (!this.#ours.some((own) => Buffer.compare(own, target) === 0)) return;
       this.#discovery.advertise(hop, { ...back, source: target }, target, !anonymous);
     } else if (type === ICMPV6_NEIGHBOUR_ADVERTISEMENT && length >= NDP_NEIGHBOUR_BYTES) {
-      this.neighbours.learn(ipText(bytes, upper + NDP_TARGET), hop);
+      if (!isMapped4(bytes, upper + NDP_TARGET))
+        this.neighbours.learn(ipText(bytes, upper + NDP_TARGET), hop);
     }
   }
 

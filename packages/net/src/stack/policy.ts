@@ -27,7 +27,7 @@ export type FlowPolicy = (flow: Flow) => Verdict | Promise<Verdict>;
 
 export const ALLOW: Verdict = { action: 'allow' };
 
-/** Calls `then` with the verdict, at once when it is there at once; `stillWanted` is asked before. */
+/** Calls `then` with the verdict, at once when it is there at once. */
 export function judge(policy: FlowPolicy | undefined, flow: Flow, then: (verdict: Verdict) => void): void {
   if (policy === undefined) {
     then(ALLOW);

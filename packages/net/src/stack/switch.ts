@@ -12,6 +12,9 @@ import {
   ETH_DESTINATION,
   ETH_HEADER_BYTES,
   ETH_SOURCE,
+  ETH_TYPE,
+  ETHERTYPE_SERVICE_VLAN,
+  ETHERTYPE_VLAN,
   isGroupMac,
   isTagged,
   sameMac,
@@ -41,7 +44,7 @@ interface PortState {
 }
 
 export interface SwitchCounters {
-  /** Frames with a tag that belongs to no network of their link, or too short to be frames. */
+  /** Frames with a tag that belongs to no network of their link, with two tags, or too short to be frames. */
   strays: number;
   forwarded: number;
 }
@@ -148,10 +151,9 @@ export class Switch implements PortOwner {
     const { bytes } = this.environment.arena;
     const tagged = isTagged(bytes, start);
     const state = this.#ports.get(port);
+    const short = tagged && end - start < ETH_HEADER_BYTES + VLAN_TAG_BYTES;
     const entry =
-      tagged && end - start < ETH_HEADER_BYTES + VLAN_TAG_BYTES
-        ? undefined
-        : state?.members.get(vlanOf(bytes, start));
+      short || isStacked(bytes, start, tagged) ? undefined : state?.members.get(vlanOf(bytes, start));
     if (entry === undefined) {
       this.counters.strays += 1;
       return;
@@ -232,6 +234,12 @@ export class Switch implements PortOwner {
     to.port.commit(at - frame + end - payload);
     this.counters.forwarded += 1;
   }
+}
+
+/** Whether another tag follows: taken off here, it would name a network of the machine that the frame goes to. */
+function isStacked(bytes: Uint8Array, start: number, tagged: boolean): boolean {
+  const type = u16(bytes, start + ETH_TYPE + (tagged ? VLAN_TAG_BYTES : 0));
+  return type === ETHERTYPE_VLAN ? tagged : type === ETHERTYPE_SERVICE_VLAN;
 }
 
 /** A MAC address as a number of 48 bits. */

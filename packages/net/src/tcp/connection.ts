@@ -154,7 +154,7 @@ export class TcpConnection extends Timed implements PortWaiter {
   ackAtMs: number = Number.POSITIVE_INFINITY;
   persistAtMs: number = Number.POSITIVE_INFINITY;
   keepAliveAtMs: number = Number.POSITIVE_INFINITY;
-  /** Of TIME_WAIT, and of FIN_WAIT_2 when nobody reads any more. */
+  /** Of TIME_WAIT. */
   lifeAtMs: number = Number.POSITIVE_INFINITY;
   keepAliveProbes = 0;
 

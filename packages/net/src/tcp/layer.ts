@@ -240,7 +240,7 @@ export class TcpLayer implements TcpHost {
   release(c: TcpConnection, end: TcpEnd): void {
     if (c.state !== CLOSED) {
       if (c.embryonic) this.#grown(c);
-      if (c.state === TIME_WAIT) this.#timeWait -= 1;
+      if (c.state === TIME_WAIT && c.lifeAtMs !== Number.POSITIVE_INFINITY) this.#timeWait -= 1;
       c.state = CLOSED;
       this.#connections.remove(this.#key.restore(c.version, c.key), c.key[8] as number);
       this.#options.wheel.clear(c);
@@ -305,6 +305,10 @@ export class TcpLayer implements TcpHost {
     const tcp = packet.upper;
     const flags = bytes[tcp + TCP_FLAGS] as number;
     if ((flags & TCP_RST) !== 0) return;
+    if ((ports & 0xffff) === 0) {
+      this.counters.malformed += 1;
+      return;
+    }
     if ((flags & (TCP_SYN | TCP_ACK | TCP_FIN)) !== TCP_SYN) {
       this.#resetStray(packet, header);
       return;

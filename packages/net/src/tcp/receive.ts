@@ -6,6 +6,7 @@ import {
   ARENA_CHUNKS_RESERVED,
   TCP_INITIAL_WINDOW_SEGMENTS,
   TCP_KEEP_ALIVE_MS,
+  TCP_MSS_MIN,
   TCP_RTO_MS_MAX,
   TCP_RTO_MS_MIN,
 } from '../limits.ts';
@@ -56,7 +57,7 @@ export const ENTER_TIME_WAIT: Outcome = 6;
 
 /** Takes over what a SYN offers, and what we answer to it. `ourMss` bounds what we send. */
 export function negotiate(c: TcpConnection, options: TcpOptions, ourMss: number, mssDefault: number): void {
-  const offered = options.mss === 0 ? mssDefault : options.mss;
+  const offered = options.mss === 0 ? mssDefault : Math.max(TCP_MSS_MIN, options.mss);
   c.sackPermitted = options.sackPermitted;
   c.timestamps = options.timestamps;
   if (options.windowScale >= 0) {

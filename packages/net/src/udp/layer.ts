@@ -187,6 +187,11 @@ export class UdpLayer {
     }
     const payload = bytes.subarray(udp + UDP_HEADER_BYTES, udp + length);
     const ports = i32(bytes, udp);
+    if ((ports & 0xffff) === 0) {
+      // Nobody can be there, and the host's sockets take no such port.
+      this.counters.malformed += 1;
+      return;
+    }
     if (toUs) {
       const service = this.#services.get(ports & 0xffff);
       if (service !== undefined) {

@@ -16,6 +16,8 @@ export const MAC_BYTES = 6;
 export const ETHERTYPE_IPV4 = 0x0800;
 export const ETHERTYPE_ARP = 0x0806;
 export const ETHERTYPE_VLAN = 0x8100;
+/** The outer tag of two (802.1ad); we write none and take none. */
+export const ETHERTYPE_SERVICE_VLAN = 0x88a8;
 export const ETHERTYPE_IPV6 = 0x86dd;
 
 /** VLAN identifiers are 1 … 4094; 0 stands for an untagged frame here. */

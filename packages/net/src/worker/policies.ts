@@ -12,6 +12,8 @@ export class WorkerPolicies {
   readonly #engine: PolicyEngine;
   /** Those that have a policy, by key. */
   readonly #subjects = new Map<string, PolicySubject>();
+  /** Of them, owners of endpoints. */
+  #owners = 0;
 
   constructor(names: NameTable, denied: (flow: DeniedFlow) => void) {
     this.#names = names;
@@ -27,21 +29,27 @@ export class WorkerPolicies {
   /** Counts from the next flow on. `undefined` takes it away. @throws {NetError} ERR_ARCBOX_NET_POLICY */
   set(subject: PolicySubject, policy: RulePolicy | undefined): void {
     const key = keyOf(subject);
+    const one = subject.kind === 'owner' ? 1 : 0;
     if (policy === undefined) {
       this.#engine.remove(key);
-      this.#subjects.delete(key);
+      if (this.#subjects.delete(key)) this.#owners -= one;
       return;
     }
     this.#engine.set(key, policy);
+    if (!this.#subjects.has(key)) this.#owners += one;
     this.#subjects.set(key, subject);
   }
 
   judge(flow: Flow): Verdict | Promise<Verdict> {
+    if (this.#isNobody(flow.link, flow.network, flow.source)) {
+      return { action: 'deny', reason: 'nobody is known to be at its address' };
+    }
     const key = this.#keyFor(flow.link, flow.network, flow.source);
     return key === undefined ? { action: 'allow' } : this.#engine.judge({ ...flow, link: key });
   }
 
   mayAsk(source: DnsSource, name: string): boolean {
+    if (this.#isNobody(source.vm, source.network, source.address)) return false;
     const key = this.#keyFor(source.vm, source.network, source.address);
     return key === undefined || this.#engine.mayAsk({ vm: key }, name);
   }
@@ -58,6 +66,17 @@ export class WorkerPolicies {
       ...subject,
       counters: { ...this.#engine.counters(key) },
     }));
+  }
+
+  /**
+   * Where containers have policies of their own, who sends from an address that is nobody's could be one of them that
+   * wants to be judged as somebody else; and where machines have some, a packet must be of one.
+   */
+  #isNobody(link: string, network: string | undefined, address: string | undefined): boolean {
+    if (this.#subjects.size === 0) return false;
+    if (link === '') return true;
+    if (this.#owners === 0 || network === undefined || address === undefined) return false;
+    return this.#names.ownerOf(network, address) === undefined;
   }
 
   #keyFor(link: string, network: string | undefined, address: string | undefined): string | undefined {

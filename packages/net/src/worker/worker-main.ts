@@ -38,6 +38,8 @@ class NetworkWorkerMain {
   /** Networks that lead to the world, and their subnets. */
   readonly #routed = new Map<NetworkStack, string>();
   #uplink: TunUplink | undefined;
+  /** Names of networks that lead nowhere. */
+  readonly #internal = new Set<string>();
   readonly #captureHeader = Buffer.alloc(16);
   readonly #questions = new Map<number, (verdict: Verdict) => void>();
   #question = 0;
@@ -51,7 +53,9 @@ class NetworkWorkerMain {
       upstream: new ForwardingUpstream(new HostResolvers()),
       names: this.#names,
       onAnswer: (answer) => this.#policies.resolved(answer),
-      mayAsk: (source, name) => this.#policies.mayAsk(source, name),
+      // A question to the world is a way out: the name says something to whoever serves it.
+      mayAsk: (source, name) =>
+        !this.#internal.has(source.network ?? '') && this.#policies.mayAsk(source, name),
       onFailure: (name, reason) => post({ kind: 'warning', what: `name ${name}`, detail: reason }),
     });
   }
@@ -84,6 +88,7 @@ class NetworkWorkerMain {
         this.#withdrawn(command.name);
         hub.removeNetwork(command.name);
         this.#names.removeNetwork(command.name);
+        this.#internal.delete(command.name);
         return undefined;
       case 'plug':
         return this.#plug(command.link, command.path);
@@ -130,7 +135,10 @@ class NetworkWorkerMain {
     });
     this.#names.addNetwork(name, { subnet, gateway: gateways.map(({ address }) => address) });
     this.#serveNames(stack);
-    if (setup.internal) return;
+    if (setup.internal) {
+      this.#internal.add(name);
+      return;
+    }
     this.#routed.set(stack, subnet);
     this.#uplink?.add(stack, subnet);
   }
