@@ -44,6 +44,14 @@ test('what is not offered is not used', async () => {
   assert.deepEqual([...(peer.take()[0]?.options ?? [])], [2, 4, 0x05, 0xb4], 'the MSS only');
 });
 
+test('an absurdly small MSS does not make a segment of every byte', async () => {
+  const lab = new Lab();
+  const peer = new Peer(lab);
+  const stream = await peer.open([2, 4, 0, 1]);
+  stream.send(new Uint8Array(480));
+  assert.equal(peer.take().length, 10);
+});
+
 test('a SYN that comes again is answered again, by the same number, and dials once', async () => {
   const lab = new Lab();
   const peer = new Peer(lab);
