@@ -14,8 +14,8 @@ debootstrap --variant=minbase --include=iputils-ping,libcap2-bin,postgresql-15,n
   exit 1
 }
 rm -f "$root"/var/cache/apt/archives/*.deb "$root"/debootstrap -r
-# Installed in a container, where there is no network: a package with maintainer scripts, and ping once more.
-(cd "$root/var/cache/apt/archives" && chroot "$root" sh -c 'cd /var/cache/apt/archives && apt-get download cron cron-daemon-common iputils-ping sensible-utils' >>"$work/log" 2>&1) || {
+# Installed in a container, where there is no network: a package with maintainer scripts.
+(cd "$root/var/cache/apt/archives" && chroot "$root" sh -c 'cd /var/cache/apt/archives && apt-get download cron cron-daemon-common sensible-utils' >>"$work/log" 2>&1) || {
   tail -n 20 "$work/log" >&2
   exit 1
 }
