@@ -43,6 +43,8 @@ export const DISK_CHECK_BYTES = 64 * 1024 ** 2;
 
 /** Bytes on their way into a worker. */
 export const WORKER_INPUT_BYTES_MAX = 8 * 1024 * 1024;
+/** So many bytes of it are acknowledged at once. */
+export const WORKER_INPUT_TAKEN_BYTES = 1024 * 1024;
 /** Bytes that wait for sqfstar. */
 export const PIPE_BYTES_MAX = 1024 * 1024;
 /** What sqfstar says on standard error, as far as it is kept. */

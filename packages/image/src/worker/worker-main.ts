@@ -1,6 +1,7 @@
 /** A worker thread: does the one job that it was started for. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { ImageError, messageOf } from '../errors.ts';
+import { WORKER_INPUT_TAKEN_BYTES } from '../limits.ts';
 import type { JobContext } from './context.ts';
 import type { FromWorker, Job, Jobs, KnownBlob, ToWorker } from './protocol.ts';
 
@@ -14,6 +15,7 @@ const answers: ((blobs: readonly KnownBlob[]) => void)[] = [];
 /** Chunks in the order in which they came, until the end. */
 class Input implements AsyncIterable<Buffer> {
   readonly #chunks: Buffer[] = [];
+  #taken = 0;
   #ended = false;
   #failed: string | undefined;
   #waiting: PromiseWithResolvers<void> | undefined;
@@ -40,7 +42,11 @@ class Input implements AsyncIterable<Buffer> {
       const chunk = this.#chunks.shift();
       if (chunk !== undefined) {
         yield chunk;
-        post({ type: 'taken', bytes: chunk.length });
+        this.#taken += chunk.length;
+        if (this.#taken >= WORKER_INPUT_TAKEN_BYTES) {
+          post({ type: 'taken', bytes: this.#taken });
+          this.#taken = 0;
+        }
       } else if (this.#failed !== undefined) {
         throw new ImageError('ERR_ARCBOX_ARCHIVE_INVALID', `the input broke off: ${this.#failed}`);
       } else if (this.#ended) {
