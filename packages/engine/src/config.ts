@@ -22,6 +22,8 @@ export interface Config {
   readonly reserves: Reserves;
   /** `host:port` on loopback where `GET /metrics` is answered besides the daemon's socket; empty: nowhere. */
   readonly metricsAddress: string;
+  /** Mirrors that are asked before docker.io, and registries that may be spoken to without TLS. */
+  readonly registries: { readonly mirrors: readonly string[]; readonly insecure: readonly string[] };
   /** The subnet of the network `bridge`, when it is made. */
   readonly networkCidr: string;
   /** `user`: connections to the world are sockets of the daemon; `tap`: packets are routed through a device. */
@@ -101,6 +103,18 @@ const SETTINGS: readonly Setting[] = [
         ? value
         : undefined,
     expected: 'an address of the loopback interface and a port, such as "127.0.0.1:9464"',
+  },
+  {
+    key: 'registry.mirrors',
+    variable: 'ARCBOX_REGISTRY_MIRRORS',
+    parse: (value) => listOf(value, /^https?:\/\/[^\s/,]+\/?$/),
+    expected: 'URLs such as "https://mirror.example.com", separated by commas or as a list',
+  },
+  {
+    key: 'registry.insecure',
+    variable: 'ARCBOX_REGISTRY_INSECURE',
+    parse: (value) => listOf(value, /^[^\s/,]+$/),
+    expected: 'hosts such as "registry.example.com:5000", separated by commas or as a list',
   },
   {
     key: 'network.cidr',
@@ -198,6 +212,10 @@ export async function loadConfig(sources: ConfigSources): Promise<Config> {
       memoryBytes: value('memory.reserve', MEMORY_RESERVE_BYTES_DEFAULT),
     },
     metricsAddress: value('metrics.address', ''),
+    registries: {
+      mirrors: split(value('registry.mirrors', '')),
+      insecure: split(value('registry.insecure', '')),
+    },
     networkCidr: value('network.cidr', NETWORK_CIDR_DEFAULT),
     networkMode: value<Config['networkMode']>('network.mode', 'user'),
     networkUplink: value('network.uplink', NETWORK_UPLINK_DEFAULT),
@@ -244,4 +262,15 @@ function toNumber(value: unknown): number {
 
 function inRange(value: number, low: number, high: number): number | undefined {
   return Number.isInteger(value) && value >= low && value <= high ? value : undefined;
+}
+
+/** A list, or words separated by commas, each of which must look like that; as words separated by commas. */
+function listOf(value: unknown, pattern: RegExp): string | undefined {
+  const words: unknown = typeof value === 'string' ? split(value) : value;
+  if (!Array.isArray(words)) return undefined;
+  return words.every((word) => typeof word === 'string' && pattern.test(word)) ? words.join(',') : undefined;
+}
+
+function split(text: string): string[] {
+  return text.split(',').flatMap((word) => (word.trim() === '' ? [] : [word.trim()]));
 }

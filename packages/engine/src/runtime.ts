@@ -78,7 +78,12 @@ export class Runtime implements AsyncDisposable {
       database: this.#store.database,
       directory: layout.content,
       bootDirectory: assets.directory,
+      registries: config.registries,
       isRunning: (id) => this.#containers.isLive(id),
+      beforeRemoval: async (digests) => {
+        const up = await this.#machine.current();
+        await up?.layers.release(digests);
+      },
     });
     const environment: MachineEnvironment = {
       driver,
@@ -97,6 +102,7 @@ export class Runtime implements AsyncDisposable {
       room: this.room,
       releaseUnused: (up) => this.#volumes.releaseUnused(up),
       inUse: (machine) => this.#containers.inUse(machine),
+      layersInUse: (machine) => this.#layersInUse(machine),
       lost: (machine, why) => this.#containers.machineLost(machine, why),
     };
     this.#machine = new Machine(DEFAULT_MACHINE, environment);
@@ -250,6 +256,14 @@ export class Runtime implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  async #layersInUse(machine: string): Promise<ReadonlySet<string>> {
+    const used = this.#containers.all().filter(({ record, live, transitions }) => {
+      return record.machine === machine && (live || transitions.busy);
+    });
+    const images = await Promise.all(used.map(({ record }) => this.images.resolve(record.imageId)));
+    return new Set(images.flatMap(({ layers }) => layers.map(({ digest }) => digest)));
   }
 
   async #takeOver(options: RuntimeOptions): Promise<void> {

@@ -69,3 +69,17 @@ test("the data directory is the owner's alone; one that others use is left as it
   if (process.getuid?.() !== 0) await assert.rejects(new HostLayout('/var').prepare(), CONFIG_ERROR);
   assert.throws(() => new HostLayout(`/${'x'.repeat(100)}`), CONFIG_ERROR);
 });
+
+test('registries: mirrors and hosts without TLS, as words or as a list', async () => {
+  const load = (environment: NodeJS.ProcessEnv) => loadConfig({ environment, file: '/nonexistent' });
+  assert.deepEqual((await load({})).registries, { mirrors: [], insecure: [] });
+  const { registries } = await load({
+    ARCBOX_REGISTRY_MIRRORS: 'https://a.example.com, http://127.0.0.1:5000/',
+    ARCBOX_REGISTRY_INSECURE: 'b.example.com:5000',
+  });
+  assert.deepEqual(registries, {
+    mirrors: ['https://a.example.com', 'http://127.0.0.1:5000/'],
+    insecure: ['b.example.com:5000'],
+  });
+  await assert.rejects(load({ ARCBOX_REGISTRY_MIRRORS: 'a.example.com' }), /URLs such as/);
+});

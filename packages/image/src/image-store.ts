@@ -50,6 +50,8 @@ export interface ImageStoreOptions {
   /** Whether a container that uses an image runs; without it none does. */
   isRunning?(containerId: string): boolean;
   readonly registries?: RegistryConfig;
+  /** Called before the files of layers go, with the layers' digests: whoever has one open lets go of it. */
+  beforeRemoval?(digests: readonly string[]): Promise<void>;
 }
 
 export interface TransferOptions {
@@ -812,6 +814,7 @@ export class ImageStore implements AsyncDisposable {
   async #collect(): Promise<number> {
     const { images, layers, blobs } = this.#database.collect();
     for (const id of images) this.#images.delete(id);
+    if (layers.length > 0) await this.#options.beforeRemoval?.(layers.map(({ diffId }) => diffId));
     await this.#content.remove({
       blobs: blobs.map(({ digest }) => digest),
       layers: layers.map(({ diffId }) => diffId),

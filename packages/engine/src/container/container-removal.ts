@@ -52,7 +52,10 @@ export class ContainerRemoval {
       container.cleanUp.then(() => this.#removeUpper(record)),
     );
     // It may have been the last that held an image which was removed by force.
-    this.#background.run('collect_images', this.#environment.images.collect());
+    this.#background.run(
+      'collect_images',
+      container.cleanUp.then(() => this.#environment.images.collect()),
+    );
   }
 
   async #removeUpper(record: ContainerRecord): Promise<void> {

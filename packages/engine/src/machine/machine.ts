@@ -29,9 +29,10 @@ import { GuestNetwork } from '../network/guest-network.ts';
 import type { Room } from '../room.ts';
 import type { Store } from '../state/store.ts';
 import { AgentSession } from './agent-session.ts';
-import { DISK_ID, DISK_MOUNT, layerDiskId, layerMount, layerNumberOfDisk } from './guest-layout.ts';
+import { DISK_ID, DISK_MOUNT } from './guest-layout.ts';
 import { ensureMachineDisk } from './machine-disk.ts';
-import { DROP_PAGE_CACHE, mountHotLayer, mountPoints, setUpOps } from './machine-set-up.ts';
+import { MachineLayers } from './machine-layers.ts';
+import { DROP_PAGE_CACHE, mountPoints, setUpOps } from './machine-set-up.ts';
 import { MachineVolumes } from './machine-volumes.ts';
 import { checkSaved, discardSaved, type SavedMachine, saveMachine } from './saved-machine.ts';
 
@@ -66,6 +67,8 @@ export interface MachineEnvironment {
   releaseUnused(machine: UpMachine): Promise<void>;
   /** Whether a container runs there, or is being started or removed. */
   inUse(machine: string): boolean;
+  /** Digests of the layers that containers there use, or are about to. */
+  layersInUse(machine: string): Promise<ReadonlySet<string>>;
   /** Called when the machine has gone, with the reason: nothing of it runs any more. */
   lost(machine: string, why: string): void;
 }
@@ -79,6 +82,7 @@ export interface UpMachine {
   readonly network: GuestNetwork;
   /** Where the layer is mounted in the guest; attaches and mounts it once. */
   mountLayer(layer: Layer): Promise<string>;
+  readonly layers: MachineLayers;
   readonly volumes: MachineVolumes;
 }
 
@@ -416,52 +420,27 @@ export class Machine {
       if (device?.case !== 'device')
         throw new EngineError('ERR_ARCBOX_MACHINE_BOOT', 'the agent did not name the disk');
       if (!mounts.has(DISK_MOUNT)) await agent.batch(setUpOps(device.value.path));
-      const layers = new Map<number, Promise<string>>();
-      for (const disk of vm.hotDisks) {
-        const number = layerNumberOfDisk(disk.id);
-        if (number === undefined) continue;
-        const target = layerMount(number);
-        layers.set(
-          number,
-          mounts.has(target) ? Promise.resolve(target) : mountHotLayer(agent, number, disk.lun),
-        );
-      }
-      await Promise.all(layers.values());
+      const layers = new MachineLayers({
+        vm,
+        agent,
+        store: this.#environment.store,
+        logger: this.#environment.logger,
+        inUse: () => this.#environment.layersInUse(this.name),
+      });
+      await layers.resume(mounts);
       return {
         name: this.name,
         vm,
         agent,
         network: new GuestNetwork(agent, CARD_MTU),
         volumes: new MachineVolumes(vm, agent, mounts),
-        mountLayer: (layer) => this.#mountLayer(vm, agent, layers, layer),
+        layers,
+        mountLayer: (layer) => layers.mount(layer),
       };
     } catch (error) {
       agent.close();
       throw error;
     }
-  }
-
-  #mountLayer(
-    vm: RunningVm,
-    agent: AgentSession,
-    layers: Map<number, Promise<string>>,
-    layer: Layer,
-  ): Promise<string> {
-    const number = this.#environment.store.layerNumber(layer.digest);
-    let mounting = layers.get(number);
-    if (mounting === undefined) {
-      mounting = (async () => {
-        const id = layerDiskId(number);
-        const attached = vm.hotDisks.find((disk) => disk.id === id);
-        const { lun } =
-          attached ?? (await vm.attachDisk({ id, path: layer.path, format: 'raw', readOnly: true }));
-        return mountHotLayer(agent, number, lun);
-      })();
-      layers.set(number, mounting);
-      // The next container tries again; the disk may be attached by then.
-      mounting.catch(() => layers.delete(number));
-    }
-    return mounting;
   }
 
   async #watch(vm: RunningVm): Promise<void> {
