@@ -86,12 +86,12 @@ test('who sends from nobody’s address has no more rights than he who has least
   const names = new NameTable();
   names.addNetwork('n', { subnet: '10.0.0.0/24', gateway: ['10.0.0.1'] });
   const policies = new WorkerPolicies(names, () => {});
-  const judge = async (source: string, link = 'vm'): Promise<string> => {
+  const judge = async (source: string, link = 'vm', sourceMac = '02:00:00:00:00:02'): Promise<string> => {
     const flow: Flow = {
       protocol: 'tcp',
       network: 'n',
       link,
-      sourceMac: '02:00:00:00:00:02',
+      sourceMac,
       source,
       sourcePort: 1,
       destination: '192.0.2.1',
@@ -104,13 +104,16 @@ test('who sends from nobody’s address has no more rights than he who has least
     ['bound', '10.0.0.2'],
     ['free', '10.0.0.3'],
   ] as const) {
-    names.add({ owner, network: 'n', addresses: [address], names: [owner] });
+    const mac = owner === 'free' ? { mac: '02:00:00:00:00:02' } : {};
+    names.add({ owner, network: 'n', addresses: [address], names: [owner], ...mac });
   }
   assert.equal(await judge('10.0.0.99'), 'allow');
+  assert.equal(await judge('10.0.0.3', 'vm', '02:00:00:00:00:66'), 'deny', 'nobody has a policy yet');
   policies.set({ kind: 'owner', name: 'bound' }, { default: 'deny' });
   assert.equal(await judge('10.0.0.2'), 'deny');
   assert.equal(await judge('10.0.0.3'), 'allow');
   assert.equal(await judge('10.0.0.99'), 'deny');
+  assert.equal(await judge('10.0.0.3', 'vm', '02:00:00:00:00:66'), 'deny', 'his address, another card');
   assert.deepEqual(['10.0.0.2', '10.0.0.3', '10.0.0.99'].map(asks), [false, true, false]);
   policies.set({ kind: 'owner', name: 'bound' }, { default: 'allow' });
   assert.equal(await judge('10.0.0.99'), 'deny');

@@ -22,10 +22,12 @@ import {
   encodeRequest,
   getLink,
   linkIndexes,
+  lockPort,
   type NetlinkMessage,
   newAddress,
   newBridge,
   newDefaultRoute,
+  newPortAddress,
   newVeth,
   newVlan,
   setLink,
@@ -122,7 +124,13 @@ export class GuestNetwork {
       namespacePath(containerId),
     );
     // A port that is up before its cable's other end exists would be one more event for everybody.
-    await this.#netlink([setLink({ index: cable, up: true, master: BRIDGE_INDEX_FIRST + endpoint.vlan })]);
+    // A container that makes frames by itself must not be able to say that it is another one.
+    await this.#netlink([
+      setLink({ index: cable, up: false, master: BRIDGE_INDEX_FIRST + endpoint.vlan }),
+      newPortAddress(cable, endpoint.mac),
+      lockPort(cable),
+      setLink({ index: cable, up: true }),
+    ]);
   }
 
   /** Takes a container from a network; the namespace may be gone already. */

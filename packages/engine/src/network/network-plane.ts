@@ -111,6 +111,7 @@ export class NetworkPlane implements AsyncDisposable {
           owner: container.id,
           network: network.name,
           addresses: [endpoint.address],
+          mac: endpoint.mac.toLowerCase(),
           names: namesOf(container, endpoint),
         });
       }),

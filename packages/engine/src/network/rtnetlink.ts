@@ -9,6 +9,7 @@
 
 const NLM_F_REQUEST = 1;
 const NLM_F_ACK = 4;
+const NLM_F_REPLACE = 0x100;
 const NLM_F_EXCL = 0x200;
 const NLM_F_CREATE = 0x400;
 
@@ -19,18 +20,27 @@ const RTM_GETLINK = 18;
 const RTM_SETLINK = 19;
 const RTM_NEWADDR = 20;
 const RTM_NEWROUTE = 24;
+const RTM_NEWNEIGH = 28;
 
 const IFLA_ADDRESS = 1;
 const IFLA_IFNAME = 3;
 const IFLA_MTU = 4;
 const IFLA_LINK = 5;
 const IFLA_MASTER = 10;
+const IFLA_PROTINFO = 12;
 const IFLA_LINKINFO = 18;
 const IFLA_NET_NS_PID = 19;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const IFLA_VLAN_ID = 1;
 const VETH_INFO_PEER = 1;
+const NLA_F_NESTED = 0x8000;
+const IFLA_BRPORT_LEARNING = 8;
+const IFLA_BRPORT_LOCKED = 39;
+
+const NDA_LLADDR = 2;
+const NTF_MASTER = 4;
+const NUD_NOARP = 0x40;
 
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
@@ -47,6 +57,7 @@ const RTN_UNICAST = 1;
 
 const IFF_UP = 1;
 const AF_INET = 2;
+const AF_BRIDGE = 7;
 const AF_INET6 = 10;
 
 const HEADER_BYTES = 16;
@@ -169,6 +180,32 @@ export function setLink(link: {
       ...(link.mtu === undefined ? [] : [u32(IFLA_MTU, link.mtu)]),
       ...(link.master === undefined ? [] : [u32(IFLA_MASTER, link.master)]),
     ]),
+  };
+}
+
+/** What comes in at the bridge port `index` passes only from addresses that {@link newPortAddress} gave it. */
+export function lockPort(index: number): NetlinkMessage {
+  const header = linkHeader(index, undefined);
+  header[0] = AF_BRIDGE;
+  const port = nested(
+    IFLA_PROTINFO | NLA_F_NESTED,
+    attribute(IFLA_BRPORT_LEARNING, Buffer.of(0)),
+    attribute(IFLA_BRPORT_LOCKED, Buffer.of(1)),
+  );
+  return { type: RTM_SETLINK, flags: 0, payload: Buffer.concat([header, port]) };
+}
+
+/** The MAC address is behind the bridge port `index`, and nowhere else. */
+export function newPortAddress(index: number, mac: Buffer): NetlinkMessage {
+  const header = Buffer.alloc(12);
+  header[0] = AF_BRIDGE;
+  header.writeInt32LE(index, 4);
+  header.writeUInt16LE(NUD_NOARP, 8);
+  header[10] = NTF_MASTER;
+  return {
+    type: RTM_NEWNEIGH,
+    flags: NLM_F_CREATE | NLM_F_REPLACE,
+    payload: Buffer.concat([header, attribute(NDA_LLADDR, mac)]),
   };
 }
 

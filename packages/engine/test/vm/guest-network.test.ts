@@ -115,6 +115,22 @@ it('containers of a network reach each other, those of another do not, and nothi
       assert.match(links, /02:42:0a:09:05:02/);
       assert.match((await runIn(client, 'a', 'ip', 'route')).output, /default via 10\.9\.5\.1 dev eth0/);
 
+      // With another MAC address, its neighbour's for one, nothing of it passes.
+      for (const [mac, received] of [
+        ['02:42:0a:09:05:03', 0],
+        ['02:42:0a:09:05:77', 0],
+        ['02:42:0a:09:05:02', 1],
+      ] as const) {
+        for (const change of [['down'], ['address', mac], ['up']]) {
+          assert.deepEqual(await runIn(client, 'a', 'ip', 'link', 'set', 'eth0', ...change), {
+            code: 0,
+            output: '',
+          });
+        }
+        const { output } = await runIn(client, 'a', 'ping', '-c', '1', '-W', '1', '10.9.5.3');
+        assert.match(output, new RegExp(` ${received} packets received`), mac);
+      }
+
       // A daemon that takes the machine over knows nothing of what is there.
       const again = new GuestNetwork(client, MTU);
       await again.disconnect(2);

@@ -30,6 +30,8 @@ export interface DnsSource {
   readonly network?: string;
   /** The address it came from. */
   readonly address?: string;
+  /** Of the frame. */
+  readonly mac?: string;
 }
 
 export type LocalResult =
@@ -49,6 +51,8 @@ export interface Endpoint {
   readonly owner: string;
   readonly network: string;
   readonly addresses: readonly string[];
+  /** `02:42:0a:00:00:02`; what comes from the addresses with another one is not from it. Absent: any. */
+  readonly mac?: string;
   /** The first is its proper one. */
   readonly names: readonly string[];
 }
@@ -117,8 +121,8 @@ export class NameTable implements LocalNames {
   }
 
   /** Who is at an address of a network. */
-  ownerOf(network: string, address: string): string | undefined {
-    return this.#networks.get(network)?.byAddress.get(address)?.owner;
+  endpointAt(network: string, address: string): Endpoint | undefined {
+    return this.#networks.get(network)?.byAddress.get(address);
   }
 
   resolve(source: DnsSource, name: string): LocalResult | undefined {

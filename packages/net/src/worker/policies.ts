@@ -41,15 +41,15 @@ export class WorkerPolicies {
   }
 
   judge(flow: Flow): Verdict | Promise<Verdict> {
-    if (this.#isNobody(flow.link, flow.network, flow.source)) {
-      return { action: 'deny', reason: 'nobody is known to be at its address' };
+    if (this.#isNobody(flow.link, flow.network, flow.source, flow.sourceMac)) {
+      return { action: 'deny', reason: 'its address is nobody’s, or another’s' };
     }
     const key = this.#keyFor(flow.link, flow.network, flow.source);
     return key === undefined ? { action: 'allow' } : this.#engine.judge({ ...flow, link: key });
   }
 
   mayAsk(source: DnsSource, name: string): boolean {
-    if (this.#isNobody(source.vm, source.network, source.address)) return false;
+    if (this.#isNobody(source.vm, source.network, source.address, source.mac)) return false;
     const key = this.#keyFor(source.vm, source.network, source.address);
     return key === undefined || this.#engine.mayAsk({ vm: key }, name);
   }
@@ -69,20 +69,27 @@ export class WorkerPolicies {
   }
 
   /**
-   * Where containers have policies of their own, who sends from an address that is nobody's could be one of them that
+   * Whether the sender is not who he says. Where containers have policies of their own, who sends from an address that is nobody's could be one of them that
    * wants to be judged as somebody else; and where machines have some, a packet must be of one.
    */
-  #isNobody(link: string, network: string | undefined, address: string | undefined): boolean {
+  #isNobody(
+    link: string,
+    network: string | undefined,
+    address: string | undefined,
+    mac: string | undefined,
+  ): boolean {
+    if (network === undefined || address === undefined) return false;
+    const endpoint = this.#names.endpointAt(network, address);
+    // Even where all may do everything: the answers to somebody's questions must not go to his neighbour.
+    if (endpoint?.mac !== undefined && mac !== undefined && mac !== endpoint.mac) return true;
     if (this.#subjects.size === 0) return false;
-    if (link === '') return true;
-    if (this.#owners === 0 || network === undefined || address === undefined) return false;
-    return this.#names.ownerOf(network, address) === undefined;
+    return link === '' || (endpoint === undefined && this.#owners > 0);
   }
 
   #keyFor(link: string, network: string | undefined, address: string | undefined): string | undefined {
     if (this.#subjects.size === 0) return undefined;
     if (network !== undefined && address !== undefined) {
-      const name = this.#names.ownerOf(network, address);
+      const name = this.#names.endpointAt(network, address)?.owner;
       const own = name === undefined ? undefined : keyOf({ kind: 'owner', name });
       if (own !== undefined && this.#subjects.has(own)) return own;
     }

@@ -211,6 +211,7 @@ class NetworkWorkerMain {
         vm: datagram.hop.port.link.name,
         network: stack.name,
         address: ipText(datagram.source),
+        mac: formatMac(datagram.hop.mac),
       };
       // The datagram's bytes are good for this call only; the answer may take a while.
       void this.#dns.handle(datagram.payload.slice(), source, 'udp').then((answer) => {
@@ -227,7 +228,12 @@ class NetworkWorkerMain {
     stack.listen(DNS_PORT, (flow, events) => {
       const [ours, theirs] = duplexPair();
       const stream = new DuplexStream(ours, events);
-      serveDnsStream(theirs, this.#dns, { vm: flow.link, network: flow.network, address: flow.source });
+      serveDnsStream(theirs, this.#dns, {
+        vm: flow.link,
+        network: flow.network,
+        address: flow.source,
+        mac: flow.sourceMac,
+      });
       queueMicrotask(() => {
         events.connected();
         stream.resume();
