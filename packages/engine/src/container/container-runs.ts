@@ -254,6 +254,13 @@ export class ContainerRuns {
     await container.cleanUp;
   }
 
+  /** Never rejects. */
+  #leavePlane(id: string): Promise<void> {
+    return this.#environment.plane.leave(id).catch((error: unknown) => {
+      this.#environment.logger.warn('network.leave_failed', { id, reason: messageOf(error) });
+    });
+  }
+
   /** Off everybody's path. What is left when it fails is found by the next `reconcile`. */
   async #cleanUp(container: Container, up: UpMachine): Promise<void> {
     const { record } = container;
@@ -264,9 +271,7 @@ export class ContainerRuns {
     } catch (error) {
       this.#environment.logger.warn('container.clean_up_failed', { id: record.id, reason: messageOf(error) });
     } finally {
-      await this.#environment.plane.leave(record.id).catch((error: unknown) => {
-        this.#environment.logger.warn('network.leave_failed', { id: record.id, reason: messageOf(error) });
-      });
+      await this.#leavePlane(record.id);
       await this.#environment.volumes.release(record, up).catch((error: unknown) => {
         this.#environment.logger.warn('volume.sync_failed', { id: record.id, reason: messageOf(error) });
       });
@@ -277,6 +282,8 @@ export class ContainerRuns {
   markLost(container: Container, why: string): void {
     const { record } = container;
     const lost = { exitCode: LOST_EXIT_CODE, error: why, finishedMs: Date.now() };
+    // Nobody is led to what is no more; the next start waits for that.
+    container.cleanUp = this.#leavePlane(record.id);
     if (record.state === 'starting') {
       // It was never said to run: as if that start had not been asked for, so that it can be asked for again.
       const run = record.run - 1;
