@@ -60,6 +60,10 @@ test('none, the machine’s network, and another container’s', async () => {
     await inside(['--network', 'container:server'], 'ip -4 addr show eth0'),
     /inet 172\.20\.3\.4\/16/,
   );
+  assert.match(
+    await inside(['--network', 'host'], 'ping -c 1 -W 5 host.docker.internal; ip route'),
+    /1 packets received[\s\S]*default via 169\.254\.100\.1/,
+  );
   // The cables of the machine's containers end there.
   assert.match(await inside(['--network', 'host'], 'ls /sys/class/net'), /^b1$/m);
 });

@@ -7,7 +7,14 @@ import { AUTO_REMOVE_GRACE_MS, USERS_CACHED_MAX } from '../limits.ts';
 import type { ContainerLog } from '../log/container-log.ts';
 import { processObjectId } from '../machine/guest-layout.ts';
 import type { UpMachine } from '../machine/machine.ts';
-import { type NetworkPlace, NO_NETWORK, networkMode, placeOf, plugIn } from '../network/container-network.ts';
+import {
+  type NetworkPlace,
+  NO_NETWORK,
+  networkMode,
+  placeOf,
+  plugIn,
+  useMachineNetwork,
+} from '../network/container-network.ts';
 import { namedContainer } from '../network/network-plane.ts';
 import type { Container, ContainerExit } from './container.ts';
 import type { ContainerEnvironment } from './container-environment.ts';
@@ -150,7 +157,7 @@ export class ContainerRuns {
     const { record } = container;
     const { networks } = this.#environment;
     const mode = networkMode(record);
-    if (mode.kind === 'host') return { ...NO_NETWORK, path: 'host' };
+    if (mode.kind === 'host') return useMachineNetwork(up.network);
     if (mode.kind !== 'container') {
       const [place] = await Promise.all([plugIn(up.network, networks, record), this.joinPlane(record, up)]);
       return place;

@@ -5,6 +5,7 @@ import { containerOfMode } from '../container/host-options.ts';
 import { namespacePath } from '../machine/guest-layout.ts';
 import type { GuestInterface, GuestNetwork } from './guest-network.ts';
 import { DEFAULT_NETWORK, type NetworkManager } from './network-manager.ts';
+import { MACHINE_NETWORK } from './network-plane.ts';
 import type { EndpointRecord } from './network-record.ts';
 
 export type NetworkMode =
@@ -33,6 +34,13 @@ export interface NetworkPlace {
   readonly address: string;
   /** Who answers its questions for names; empty when nobody does. */
   readonly nameServer: string;
+}
+
+/** The machine's own network, which has an address once the first container asks for it. */
+export async function useMachineNetwork(guest: GuestNetwork): Promise<NetworkPlace> {
+  const { address, prefix, gateway } = MACHINE_NETWORK;
+  await guest.connectMachine(ipv4Bytes(address), prefix, ipv4Bytes(gateway));
+  return { path: 'host', address, nameServer: gateway };
 }
 
 export const NO_NETWORK: NetworkPlace = { path: undefined, address: '', nameServer: '' };

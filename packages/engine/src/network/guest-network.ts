@@ -133,6 +133,12 @@ export class GuestNetwork {
     ]);
   }
 
+  /** Gives the machine itself an address on its card, for containers that use its network. Again: nothing. */
+  async connectMachine(address: Buffer, prefix: number, gateway: Buffer): Promise<void> {
+    const card = await this.#bringUp();
+    await this.#netlink([newAddress(card, address, prefix), newDefaultRoute(card, gateway)], '', [EEXIST]);
+  }
+
   /** Takes a container from a network; the namespace may be gone already. */
   async disconnect(endpointNumber: number): Promise<void> {
     await this.#netlink([deleteLink(CABLE_INDEX_FIRST + endpointNumber)], '', [ENODEV]);
@@ -157,11 +163,7 @@ export class GuestNetwork {
   }
 
   async #createNetwork(vlan: number): Promise<void> {
-    this.#card ??= this.#bringCardUp();
-    this.#card.catch(() => {
-      this.#card = undefined;
-    });
-    const card = await this.#card;
+    const card = await this.#bringUp();
     const bridge = BRIDGE_INDEX_FIRST + vlan;
     // A daemon that took the machine over finds them there.
     await this.#netlink(
@@ -172,6 +174,14 @@ export class GuestNetwork {
       '',
       [EEXIST],
     );
+  }
+
+  #bringUp(): Promise<number> {
+    this.#card ??= this.#bringCardUp();
+    this.#card.catch(() => {
+      this.#card = undefined;
+    });
+    return this.#card;
   }
 
   async #bringCardUp(): Promise<number> {

@@ -21,6 +21,18 @@ import type { PolicySubject } from './policy-table.ts';
 import { type BoundPort, PortBindings } from './port-bindings.ts';
 
 const CARD = 0;
+const UNTAGGED = 0;
+
+/**
+ * What a machine has on its card itself, without a VLAN: a network of two, of link-local addresses, so that it is in
+ * nobody's way. It is the same in every machine.
+ */
+export const MACHINE_NETWORK = {
+  subnet: '169.254.100.0/30',
+  gateway: '169.254.100.1',
+  address: '169.254.100.2',
+  prefix: 30,
+} as const;
 
 /** A container as the name server knows it. */
 export interface NamedContainer {
@@ -84,6 +96,7 @@ export class NetworkPlane implements AsyncDisposable {
     this.#cables.set(machine, { vm, attached: new Map() });
     await this.#tellPolicy(worker, { kind: 'machine', id: machine });
     await worker.plug(machine, path);
+    await worker.attach(machine, UNTAGGED, await this.#machineNetwork(worker, machine));
   }
 
   async unplug(machine: string): Promise<void> {
@@ -189,6 +202,19 @@ export class NetworkPlane implements AsyncDisposable {
     const policy = this.#policies.get(subject);
     const kind = subject.kind === 'container' ? 'owner' : 'link';
     if (policy !== undefined || changed) await worker.setPolicy({ kind, name: subject.id }, policy);
+  }
+
+  async #machineNetwork(worker: NetworkWorker, machine: string): Promise<string> {
+    const { subnet, gateway } = MACHINE_NETWORK;
+    // No network that somebody makes has such a name.
+    const name = `machine/${machine}`;
+    const told =
+      this.#known.get(name) ??
+      worker.addNetwork({ name, mtu: CARD_MTU, subnet, gateway, internal: false, asks: false });
+    this.#known.set(name, told);
+    told.catch(() => this.#known.delete(name));
+    await told;
+    return name;
   }
 
   #attach(worker: NetworkWorker, machine: string, cable: Cable, network: NetworkRecord): Promise<void> {
