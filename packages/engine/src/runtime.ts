@@ -79,6 +79,7 @@ export class Runtime implements AsyncDisposable {
       directory: layout.content,
       bootDirectory: assets.directory,
       registries: config.registries,
+      onEvent: (action, id, name) => this.events.emit('image', action, id, name === '' ? {} : { name }),
       isRunning: (id) => this.#containers.isLive(id),
       beforeRemoval: async (digests) => {
         const up = await this.#machine.current();
@@ -301,8 +302,8 @@ export class Runtime implements AsyncDisposable {
       throw error;
     } finally {
       await this.plane[Symbol.asyncDispose]();
-      this.events[Symbol.dispose]();
       await this.images.close();
+      this.events[Symbol.dispose]();
       this.#store[Symbol.dispose]();
     }
   }

@@ -29,7 +29,13 @@ import {
   parseManifest,
 } from './manifest.ts';
 import type { OnProgress } from './progress.ts';
-import { canonicalName, familiarName, parseReference, type Reference } from './reference.ts';
+import {
+  canonicalName,
+  familiarName,
+  familiarRepository,
+  parseReference,
+  type Reference,
+} from './reference.ts';
 import type { Credentials } from './registry/credentials.ts';
 import { NO_REGISTRY_CONFIG, type RegistryConfig } from './registry/endpoints.ts';
 import type { PushLayer, PushOutcome } from './registry/push.ts';
@@ -50,9 +56,13 @@ export interface ImageStoreOptions {
   /** Whether a container that uses an image runs; without it none does. */
   isRunning?(containerId: string): boolean;
   readonly registries?: RegistryConfig;
+  /** Called when something has happened to an image; `id` is its ID, or its name for `pull` and `push`, as Docker's. */
+  onEvent?(action: ImageAction, id: string, name: string): void;
   /** Called before the files of layers go, with the layers' digests: whoever has one open lets go of it. */
   beforeRemoval?(digests: readonly string[]): Promise<void>;
 }
+
+export type ImageAction = 'delete' | 'import' | 'load' | 'prune' | 'pull' | 'push' | 'save' | 'tag' | 'untag';
 
 export interface TransferOptions {
   readonly onProgress?: OnProgress | undefined;
@@ -192,6 +202,7 @@ export class ImageStore implements AsyncDisposable {
       this.#database.transaction(() => this.#database.setName(name, image.id));
     });
     this.#images.clear();
+    this.#tell('tag', image.id, target);
   }
 
   /**
@@ -215,6 +226,7 @@ export class ImageStore implements AsyncDisposable {
       );
       this.#images.clear();
       await this.#collect();
+      this.#tellRemovals(id, removals);
       return removals;
     });
   }
@@ -235,22 +247,23 @@ export class ImageStore implements AsyncDisposable {
         // Things may have changed while others were removed.
         if (this.#database.image(id) === undefined || this.#database.containersOf(id).length > 0) return;
         if (options.all !== true && this.#namesByImage(embedded).has(id)) return;
-        removed.push(
-          ...this.#database.transaction(() =>
-            removeImage({
-              database: this.#database,
-              embedded,
-              imageId: id,
-              text: id,
-              force: true,
-              isRunning: () => false,
-            }),
-          ),
+        const removals = this.#database.transaction(() =>
+          removeImage({
+            database: this.#database,
+            embedded,
+            imageId: id,
+            text: id,
+            force: true,
+            isRunning: () => false,
+          }),
         );
+        removed.push(...removals);
+        this.#tellRemovals(id, removals);
         this.#images.clear();
         reclaimedBytes += await this.#collect();
       });
     }
+    this.#tell('prune', '', '');
     return { removed, reclaimedBytes };
   }
 
@@ -275,6 +288,7 @@ export class ImageStore implements AsyncDisposable {
       faultPoint('image.load.commit');
       await this.#commit(loaded.fresh, loaded.images, lease);
       const ids = [...new Set(loaded.images.map(({ config }) => sha256(Buffer.from(config))))];
+      for (const id of ids) this.#tell('load', id, id);
       return Promise.all(ids.map((id) => this.#get(id)));
     }, options.signal);
   }
@@ -301,6 +315,7 @@ export class ImageStore implements AsyncDisposable {
       this.#database.drop(lease);
       throw error;
     });
+    for (const id of saved.keys()) this.#tell('save', id, id);
     const stream = Readable.from(saveArchive([...saved.values()]), { objectMode: false });
     stream.once('close', end);
     const abort = (): void =>
@@ -318,7 +333,7 @@ export class ImageStore implements AsyncDisposable {
   }
 
   /**
-   * Gets an image from its registry. Whoever asks for the same one meanwhile waits for the same transfer.
+   * Gets an image from its registry; layers that are here already stay where they are.
    * Throws `ERR_ARCBOX_IMAGE_NOT_FOUND`, `ERR_ARCBOX_REGISTRY_DENIED`, `ERR_ARCBOX_REGISTRY_UNREACHABLE`,
    * `ERR_ARCBOX_REGISTRY`, `ERR_ARCBOX_CREDENTIALS`, `ERR_ARCBOX_IMAGE_PLATFORM` and what `load` throws.
    */
@@ -341,6 +356,7 @@ export class ImageStore implements AsyncDisposable {
       const before = this.#database.imageByName(name);
       faultPoint('image.pull.commit');
       await this.#commit(pulled.fresh, [pulled.image], lease);
+      this.#tell('pull', familiarName(reference), familiarRepository(reference));
       return { image: await this.#get(id), digest: pulled.digest, changed: before !== id };
     }, options.signal);
   }
@@ -381,6 +397,7 @@ export class ImageStore implements AsyncDisposable {
         { signal, ...progressOf(options) },
       );
       await this.#pushed(image, reference, outcome);
+      this.#tell('push', familiarName(reference), familiarRepository(reference));
       return { digest: outcome.digest };
     }, options.signal);
   }
@@ -446,6 +463,8 @@ export class ImageStore implements AsyncDisposable {
       };
       faultPoint('image.create.commit');
       await this.#commit(fresh, [image], lease);
+      if (base === undefined) this.#tell('import', sha256(config), options.names?.[0] ?? '');
+      for (const name of options.names ?? []) this.#tell('tag', sha256(config), name);
       return this.#get(sha256(config));
     }, options.signal);
   }
@@ -462,6 +481,17 @@ export class ImageStore implements AsyncDisposable {
   }
 
   // --- Inside -------------------------------------------------------------------------------------
+
+  #tell(action: ImageAction, id: string, name: string): void {
+    this.#options.onEvent?.(action, id, name);
+  }
+
+  #tellRemovals(id: string, removals: readonly Removal[]): void {
+    for (const removal of removals) {
+      if ('deleted' in removal) this.#tell('delete', removal.deleted, removal.deleted);
+      else this.#tell('untag', id, removal.untagged);
+    }
+  }
 
   async #open(): Promise<void> {
     await this.#content.open({

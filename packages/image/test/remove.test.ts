@@ -128,3 +128,28 @@ test('what lies about when the store opens is removed', async () => {
     assert.equal((await next.resolve('a:1')).id, ID);
   });
 });
+
+test('what happens to images is told, in Docker’s words', async () => {
+  const told: string[] = [];
+  await withStore(
+    async ({ store }) => {
+      await store.load(Readable.from([ociArchive(image, ['a:1'])]));
+      await store.tag('a:1', 'a:2');
+      await store.remove('a:2');
+      await store.createFromLayer({ layer: Readable.from([image.layers[0]]), names: ['b:1'] });
+      await store.remove('a:1');
+    },
+    {
+      onEvent: (action, id, name) => told.push(`${action} ${id === ID ? 'ID' : 'other'} ${name.slice(0, 6)}`),
+    },
+  );
+  assert.deepEqual(told, [
+    'load ID sha256',
+    'tag ID a:2',
+    'untag ID a:2',
+    'import other b:1',
+    'tag other b:1',
+    'untag ID a:1',
+    'delete ID sha256',
+  ]);
+});

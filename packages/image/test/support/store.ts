@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { sha256 } from '../../src/digest.ts';
-import { IMAGE_TABLES, ImageStore, type RegistryConfig } from '../../src/index.ts';
+import { IMAGE_TABLES, ImageStore, type ImageStoreOptions, type RegistryConfig } from '../../src/index.ts';
 import { tar } from './tars.ts';
 
 export interface TestStore {
@@ -42,7 +42,11 @@ export async function writeBoot(directory: string, text = 'hello'): Promise<void
 /** `embeddedLater`: the store finds no embedded image when it opens. */
 export async function withStore(
   run: (test: TestStore) => Promise<void>,
-  options: { embeddedLater?: boolean; registries?: RegistryConfig } = {},
+  options: {
+    embeddedLater?: boolean;
+    registries?: RegistryConfig;
+    onEvent?: ImageStoreOptions['onEvent'];
+  } = {},
 ): Promise<void> {
   const home = mkdtempSync(join(tmpdir(), 'arcbox-image-'));
   const boot = join(home, 'boot');
@@ -56,6 +60,7 @@ export async function withStore(
       directory: join(home, 'content'),
       bootDirectory: boot,
       isRunning: (id) => running.has(id),
+      ...(options.onEvent === undefined ? {} : { onEvent: options.onEvent }),
       ...(options.registries === undefined ? {} : { registries: options.registries }),
     });
     stores.push(store);
