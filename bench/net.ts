@@ -3,6 +3,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import net, { type AddressInfo } from 'node:net';
 import path from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { createRing, RingConsumer } from '@arcbox/net/ring';
 import { NodeNetwork } from '@arcbox/net/stack';
 import { GATEWAYS, NetGuest, PEERS, type Peer } from './lib/net-guest.ts';
 import { MemoryStream, rig } from './lib/net-stack.ts';
@@ -204,11 +206,62 @@ function iperfServer(port: number): ChildProcess {
   return spawn('iperf3', ['-s', '-B', '127.0.0.1', '-p', String(port)], { stdio: 'ignore' });
 }
 
+const RING_BYTES = 4 * 1024 * 1024;
+const RING_RECORDS = 20_000;
+const RECORD_BYTES = 1500;
+
+/** Frames from one thread to another: the ring, and messages. */
+async function betweenThreads(report: Report): Promise<void> {
+  const memory = createRing(RING_BYTES);
+  const worker = new Worker(new URL('./lib/ring-peer.ts', import.meta.url), {
+    workerData: { memory, count: RING_RECORDS, bytes: RECORD_BYTES },
+  });
+  try {
+    await once(worker, 'online');
+    const consumer = new RingConsumer(memory);
+    const ring: number[] = [];
+    const messages: number[] = [];
+    for (let round = 0; round <= ROUNDS; round += 1) {
+      let start = performance.now();
+      worker.postMessage('ring');
+      for (let taken = 0; taken < RING_RECORDS; ) {
+        taken += consumer.drain(() => {});
+        await new Promise(setImmediate);
+      }
+      ring[round] = ((performance.now() - start) * 1e6) / RING_RECORDS;
+      start = performance.now();
+      worker.postMessage('messages');
+      await new Promise<void>((resolve) => {
+        let taken = 0;
+        worker.on('message', function take() {
+          taken += 1;
+          if (taken < RING_RECORDS) return;
+          worker.off('message', take);
+          resolve();
+        });
+      });
+      messages[round] = ((performance.now() - start) * 1e6) / RING_RECORDS;
+    }
+    report.add({
+      bench: 'net',
+      metric: 'ring_record',
+      unit: 'ns',
+      samples: ring.slice(1),
+      peer: { name: 'postMessage', samples: messages.slice(1) },
+      bar: { kind: 'ratio-at-most', value: 1 },
+      note: `${RECORD_BYTES} bytes, from one thread to another`,
+    });
+  } finally {
+    await worker.terminate();
+  }
+}
+
 export default {
   summary: 'the network: the stack alone; a guest on it against slirp and passt',
   async run(report: Report): Promise<void> {
     for (const shape of SHAPES) await inMemory(report, shape);
     for (const shape of SHAPES) await intoSocket(report, shape);
+    await betweenThreads(report);
     await inGuest(report);
   },
 };
