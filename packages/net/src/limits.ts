@@ -42,7 +42,9 @@ export const REASSEMBLY_TIMEOUT_MS = 30_000;
 /** Flows of one network: connections, UDP pairs and echo identifiers. */
 export const TCP_CONNECTIONS_MAX = 16_384;
 /** Connections that are not established yet; a SYN beyond is dropped, and its sender tries again. */
-export const TCP_EMBRYONIC_MAX = 1024;
+export const TCP_EMBRYONIC_MAX = 4096;
+/** Of those, connections that one machine or container begins: nobody can keep his neighbours from connecting. */
+export const TCP_EMBRYONIC_PER_MAC_MAX = 1024;
 export const TCP_TIME_WAIT_MAX = 2048;
 /** Bytes that one connection may hold in each direction. */
 export const TCP_SEND_BYTES_MAX: number = 4 * 1024 * 1024;
@@ -78,6 +80,8 @@ export const TCP_INITIAL_WINDOW_SEGMENTS = 10;
 
 /** UDP pairs of one network. */
 export const UDP_FLOWS_MAX = 4096;
+/** Of those, one machine's or container's. */
+export const UDP_FLOWS_PER_MAC_MAX = 1024;
 export const UDP_IDLE_MS = 120_000;
 /** Of a flow that has not been answered yet. */
 export const UDP_UNANSWERED_IDLE_MS = 30_000;

@@ -2,7 +2,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { NameTable } from '../src/dns/index.ts';
-import { TCP_MSS_MIN } from '../src/limits.ts';
+import {
+  TCP_EMBRYONIC_PER_MAC_MAX,
+  TCP_MSS_MIN,
+  UDP_FLOWS_PER_MAC_MAX,
+  UDP_UNANSWERED_IDLE_MS,
+} from '../src/limits.ts';
 import type { Flow } from '../src/stack/policy.ts';
 import { ETH_HEADER_BYTES, VLAN_TAG_BYTES } from '../src/wire/ethernet.ts';
 import { TCP_RST } from '../src/wire/tcp.ts';
@@ -122,4 +127,28 @@ test('who sends from nobody’s address has no more rights than he who has least
   policies.set({ kind: 'link', name: 'vm' }, { default: 'deny' });
   assert.equal(await judge('10.0.0.99'), 'deny');
   assert.equal(await judge('10.0.0.3', ''), 'deny', 'a machine that nobody knows');
+});
+
+test('who floods takes nothing from his neighbours', async () => {
+  const lab = new Lab();
+  lab.host.onConnect = () => {}; // nobody answers
+  for (let port = 1; port <= TCP_EMBRYONIC_PER_MAC_MAX + 50; port += 1) {
+    lab.link.deliver(tcp({ sequence: 1, flags: SYN, fromPort: port }));
+  }
+  for (let port = 1; port <= UDP_FLOWS_PER_MAC_MAX + 50; port += 1) {
+    lab.link.deliver(udp(port, 9, nothing));
+  }
+  assert.equal(lab.host.streams.length, TCP_EMBRYONIC_PER_MAC_MAX);
+  assert.equal(lab.stack.tcp.counters.droppedSyns, 50);
+  assert.equal(lab.host.flows.length, UDP_FLOWS_PER_MAC_MAX);
+  const neighbour = { from: '10.0.0.3', mac: Uint8Array.of(2, 0, 0, 0, 0, 3) };
+  lab.link.deliver(tcp({ sequence: 1, flags: SYN }, neighbour), udp(5000, 9, nothing, neighbour));
+  assert.equal(lab.host.streams.length, TCP_EMBRYONIC_PER_MAC_MAX + 1);
+  assert.equal(lab.host.flows.length, UDP_FLOWS_PER_MAC_MAX + 1);
+  // What ends is given back.
+  for (const stream of lab.host.streams.slice()) stream.events.failed('ECONNREFUSED');
+  lab.pass(UDP_UNANSWERED_IDLE_MS + 1000);
+  assert.equal(lab.stack.udp.size + lab.stack.tcp.size, 0);
+  lab.link.deliver(tcp({ sequence: 1, flags: SYN }), udp(5000, 9, nothing));
+  assert.equal(lab.stack.udp.size + lab.stack.tcp.size, 2);
 });

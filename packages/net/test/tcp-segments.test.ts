@@ -476,7 +476,10 @@ test('a flood of SYNs is bounded, and does not keep others out for long', async 
   lab.host.onConnect = () => {};
   for (let i = 0; i < TCP_EMBRYONIC_MAX + 500; i += 1) {
     lab.link.deliver(
-      tcp({ fromPort: 1024 + (i % 60_000), toPort: 80, sequence: i, flags: TCP_SYN }, { to: '192.0.2.9' }),
+      tcp(
+        { fromPort: 1024 + (i % 60_000), toPort: 80, sequence: i, flags: TCP_SYN },
+        { to: '192.0.2.9', mac: Uint8Array.of(2, 0, 0, 1, 0, i % 32) },
+      ),
     );
   }
   await settle();

@@ -7,7 +7,7 @@ import { NetError } from '../errors.ts';
 import { NETWORKS_MAX, SWITCH_ADDRESSES_MAX } from '../limits.ts';
 import type { Link } from '../link/link.ts';
 import { Port, type PortOwner } from '../link/port.ts';
-import { u16, u32 } from '../wire/bytes.ts';
+import { u16 } from '../wire/bytes.ts';
 import {
   ETH_DESTINATION,
   ETH_HEADER_BYTES,
@@ -29,6 +29,7 @@ import {
   NetworkStack,
   type StackEnvironment,
 } from './network-stack.ts';
+import { macKey } from './quota.ts';
 
 interface Member {
   readonly stack: NetworkStack;
@@ -240,11 +241,6 @@ export class Switch implements PortOwner {
 function isStacked(bytes: Uint8Array, start: number, tagged: boolean): boolean {
   const type = u16(bytes, start + ETH_TYPE + (tagged ? VLAN_TAG_BYTES : 0));
   return type === ETHERTYPE_VLAN ? tagged : type === ETHERTYPE_SERVICE_VLAN;
-}
-
-/** A MAC address as a number of 48 bits. */
-function macKey(bytes: Uint8Array, at: number): number {
-  return u16(bytes, at) * 0x1_0000_0000 + u32(bytes, at + 2);
 }
 
 function learn(member: Member, bytes: Uint8Array, at: number, attachment: Attachment): void {

@@ -169,6 +169,8 @@ export class TcpConnection extends Timed implements PortWaiter {
   waitingForPort = false;
   /** Counted among those that are not established. */
   embryonic = false;
+  /** The MAC address that it counts for, while it is. */
+  openedBy = 0;
   /** Over for the machine, while the user still reads what had come. */
   draining = false;
 

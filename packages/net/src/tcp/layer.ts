@@ -7,6 +7,7 @@ import {
   TCP_CHALLENGE_ACKS_PER_SECOND,
   TCP_CONNECTIONS_MAX,
   TCP_EMBRYONIC_MAX,
+  TCP_EMBRYONIC_PER_MAC_MAX,
   TCP_KEEP_ALIVE_MS,
   TCP_MSS_DEFAULT,
   TCP_MSS_DEFAULT_IPV6,
@@ -19,10 +20,11 @@ import type { Clock, Randomness } from '../stack/clock.ts';
 import { FlowTable } from '../stack/flow-table.ts';
 import { beginPacket, commitPacket, draft, ethernetBytes, type Hop } from '../stack/hop.ts';
 import { addressOf, FlowKey, hopOf, type Packet, pseudoSum } from '../stack/packet.ts';
+import { macKey, Quota } from '../stack/quota.ts';
 import type { TimerWheel } from '../stack/timer-wheel.ts';
 import { i32, putU16, u16 } from '../wire/bytes.ts';
 import { finish, fold, sum16 } from '../wire/checksum.ts';
-import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, writeEthernet } from '../wire/ethernet.ts';
+import { ETH_SOURCE, ETHERTYPE_IPV4, ETHERTYPE_IPV6, writeEthernet } from '../wire/ethernet.ts';
 import { IPV4_HEADER_BYTES, PROTOCOL_TCP, writeIpv4 } from '../wire/ipv4.ts';
 import { writeIpv6 } from '../wire/ipv6.ts';
 import {
@@ -124,6 +126,7 @@ export class TcpLayer implements TcpHost {
   #working = false;
   #inBatch = false;
   #embryonic = 0;
+  readonly #embryonicOf = new Quota(TCP_EMBRYONIC_PER_MAC_MAX);
   #timeWait = 0;
   #challengeSecond = -1;
   #challenges = 0;
@@ -317,10 +320,16 @@ export class TcpLayer implements TcpHost {
       this.counters.droppedSyns += 1;
       return;
     }
+    const mac = macKey(bytes, packet.frame + ETH_SOURCE);
+    if (!this.#embryonicOf.take(mac)) {
+      this.counters.droppedSyns += 1;
+      return;
+    }
     const c = new TcpConnection(this, packet.version, packet.port);
     this.#connections.add(packet, ports, c);
     packet.save(c.key, ports);
     c.embryonic = true;
+    c.openedBy = mac;
     this.#embryonic += 1;
     this.#address(c, hopOf(bytes, packet), addressOf(bytes, packet, 1), addressOf(bytes, packet, 0));
     c.irs = i32(bytes, tcp + TCP_SEQUENCE);
@@ -429,6 +438,7 @@ export class TcpLayer implements TcpHost {
   #grown(c: TcpConnection): void {
     c.embryonic = false;
     this.#embryonic -= 1;
+    this.#embryonicOf.give(c.openedBy);
     if (c.state !== CLOSED) c.keepAliveAtMs = this.nowMs() + TCP_KEEP_ALIVE_MS;
   }
 

@@ -2,7 +2,13 @@
  * UDP of a network: services on the gateway's addresses, and flows that are relayed to the host, one connected socket
  * each, so that an answer comes only from whom was asked and a refusal is heard. A flow ends when it has been idle.
  */
-import { UDP_FLOWS_MAX, UDP_IDLE_MS, UDP_PENDING_MAX, UDP_UNANSWERED_IDLE_MS } from '../limits.ts';
+import {
+  UDP_FLOWS_MAX,
+  UDP_FLOWS_PER_MAC_MAX,
+  UDP_IDLE_MS,
+  UDP_PENDING_MAX,
+  UDP_UNANSWERED_IDLE_MS,
+} from '../limits.ts';
 import type { Port } from '../link/port.ts';
 import type { Arena } from '../memory/arena.ts';
 import type { Clock, Randomness } from '../stack/clock.ts';
@@ -10,9 +16,11 @@ import { FlowTable } from '../stack/flow-table.ts';
 import { type AddressPair, beginPacket, commitPacket, draft, type Hop } from '../stack/hop.ts';
 import type { HostDatagramEvents, HostDatagrams } from '../stack/host-network.ts';
 import { addressOf, FlowKey, hopOf, KEY_WORDS, type Packet, pseudoSum } from '../stack/packet.ts';
+import { macKey, Quota } from '../stack/quota.ts';
 import { Timed, type TimerWheel } from '../stack/timer-wheel.ts';
 import { i32, putU16, u16 } from '../wire/bytes.ts';
 import { finish, fold } from '../wire/checksum.ts';
+import { ETH_SOURCE } from '../wire/ethernet.ts';
 import { IPV4_HEADER_BYTES, IPV4_MORE_FRAGMENTS, PROTOCOL_UDP } from '../wire/ipv4.ts';
 import { IPV6_FRAGMENT_BYTES, IPV6_HEADER_BYTES, NEXT_FRAGMENT } from '../wire/ipv6.ts';
 import { isUdp, UDP_CHECKSUM, UDP_HEADER_BYTES, UDP_LENGTH, writeUdp } from '../wire/udp.ts';
@@ -69,6 +77,8 @@ export class UdpFlow extends Timed implements HostDatagramEvents {
   #pending: Uint8Array[] | undefined = [];
   #idleMs = UDP_UNANSWERED_IDLE_MS;
   #closed = false;
+  /** The MAC address that it counts for; undefined: we began it. */
+  openedBy: number | undefined;
   bytesIn = 0;
   bytesOut = 0;
 
@@ -142,6 +152,7 @@ export class UdpLayer {
   readonly #options: UdpLayerOptions;
   readonly #services = new Map<number, DatagramHandler>();
   readonly #flows: FlowTable<UdpFlow>;
+  readonly #flowsOf = new Quota(UDP_FLOWS_PER_MAC_MAX);
   readonly #key = new FlowKey();
   #id: number;
 
@@ -269,6 +280,10 @@ export class UdpLayer {
   }
 
   remove(flow: UdpFlow): void {
+    if (flow.openedBy !== undefined) {
+      this.#flowsOf.give(flow.openedBy);
+      flow.openedBy = undefined;
+    }
     this.#options.wheel.clear(flow);
     this.#flows.remove(this.#key.restore(flow.pair.version, flow.key), flow.key[8] as number);
     flow.close();
@@ -279,17 +294,19 @@ export class UdpLayer {
   }
 
   #open(packet: Packet, ports: number): UdpFlow | undefined {
-    if (this.#flows.full) {
+    const { bytes } = this.#options.arena;
+    const mac = macKey(bytes, packet.frame + ETH_SOURCE);
+    if (this.#flows.full || !this.#flowsOf.take(mac)) {
       this.counters.dropped += 1;
       return undefined;
     }
-    const { bytes } = this.#options.arena;
     const pair = {
       version: packet.version,
       source: addressOf(bytes, packet, 1),
       destination: addressOf(bytes, packet, 0),
     };
     const flow = new UdpFlow(this, hopOf(bytes, packet), pair, ports);
+    flow.openedBy = mac;
     packet.save(flow.key, ports);
     this.#flows.add(packet, ports, flow);
     this.counters.flows += 1;

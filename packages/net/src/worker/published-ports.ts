@@ -115,6 +115,7 @@ export class PublishedPorts {
     const v6 = isV6(publication.hostAddress);
     const socket: UdpSocket = createSocket({ type: v6 ? 'udp6' : 'udp4', ipv6Only: v6 });
     const flows = new Map<string, UdpFlow>();
+    let closed = false;
     await listening(publication, (then, failed) => {
       socket.once('error', failed);
       socket.bind(publication.hostPort, publication.hostAddress, then);
@@ -130,7 +131,8 @@ export class PublishedPorts {
       const gateway = stack.gateway(version);
       if (flows.size >= UDP_CLIENTS_MAX || gateway === undefined) return;
       stack.neighbours.find(ipText(theirs), (hop) => {
-        if (hop === undefined) return;
+        // It may have been withdrawn while the machine was looked for.
+        if (hop === undefined || closed) return;
         const raced = flows.get(client);
         const flow = raced ?? stack.udp.connect(hop, version, ipBytes(gateway), theirs, publication.port);
         if (flow === undefined) return;
@@ -147,6 +149,7 @@ export class PublishedPorts {
     return {
       port: socket.address().port,
       close: () => {
+        closed = true;
         socket.close();
         for (const flow of [...flows.values()]) stack.udp.remove(flow);
       },
