@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { readdir, rm, writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
+import { imageConfig } from '../src/container/commit.ts';
+import type { ContainerConfig } from '../src/container/container-record.ts';
 import type { Runtime } from '../src/index.ts';
 import { collect, FakeRuntime } from './support/fake-runtime.ts';
 
@@ -273,4 +275,12 @@ test('every container gets what Docker gives it', async () => {
       'HOME=/srv',
     ]);
   });
+});
+
+test('an image of a container whose entrypoint was taken away has none', () => {
+  const config = { argv: ['sh', '-c', 'true'], env: [], workingDir: '/', user: '', labels: {} };
+  const none = imageConfig({ ...config, entrypointLength: 0 } as unknown as ContainerConfig);
+  assert.deepEqual([none.Entrypoint, none.Cmd], [null, ['sh', '-c', 'true']]);
+  const some = imageConfig({ ...config, entrypointLength: 1 } as unknown as ContainerConfig);
+  assert.deepEqual([some.Entrypoint, some.Cmd], [['sh'], ['-c', 'true']]);
 });

@@ -144,3 +144,55 @@ test('volumes that nobody uses leave the machine before it idles down, and when 
   assert.deepEqual(attached(fake), ['v-4']);
   await containers.remove(id, { force: true });
 });
+
+test('a container that is being made has its volumes already', async () => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open();
+  const [containers, volumes] = [await runtime.containers(), await runtime.volumes()];
+  const mounts = [volume('', '/a'), volume('second', '/b')];
+  const creating = containers.create({ image: 'busybox', command: ['sleep'], mounts, idempotencyKey: 'k' });
+  while (volumes.list().length < 2) await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual((await volumes.prune({ all: true })).removed, []);
+  await assert.rejects(volumes.remove('second'), /in use/);
+  // A client that lost patience and asks again gets the same one, whole.
+  const again = await containers.create({ image: 'busybox', command: ['sleep'], idempotencyKey: 'k' });
+  assert.equal(again.id, (await creating).id);
+  assert.equal(volumes.find('second').state, 'made');
+  await containers.remove(again.id, { volumes: true });
+  await volumes.remove('second');
+  assert.deepEqual(volumes.list(), []);
+});
+
+test('two creations of one key are one container', async () => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open();
+  const containers = await runtime.containers();
+  const made = await Promise.all(
+    [1, 2, 3].map(() => containers.create({ image: 'busybox', command: ['sleep'], idempotencyKey: 'same' })),
+  );
+  assert.equal(new Set(made.map(({ id }) => id)).size, 1);
+  assert.equal(containers.list().length, 1);
+});
+
+test('a volume that has to make room is not taken from a container that begins to use it', async () => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open();
+  const containers = await runtime.containers();
+  for (let n = 0; n < 17; n += 1) {
+    const id = await sleeper(containers, [volume(`data-${n}`, '/data')]);
+    await containers.remove(id, { force: true });
+    await containers.drain();
+  }
+  for (let round = 0; round < 10; round += 1) {
+    const [oldest = ''] = attached(fake);
+    const number = Number(oldest.slice(2));
+    const name = (await runtime.volumes()).list().find((record) => record.number === number)?.name ?? '';
+    const starting = sleeper(containers, [volume(`new-${round}`, '/data')]);
+    for (let turn = 0; turn < round * 3; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+    const ids = [await sleeper(containers, [volume(name, '/data')]), await starting];
+    assert.ok(attached(fake).includes(oldest), `round ${round}: ${oldest} is attached`);
+    assert.ok(fake.guest.mounts.has(`/v/${number}`), `round ${round}: ${oldest} is mounted`);
+    for (const id of ids) await containers.remove(id, { force: true });
+    await containers.drain();
+  }
+});

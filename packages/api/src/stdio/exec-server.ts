@@ -2,8 +2,8 @@
  * The daemon's end of an exec's stream: `POST /v1/execs/{id}/start` with `Upgrade: arcbox-stream`.
  *
  * Query: `rows` and `columns` of the terminal, `stdin=1`. The exec is started before the answer: one that cannot be is
- * refused with its error. There is no way to come back to this stream: a client that leaves lets the command go on without
- * anybody who takes its output, and the end of the daemon is the command's.
+ * refused with its error. There is no way to come back to this stream: a client that leaves lets the command go on with its
+ * input at its end and without anybody who takes its output, and the end of the daemon is the command's.
  */
 import type { Duplex } from 'node:stream';
 import type { Runtime } from '@arcbox/engine';
@@ -22,9 +22,9 @@ export async function serveExec(
   const [rows, columns] = [Number(query.get('rows')), Number(query.get('columns'))];
   const exec = execs.find(id);
   const process = await execs.start(id, rows > 0 && columns > 0 ? { rows, columns } : undefined);
+  const stdin = query.get('stdin') === '1';
   try {
     accept(socket, {});
-    const stdin = query.get('stdin') === '1';
     const input = new ClientInput(
       socket,
       head,
@@ -45,6 +45,8 @@ export async function serveExec(
     await finish(socket, jsonFrame(FrameType.exit, { exitCode, error }), input.farewell);
   } finally {
     process.discard();
+    // Nobody else can write to it: a command that reads is not to wait for ever for a client that was killed.
+    if (stdin) void process.write(new Uint8Array(0), true).catch(() => {});
   }
 }
 

@@ -57,13 +57,14 @@ export async function commitContainer(
   }
 }
 
-/** What of a container's configuration is its image's. */
-function imageConfig(config: ContainerConfig): Record<string, unknown> {
+/** What of a container's configuration is its image's. Exported for its test. */
+export function imageConfig(config: ContainerConfig): Record<string, unknown> {
   const entrypoint = config.argv.slice(0, config.entrypointLength);
   return {
     Env: config.env,
     Cmd: config.argv.slice(config.entrypointLength),
-    ...(entrypoint.length === 0 ? {} : { Entrypoint: entrypoint }),
+    // Also none: the image's own may have been taken away.
+    Entrypoint: entrypoint.length === 0 ? null : entrypoint,
     WorkingDir: config.workingDir,
     User: config.user,
     Labels: config.labels,

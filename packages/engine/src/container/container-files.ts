@@ -156,7 +156,7 @@ export class ContainerFiles {
     const paths = containerPaths(container.record.id);
     const found = await this.#withRoot(container, async ({ up }) => {
       const image = await this.#environment.images.resolve(container.record.imageId);
-      return withLower(up, image, paths.disk, async (lower) => {
+      return this.#withLower(container, up, image, async (lower) => {
         const archive = await begin(up.agent, {
           mode: Archive_Mode.CHANGES,
           root: paths.upper,
@@ -210,6 +210,47 @@ export class ContainerFiles {
         await runTolerant(up.agent, [
           { case: 'unmount', value: { target: rootfs, detach: true } },
           { case: 'remove', value: { path: bundle, recursive: true, missingOk: true } },
+        ]);
+      }
+    });
+  }
+
+  /** The layers below a container as one file system, mounted for as long as it is used. */
+  async #withLower<T>(
+    container: Container,
+    up: UpMachine,
+    image: Image,
+    use: (path: string) => Promise<T>,
+  ): Promise<T> {
+    const lowers = await Promise.all(image.layers.map((layer) => up.mountLayer(layer)));
+    const [only] = lowers;
+    if (only !== undefined && lowers.length === 1) return use(only);
+    const { disk, lower: target } = containerPaths(container.record.id);
+    const empty = `${disk}/empty`;
+    return container.listing.run(async () => {
+      try {
+        // A daemon that died in the middle of this has left its own.
+        await runTolerant(up.agent, [{ case: 'unmount', value: { target, detach: true } }]);
+        await up.agent.batch([
+          { case: 'mkdir', value: { path: empty, mode: 0o700, parents: true } },
+          {
+            case: 'mount',
+            value: {
+              source: 'overlay',
+              target,
+              type: 'overlay',
+              flags: MS_RDONLY,
+              data: `lowerdir=${[...lowers.toReversed(), empty].join(':')}`,
+              mkdirTarget: true,
+            },
+          },
+        ]);
+        return await use(target);
+      } finally {
+        await runTolerant(up.agent, [
+          { case: 'unmount', value: { target, detach: true } },
+          { case: 'remove', value: { path: target, missingOk: true } },
+          { case: 'remove', value: { path: empty, missingOk: true } },
         ]);
       }
     });
@@ -315,43 +356,6 @@ async function statIn(agent: AgentSession, root: string, path: string, follow = 
 }
 
 const NOT_THERE = new Set(['ENOENT', 'ENOTDIR']);
-
-/** The layers below a container as one file system, mounted for as long as it is used. */
-async function withLower<T>(
-  up: UpMachine,
-  image: Image,
-  disk: string,
-  use: (path: string) => Promise<T>,
-): Promise<T> {
-  const lowers = await Promise.all(image.layers.map((layer) => up.mountLayer(layer)));
-  const [only] = lowers;
-  if (only !== undefined && lowers.length === 1) return use(only);
-  const target = `${disk}/lower`;
-  const empty = `${disk}/empty`;
-  try {
-    await up.agent.batch([
-      { case: 'mkdir', value: { path: empty, mode: 0o700, parents: true } },
-      {
-        case: 'mount',
-        value: {
-          source: 'overlay',
-          target,
-          type: 'overlay',
-          flags: MS_RDONLY,
-          data: `lowerdir=${[...lowers.toReversed(), empty].join(':')}`,
-          mkdirTarget: true,
-        },
-      },
-    ]);
-    return await use(target);
-  } finally {
-    await runTolerant(up.agent, [
-      { case: 'unmount', value: { target, detach: true } },
-      { case: 'remove', value: { path: target, missingOk: true } },
-      { case: 'remove', value: { path: empty, missingOk: true } },
-    ]);
-  }
-}
 
 /** From the agent's records: a kind, a path, a zero byte. Exported for its test. */
 export function parseChanges(text: string): FileChange[] {

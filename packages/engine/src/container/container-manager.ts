@@ -120,9 +120,12 @@ export class ContainerManager {
     const { store, images, logger, networks, defaultMachine } = this.#environment;
     const image = await images.resolve(options.image);
     const { idempotencyKey } = options;
-    const known = idempotencyKey === undefined ? undefined : store.containerIdByKey(idempotencyKey);
-    if (known !== undefined) return { ...this.find(known).record };
+    const made = await this.#madeBefore(idempotencyKey);
+    if (made !== undefined) return made;
     await this.#environment.room.needDisk('a container');
+    // The same may have been asked for meanwhile.
+    if (idempotencyKey !== undefined && store.containerIdByKey(idempotencyKey) !== undefined)
+      return this.create(options);
     if (this.#containers.size >= CONTAINERS_MAX) {
       throw new EngineError('ERR_ARCBOX_LIMIT', `there are ${CONTAINERS_MAX} containers; remove some first`);
     }
@@ -148,25 +151,37 @@ export class ContainerManager {
     images.assertPresent(image);
     const volumes = record.config.mounts.filter((mount) => mount.type === 'volume');
     faultPoint('create.record');
+    const container = new Container(record, this.#environment);
     // A volume that nobody named is not to be left over without its container.
     store.transaction(() => {
       store.insertContainer(record, idempotencyKey);
       this.#environment.volumes.register(volumes);
     });
-    faultPoint('create.recorded');
-    try {
-      joinNetwork(networks, record);
-      await this.#environment.volumes.makeDisks(volumes);
-    } catch (error) {
-      store.deleteContainer(id);
-      await this.#removal.removeVolumes(record);
-      throw error;
-    }
-    const container = new Container(record, this.#environment);
+    // From here on its volumes and its name are taken; whoever wants to start or remove it waits.
     this.#containers.add(container);
+    faultPoint('create.recorded');
+    await container.transitions.run(async () => {
+      try {
+        joinNetwork(networks, record);
+        await this.#environment.volumes.makeDisks(volumes);
+      } catch (error) {
+        await this.#removal.remove(container);
+        await this.#removal.removeVolumes(record);
+        throw error;
+      }
+    });
     container.emit('create');
     logger.info('container.created', { id, name: record.name, image: options.image });
     return { ...record };
+  }
+
+  async #madeBefore(idempotencyKey: string | undefined): Promise<ContainerRecord | undefined> {
+    const id =
+      idempotencyKey === undefined ? undefined : this.#environment.store.containerIdByKey(idempotencyKey);
+    if (id === undefined) return undefined;
+    // It may still be in the making.
+    await this.find(id).transitions.run(async () => {});
+    return { ...this.find(id).record };
   }
 
   /**

@@ -26,6 +26,8 @@ export class Container {
   readonly record: ContainerRecord;
   /** Start, exit and removal, one after the other. */
   readonly transitions = new Mutex();
+  /** Listings of what it changed: they share a mount point. */
+  readonly listing = new Mutex();
   process: ContainerProcess | undefined;
   /** Of the run that goes on, or the last one, when it has a health check. */
   health: Health | undefined;

@@ -285,8 +285,11 @@ export function cleanUpOps(containerId: string, run: number, host?: HostOptions)
 
 /** Removes what the container wrote. */
 export function removeDiskOps(containerId: string): OpInput[] {
+  const { disk, lower } = containerPaths(containerId);
   return [
-    { case: 'remove', value: { path: containerPaths(containerId).disk, recursive: true, missingOk: true } },
+    // A daemon that died while it listed what the container had changed has left it.
+    { case: 'unmount', value: { target: lower, detach: true } },
+    { case: 'remove', value: { path: disk, recursive: true, missingOk: true } },
   ];
 }
 

@@ -45,6 +45,10 @@ export function volumeMount(number: number): string {
 export function volumeData(number: number): string {
   return `${volumeMount(number)}/d`;
 }
+/** What an empty volume is filled in, until it is whole. */
+export function volumeStaging(number: number): string {
+  return `${volumeMount(number)}/n`;
+}
 export function volumeDiskId(number: number): string {
   return `v-${number}`;
 }
@@ -57,6 +61,8 @@ export interface ContainerPaths {
   readonly upper: string;
   readonly work: string;
   readonly disk: string;
+  /** All its layers as one, while what it changed is listed. */
+  readonly lower: string;
   readonly bundle: string;
   readonly rootfs: string;
   readonly pidFile: string;
@@ -74,6 +80,7 @@ export function containerPaths(id: string): ContainerPaths {
   const disk = `${UPPERS}/${id}`;
   return {
     disk,
+    lower: `${disk}/lower`,
     upper: `${disk}/u`,
     work: `${disk}/w`,
     bundle,

@@ -3,6 +3,7 @@
  * nowhere else, and unpacked in the volume. The bytes go through us, since each end is a process confined to its root.
  */
 import { AgentOpError, Archive_Mode, type Attachment, type OpInput } from '@arcbox/protocol';
+import { faultPoint } from '@arcbox/sys';
 import { EngineError } from '../errors.ts';
 import { COPY_WINDOW_BYTES } from '../limits.ts';
 import type { AgentSession } from '../machine/agent-session.ts';
@@ -17,13 +18,38 @@ export async function isEmpty(agent: AgentSession, path: string): Promise<boolea
   return entries.every(({ name }) => name === '.' || name === '..');
 }
 
-/** `id` names the two jobs. When the image has no directory there, nothing is copied. */
+/**
+ * The same into the empty directory `to`, which is filled as a whole or not at all: by way of `staging` on the same file
+ * system. Nobody may have `to` mounted.
+ */
+export async function copyUpWhole(
+  agent: AgentSession,
+  id: string,
+  from: { readonly root: string; readonly path: string },
+  to: string,
+  staging: string,
+): Promise<void> {
+  await agent.batch([
+    // Of an attempt that came to no end.
+    { case: 'remove', value: { path: staging, recursive: true, missingOk: true } },
+    { case: 'mkdir', value: { path: staging, mode: 0o755, parents: true } },
+  ]);
+  const copied = await copyUp(agent, id, from, staging);
+  faultPoint('volume.filled');
+  await agent.batch([
+    copied
+      ? { case: 'rename', value: { from: staging, to } }
+      : { case: 'remove', value: { path: staging, missingOk: true } },
+  ]);
+}
+
+/** `id` names the two jobs. Answers with false when the image has no directory there: nothing was copied then. */
 export async function copyUp(
   agent: AgentSession,
   id: string,
   from: { readonly root: string; readonly path: string },
   to: string,
-): Promise<void> {
+): Promise<boolean> {
   const packing = `${id}-p`;
   const unpacking = `${id}-u`;
   const client = await agent.client();
@@ -59,13 +85,14 @@ export async function copyUp(
     source.closed.catch(() => {});
     const packed = await client.wait(packing);
     if (packed.code !== 0) {
-      if (packed.code === ENOENT || packed.code === ENOTDIR) return;
+      if (packed.code === ENOENT || packed.code === ENOTDIR) return false;
       throw failed(from.path, packed.error);
     }
     await writing;
     const unpacked = await client.wait(unpacking);
     if (unpacked.code !== 0) throw failed(from.path, unpacked.error);
     if (failure !== undefined) throw failure;
+    return true;
   } finally {
     const release = (name: string): OpInput => ({ case: 'release', value: { id: name, missingOk: true } });
     await agent.batch([release(packing), release(unpacking)]).catch((error: unknown) => {

@@ -21,13 +21,13 @@ import {
   VOLUMES_UNUSED_MAX,
 } from '../limits.ts';
 import type { Logger } from '../logger.ts';
-import { containerPaths } from '../machine/guest-layout.ts';
+import { containerPaths, volumeStaging } from '../machine/guest-layout.ts';
 import type { UpMachine } from '../machine/machine.ts';
 import { Mutex } from '../mutex.ts';
 import type { Room } from '../room.ts';
 import { formatSize } from '../size.ts';
 import type { Store } from '../state/store.ts';
-import { copyUp, isEmpty } from './copy-up.ts';
+import { copyUp, copyUpWhole, isEmpty } from './copy-up.ts';
 import { checkVolumeName, ociMounts, type VolumeMount } from './mounts.ts';
 import type { VolumeRecord } from './volume-record.ts';
 
@@ -166,7 +166,7 @@ export class VolumeManager {
     const { mounts } = container.config;
     const volumes = mounts.filter((mount) => mount.type === 'volume');
     const data = new Map<string, string>();
-    await this.#makeRoom(up, volumes.length);
+    if (volumes.length > 0) await this.#makeRoom(up);
     for (const mount of volumes) {
       await this.#exclusive(mount.name, async () => {
         const record = this.find(mount.name);
@@ -175,8 +175,12 @@ export class VolumeManager {
         const path = await up.volumes.mount(record.number, this.#environment.layout.volumeDisk(record.name));
         data.set(mount.name, path);
         if (mount.copy && (await isEmpty(up.agent, path))) {
-          const root = containerPaths(container.id).rootfs;
-          await copyUp(up.agent, `v-${record.number}-${container.run}`, { root, path: mount.target }, path);
+          const from = { root: containerPaths(container.id).rootfs, path: mount.target };
+          const id = `v-${record.number}-${container.run}`;
+          // A container that has it mounted sees this very directory, and no other that takes its name.
+          if (this.#users.get(record.number)?.size === 1)
+            await copyUpWhole(up.agent, id, from, path, volumeStaging(record.number));
+          else await copyUp(up.agent, id, from, path);
         }
         this.#environment.events.emit('volume', 'mount', mount.name, { container: container.id });
       });
@@ -215,7 +219,7 @@ export class VolumeManager {
 
   /** Unmounts and detaches what nobody uses: before a machine idles down. */
   async releaseUnused(up: UpMachine): Promise<void> {
-    for (const number of up.volumes.attached) if (!this.#users.has(number)) await up.volumes.release(number);
+    for (const number of up.volumes.attached) await this.#detachUnused(number, up);
   }
 
   /** Goes on with removals that an earlier daemon had begun, and detaches what no record names. */
@@ -290,11 +294,19 @@ export class VolumeManager {
   }
 
   /** A machine has a limited number of places for disks: unused volumes keep theirs only while there are few. */
-  async #makeRoom(up: UpMachine, wanted: number): Promise<void> {
-    if (wanted === 0) return;
+  async #makeRoom(up: UpMachine): Promise<void> {
     const unused = up.volumes.attached.filter((number) => !this.#users.has(number));
     for (const number of unused.slice(0, Math.max(0, unused.length - VOLUMES_UNUSED_MAX)))
-      await up.volumes.release(number);
+      await this.#detachUnused(number, up);
+  }
+
+  /** A container that is being started may have begun to use it meanwhile. */
+  async #detachUnused(number: number, up: UpMachine): Promise<void> {
+    const detach = async (): Promise<void> => {
+      if (!this.#users.has(number)) await up.volumes.release(number);
+    };
+    const name = [...this.#volumes.values()].find((record) => record.number === number)?.name;
+    await (name === undefined ? detach() : this.#exclusive(name, detach));
   }
 
   /** One change of one volume at a time. */
