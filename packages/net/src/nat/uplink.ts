@@ -75,9 +75,10 @@ export class TunUplink implements AsyncDisposable {
     this.#reader = new Worker(new URL('./uplink-reader.ts', import.meta.url), { workerData, name: 'uplink' });
     this.#reader.on('message', () => this.#drain());
     this.#reader.on('error', failed);
-    this.#timer = setInterval(() => {
-      if (nat.connections > 0) nat.tick(Math.floor(performance.now() / 1000));
-    }, TICK_MS);
+    // Always: a connection that begins after a quiet hour has to know what time it is.
+    const tick = (): void => nat.tick(Math.floor(performance.now() / 1000));
+    tick();
+    this.#timer = setInterval(tick, TICK_MS);
     this.#timer.unref();
   }
 
