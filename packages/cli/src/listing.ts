@@ -3,7 +3,7 @@
  * with `table` gets a line of headings and columns that are aligned at its tabs.
  */
 import { print } from './output.ts';
-import type { ListingOptions } from './table.ts';
+import { harmless, type ListingOptions } from './table.ts';
 import { compileTemplate } from './template/evaluate.ts';
 
 const COLUMN_WIDTH_MIN = 10;
@@ -43,7 +43,7 @@ export function printList<Row>(options: ListingOptions, listing: Listing<Row>): 
   const headings = Object.fromEntries(
     Object.keys(listing.fields).map((name) => [name, heading(listing, name)]),
   );
-  for (const line of align([template(headings), ...lines])) print(line);
+  for (const line of align([template(headings), ...lines.map(harmless)])) print(line);
 }
 
 /** Columns are separated by tabs; the last one is as long as it is. */

@@ -21,7 +21,7 @@ export function printListing<Row>(
   } else if (format === 'table') {
     const lines = [
       Object.keys(columns),
-      ...rows.map((row) => Object.values(columns).map((column) => column(row))),
+      ...rows.map((row) => Object.values(columns).map((column) => harmless(column(row)))),
     ];
     const widths = Object.keys(columns).map((_, index) =>
       Math.max(...lines.map((line) => line[index]?.length ?? 0)),
@@ -36,6 +36,11 @@ export function printListing<Row>(
   } else {
     throw new CliError(`${JSON.stringify(format)} is not a format; there are table and json`, 1);
   }
+}
+
+/** What a terminal would obey as spaces; images and containers bring texts of strangers. Tabs and line feeds stay. */
+export function harmless(text: string): string {
+  return text.replace(/[^\P{Cc}\t\n]/gu, ' ');
 }
 
 export function shortId(id: string): string {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { ago, shortId } from '../src/table.ts';
+import { ago, harmless, shortId } from '../src/table.ts';
 
 test('how long ago, in the largest unit', () => {
   const now = Date.now();
@@ -20,6 +20,11 @@ test('how long ago, in the largest unit', () => {
 test('IDs are short, with or without their algorithm', () => {
   assert.equal(shortId(`sha256:${'ab'.repeat(32)}`), 'abababababab');
   assert.equal(shortId('0123456789abcdef'), '0123456789ab');
+});
+
+test('what strangers wrote does not speak to the terminal', () => {
+  const hostile = 'a\u001b]0;title\u0007\u009b31mb\r\u0008c\td\ne';
+  assert.equal(harmless(hostile), 'a ]0;title  31mb  c\td\ne');
 });
 
 test('help names every command, and needs no daemon', () => {
