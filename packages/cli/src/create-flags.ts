@@ -68,8 +68,7 @@ export function createRequest(
     );
   if (flags.cidfile !== undefined && existsSync(flags.cidfile))
     throw new CliError(`the file ${flags.cidfile} is there already; remove it, or name another one`);
-  if (flags.rm === true && flags.detach === true && flags.cidfile === '')
-    throw new CliError('--cidfile needs a path');
+  if (flags.cidfile === '') throw new CliError('--cidfile needs a path');
   const stopTimeoutMs =
     flags.stopTimeout === undefined ? undefined : durationMs('--stop-timeout', flags.stopTimeout);
   return {

@@ -35,7 +35,7 @@ export function limitsRequest(flags: LimitFlags): ResourceLimitsJson {
       flags.cpuShares === undefined ? undefined : wholeNumber('--cpu-shares', flags.cpuShares) || undefined,
     cpusetCpus: flags.cpusetCpus || undefined,
     cpusetMems: flags.cpusetMems || undefined,
-    pidsMax: flags.pidsLimit === '-1' ? undefined : positive('--pids-limit', flags.pidsLimit),
+    pidsMax: flags.pidsLimit === undefined ? undefined : pids(flags.pidsLimit),
   };
   return Object.fromEntries(Object.entries(entries).filter(([, value]) => value !== undefined));
 }
@@ -71,6 +71,12 @@ function positive(flag: string, text: string | undefined): string | undefined {
   if (text === undefined) return undefined;
   const value = wholeNumber(flag, text);
   return value === 0 ? undefined : String(value);
+}
+
+/** As docker: 0 and -1 say that there is no limit, also where there was one. */
+function pids(text: string): string {
+  const value = wholeNumber('--pids-limit', text);
+  return value === 0 ? '-1' : String(value);
 }
 
 function cpus(text: string | undefined): string | undefined {

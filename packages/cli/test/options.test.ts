@@ -31,7 +31,9 @@ test('limits in docker’s units', () => {
       cpusetCpus: '0-1',
     },
   );
-  assert.deepEqual(limitsRequest({ memory: '0', pidsLimit: '-1', cpus: '0' }), {}, 'none');
+  assert.deepEqual(limitsRequest({ memory: '0', cpus: '0' }), {}, 'none');
+  for (const pidsLimit of ['-1', '0'])
+    assert.deepEqual(limitsRequest({ pidsLimit }), { pidsMax: '-1' }, 'also where there was a limit');
   for (const [flags, message] of [
     [{ memory: 'much' }, /--memory: "much" is not a size/],
     [{ cpus: 'x' }, /--cpus/],

@@ -76,6 +76,8 @@ test('limits as the runtime and as the kernel take them', () => {
     ['pids.max', '10'],
   ]);
   assert.deepEqual(ociLimits({}), {});
+  assert.deepEqual(limitFiles(mergeLimits({ pidsMax: 5 }, { pidsMax: -1 })), [['pids.max', 'max']]);
+  assert.deepEqual(ociLimits({ pidsMax: -1 }), {});
   assert.deepEqual(mergeLimits({ nanoCpus: 1e9, pidsMax: 5 }, { cpuQuotaUs: 5000 }), {
     cpuQuotaUs: 5000,
     pidsMax: 5,

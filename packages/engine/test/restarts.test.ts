@@ -49,6 +49,10 @@ test('stop and kill end the matter, also while it waits for its next start', asy
   await assert.rejects(containers.remove(id), /is restarting; stop it first/);
   await containers.stop(id);
   assert.equal(containers.inspect(id).state, 'exited');
+  await containers.start(id);
+  while (containers.inspect(id).state !== 'restarting') await new Promise(setImmediate);
+  await containers.kill(id);
+  assert.equal(containers.inspect(id).state, 'exited');
   const sleeper = await create(containers, 'unless-stopped', ['sleep']);
   await containers.start(sleeper);
   await containers.kill(sleeper);

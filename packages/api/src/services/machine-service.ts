@@ -14,6 +14,8 @@ export function machineService(runtime: Runtime): ServiceImpl<typeof MachineServ
     },
     async start({ name }) {
       const machine = runtime.machine(name);
+      // A daemon that ends brings nothing up any more.
+      await runtime.containers();
       await machine.ensure();
       return { machine: await toMessage(runtime, machine) };
     },

@@ -228,9 +228,15 @@ export class ContainerManager {
     });
   }
 
-  /** Sends a signal to its process. Throws `ERR_ARCBOX_CONTAINER_STATE` when it does not run. */
+  /** Sends a signal to its process; one that waits for its next start stays stopped. Throws `ERR_ARCBOX_CONTAINER_STATE`. */
   async kill(reference: string, signal = SIGKILL): Promise<void> {
     const container = this.find(reference);
+    if (container.record.state === 'restarting') {
+      // As docker: its policy gives up, and there is no process to take the signal.
+      container.markStopped();
+      this.#restarts.cancel(container);
+      return;
+    }
     const process = this.#containers.running(container, 'killed');
     container.markStopped();
     await signalTo(process, signal);

@@ -157,9 +157,11 @@ export class Container {
       waiters = { started: Promise.withResolvers(), exited: Promise.withResolvers() };
       waiters.started.promise.catch(() => {});
       waiters.exited.promise.catch(() => {});
-      this.#runs.set(run, waiters);
       const { record } = this;
-      if (run < record.run || (run === record.run && !this.live)) {
+      const isOver = run < record.run || (run === record.run && !this.live);
+      // Nothing will settle what is over once more, and so nothing would forget it.
+      if (!isOver) this.#runs.set(run, waiters);
+      if (isOver) {
         waiters.started.resolve(undefined);
         waiters.exited.resolve({ exitCode: record.exitCode ?? 0, error: record.error });
       } else if (run === record.run && this.process !== undefined) {

@@ -23,6 +23,7 @@ export interface ResourceLimits {
   /** `0-2,4`. */
   readonly cpusetCpus?: string;
   readonly cpusetMems?: string;
+  /** -1: no limit, also where there was one. */
   readonly pidsMax?: number;
 }
 
@@ -211,7 +212,7 @@ export function checkLimits(limits: ResourceLimits): void {
     ['the CPU period in µs', cpuPeriodUs, CPU_PERIOD_US.min, CPU_PERIOD_US.max],
     ['the CPU quota in µs', cpuQuotaUs, CPU_QUOTA_US_MIN, Number.MAX_SAFE_INTEGER],
     ['the number of CPUs, in billionths,', nanoCpus, NANO_CPUS_MIN, Number.MAX_SAFE_INTEGER],
-    ['the limit of processes', pidsMax, 1, Number.MAX_SAFE_INTEGER],
+    ['the limit of processes', pidsMax === -1 ? undefined : pidsMax, 1, Number.MAX_SAFE_INTEGER],
   ];
   for (const [name, value, min, max] of whole) {
     if (value !== undefined && !(Number.isSafeInteger(value) && value >= min && value <= max))

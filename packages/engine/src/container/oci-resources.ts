@@ -54,7 +54,7 @@ export function ociLimits(limits: ResourceLimits): Record<string, unknown> {
   return {
     ...(Object.keys(memory).length === 0 ? {} : { memory }),
     ...(Object.keys(cpu).length === 0 ? {} : { cpu }),
-    ...(limits.pidsMax === undefined ? {} : { pids: { limit: limits.pidsMax } }),
+    ...(limits.pidsMax === undefined || limits.pidsMax === -1 ? {} : { pids: { limit: limits.pidsMax } }),
   };
 }
 

@@ -107,7 +107,7 @@ export function limitFiles(limits: ResourceLimits): [string, string][] {
     ]);
   if (limits.cpusetCpus !== undefined) files.push(['cpuset.cpus', limits.cpusetCpus]);
   if (limits.cpusetMems !== undefined) files.push(['cpuset.mems', limits.cpusetMems]);
-  if (pidsMax !== undefined) files.push(['pids.max', String(pidsMax)]);
+  if (pidsMax !== undefined) files.push(['pids.max', pidsMax === -1 ? 'max' : String(pidsMax)]);
   return files;
 }
 

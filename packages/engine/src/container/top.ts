@@ -80,13 +80,22 @@ async function pidsBelow(agent: AgentSession, cgroup: string, depth: number): Pr
     .filter((line) => line !== '')
     .map(Number);
   if (depth >= CGROUP_DEPTH_MAX) return pids;
-  const [listed] = await agent.batch([{ case: 'list', value: { path: cgroup } }]);
-  const entries = listed?.result.case === 'list' ? listed.result.value.entries : [];
-  const children = entries.filter(({ type }) => type === DT_DIR);
+  const children = (await entriesOf(agent, cgroup)).filter(({ type }) => type === DT_DIR);
   const below = await Promise.all(
     children.map(({ name }) => pidsBelow(agent, `${cgroup}/${name}`, depth + 1)),
   );
   return [...pids, ...below.flat()];
+}
+
+/** None when it is gone. */
+async function entriesOf(agent: AgentSession, path: string): Promise<{ name: string; type: number }[]> {
+  try {
+    const [listed] = await agent.batch([{ case: 'list', value: { path } }]);
+    return listed?.result.case === 'list' ? listed.result.value.entries : [];
+  } catch (error) {
+    if (error instanceof AgentOpError && error.errnoName === 'ENOENT') return [];
+    throw error;
+  }
 }
 
 async function processInfo(
@@ -115,7 +124,7 @@ async function readText(agent: AgentSession, path: string): Promise<string | und
     const [result] = await agent.batch([{ case: 'read', value: { path, limit: 256 * 1024 } }]);
     return result?.result.case === 'data' ? Buffer.from(result.result.value.data).toString('utf8') : '';
   } catch (error) {
-    if (error instanceof AgentOpError && (error.errnoName === 'ENOENT' || error.errnoName === 'ESRCH'))
+    if (error instanceof AgentOpError && ['ENOENT', 'ESRCH', 'ENODEV'].includes(error.errnoName))
       return undefined;
     throw error;
   }

@@ -109,6 +109,8 @@ export class ExecManager {
         code === 'ERR_ARCBOX_COMMAND_NOT_FOUND' ? NOT_FOUND_EXIT_CODE : NOT_EXECUTABLE_EXIT_CODE,
         error.message,
       );
+      // Without an answer nobody knows whether it was begun; it is not to go on unowned.
+      if (up !== undefined && !(cause instanceof AgentOpError)) this.#inBackground(release(up, record.id));
       throw error;
     }
     const process = new ExecProcess(up.agent, execObjectId(record.id));
@@ -144,9 +146,7 @@ export class ExecManager {
     }
     exec.process = undefined;
     container.emit('exec_die', { execID: exec.record.id, exitCode: String(exec.record.exitCode ?? 0) });
-    if (up.agent.ended.aborted) return;
-    const id = execObjectId(exec.record.id);
-    await up.agent.batch([{ case: 'release', value: { id, missingOk: true, keepGroup: true } }]);
+    await release(up, exec.record.id, true);
   }
 
   #forgetOldest(containerId: string): void {
@@ -172,6 +172,13 @@ export class ExecManager {
       .finally(() => this.#background.delete(guarded));
     this.#background.add(guarded);
   }
+}
+
+/** With `keepGroup` processes that it left behind go on. */
+async function release(up: UpMachine, execId: string, keepGroup = false): Promise<void> {
+  if (up.agent.ended.aborted) return;
+  const id = execObjectId(execId);
+  await up.agent.batch([{ case: 'release', value: { id, missingOk: true, keepGroup } }]);
 }
 
 function checkOptions({ argv, env = [], workingDir = '', user = '' }: ExecOptions): void {
