@@ -62,7 +62,7 @@ function frame(dice: Dice, seen: Map<string, { sequence: number; ack: number }>)
     () => segment(dice, seen),
     () => segment(dice, seen),
     () => segment(dice, seen),
-    () => udp(dice.below(4), dice.below(4) + 52, bytes(dice, dice.below(100)), { to }),
+    () => udp(dice.below(4), dice.chance(0.1) ? 0 : dice.below(4) + 52, bytes(dice, dice.below(100)), { to }),
     () => icmp(dice.below(20), dice.below(4), [...bytes(dice, dice.below(40))], { to }),
     () =>
       icmp(128 + dice.below(10), 0, [...bytes(dice, dice.below(60))], {
@@ -96,6 +96,8 @@ test(`frames at random, for ${RUN_MS / 1000} s (ARCBOX_FUZZ_SEED=${seed})`, asyn
   const dice = new Dice(seed);
   const end = performance.now() + RUN_MS;
   let frames = 0;
+  let carried = 0;
+  let relayed = 0;
   for (let round = 0; performance.now() < end; round += 1) {
     const lab = new Lab({ seed: dice.u32(), chunks: 96 });
     const seen = new Map<string, { sequence: number; ack: number }>();
@@ -103,6 +105,12 @@ test(`frames at random, for ${RUN_MS / 1000} s (ARCBOX_FUZZ_SEED=${seed})`, asyn
       const pair = { version, source: destination, destination: source };
       lab.stack.udp.send(hop, pair, 53, sourcePort, payload);
     });
+    const { datagrams } = lab.host;
+    lab.host.datagrams = (target, events) => {
+      assert.notEqual(target.port, 0, 'a host’s socket takes no such port');
+      if (dice.chance(0.1)) throw new Error('no descriptors');
+      return datagrams.call(lab.host, target, events);
+    };
     lab.host.onConnect = (stream) => {
       if (dice.chance(0.1)) stream.events.failed('ECONNREFUSED');
       else stream.events.connected();
@@ -130,6 +138,8 @@ test(`frames at random, for ${RUN_MS / 1000} s (ARCBOX_FUZZ_SEED=${seed})`, asyn
         }
         if (dice.chance(0.1)) lab.pass(dice.below(5000));
       }
+      for (const stream of lab.host.streams) carried += stream.receivedBytes;
+      relayed += lab.host.flows.length;
       lab.link.receiver?.closed();
       assert.equal(lab.stack.tcp.size, 0, 'connections');
       assert.equal(lab.stack.udp.size, 0, 'flows');
@@ -139,4 +149,6 @@ test(`frames at random, for ${RUN_MS / 1000} s (ARCBOX_FUZZ_SEED=${seed})`, asyn
     }
   }
   assert.ok(frames > 1000, `${frames} frames`);
+  // It is no use if it never gets past the handshake.
+  assert.ok(carried > 10_000 && relayed > 0, `${carried} bytes reached the host, ${relayed} UDP flows`);
 });
