@@ -54,6 +54,22 @@ test('we ask for a machine three times, and use the answer', () => {
   assert.deepEqual(found[1], undefined);
 });
 
+test('who claims an address that is not his is not believed', () => {
+  const lab = new Lab();
+  const thief = Uint8Array.of(2, 0, 0, 0, 0, 9);
+  lab.stack.neighbours.accepts = (address, hop) => address !== '10.0.0.9' || hop.mac[5] === GUEST_MAC[5];
+  const found: unknown[] = [];
+  lab.stack.neighbours.find('10.0.0.9', (hop) => found.push(hop?.mac));
+  lab.link.deliver(arp(2, '10.0.0.9', '10.0.0.1', thief));
+  assert.deepEqual(found, []);
+  lab.link.deliver(arp(2, '10.0.0.9', '10.0.0.1'));
+  assert.deepEqual(found, [GUEST_MAC]);
+  lab.link.deliver(arp(2, '10.0.0.9', '10.0.0.1', thief));
+  assert.deepEqual(lab.stack.neighbours.get('10.0.0.9')?.mac, GUEST_MAC);
+  lab.stack.neighbours.forget('10.0.0.9');
+  assert.equal(lab.stack.neighbours.get('10.0.0.9'), undefined);
+});
+
 test('neighbour discovery: solicited, for duplicate address detection, with a wrong hop limit', () => {
   const lab = new Lab();
   const solicit = (target: string, options: { from: string; to: string; hopLimit: number }): Uint8Array =>

@@ -3,6 +3,7 @@
  * begin to speak (published ports); an answer goes where the question came from.
  */
 import { NEIGHBOUR_ASK_MS, NEIGHBOUR_ASKS_MAX, NEIGHBOUR_WAITERS_MAX, NEIGHBOURS_MAX } from '../limits.ts';
+import { sameMac } from '../wire/ethernet.ts';
 import type { Hop } from './hop.ts';
 import { Timed, type TimerWheel } from './timer-wheel.ts';
 
@@ -33,6 +34,8 @@ export class Neighbours {
   readonly #nowMs: () => number;
   readonly #ask: AskNeighbour;
   #waiters = 0;
+  /** Whether an address may be where somebody says it is; undefined: anybody may say so. */
+  accepts: ((address: string, hop: Hop) => boolean) | undefined;
 
   constructor(wheel: TimerWheel, nowMs: () => number, ask: AskNeighbour) {
     this.#wheel = wheel;
@@ -44,8 +47,14 @@ export class Neighbours {
     return this.#hops.get(address);
   }
 
-  /** Remembers, and tells those who waited. */
+  /** Remembers, and tells those who waited; unless it is not to be believed. */
   learn(address: string, hop: Hop): void {
+    const known = this.#hops.get(address);
+    if (
+      !(known?.port === hop.port && sameMac(known.mac, 0, hop.mac, 0)) &&
+      this.accepts?.(address, hop) === false
+    )
+      return;
     // The youngest last, so that the oldest is the first to go.
     this.#hops.delete(address);
     this.#hops.set(address, hop);
@@ -78,6 +87,11 @@ export class Neighbours {
     }
     question.waiters.push(then);
     this.#waiters += 1;
+  }
+
+  /** Forgets where an address is: it is somebody else's now. */
+  forget(address: string): void {
+    this.#hops.delete(address);
   }
 
   /** Forgets the addresses behind a link that is gone. */

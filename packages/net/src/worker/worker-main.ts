@@ -101,7 +101,11 @@ class NetworkWorkerMain {
       case 'detach':
         return hub.detach(this.#port(command.link), command.vlan);
       case 'addEndpoint':
-        return this.#names.add(command.endpoint);
+        this.#names.add(command.endpoint);
+        for (const address of command.endpoint.addresses) {
+          hub.network(command.endpoint.network)?.neighbours.forget(address);
+        }
+        return undefined;
       case 'removeEndpoint':
         this.#names.remove(command.owner, command.network);
         return undefined;
@@ -135,6 +139,11 @@ class NetworkWorkerMain {
     });
     this.#names.addNetwork(name, { subnet, gateway: gateways.map(({ address }) => address) });
     this.#serveNames(stack);
+    // What is sent to a container's address must not go to a neighbour that claims it (ARP is anybody's to answer).
+    stack.neighbours.accepts = (address, hop) => {
+      const mac = this.#names.endpointAt(name, address)?.mac;
+      return mac === undefined || mac === formatMac(hop.mac);
+    };
     if (setup.internal) {
       this.#internal.add(name);
       return;
