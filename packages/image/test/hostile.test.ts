@@ -189,6 +189,26 @@ test('few entries cannot make many names, nor many bytes of attributes', () => {
   );
 });
 
+test('a long map of a sparse file is read in one go', () => {
+  const pieces = 90_000;
+  const map = [pieces, ...Array.from({ length: pieces }, (_, at) => `${at * 1000}\n0`)].join('\n');
+  const lines = Buffer.from(`${map}\n`);
+  const data = Buffer.concat([lines, Buffer.alloc((512 - (lines.length % 512)) % 512)]);
+  const records = Buffer.concat([
+    paxRecord('GNU.sparse.major', '1'),
+    paxRecord('GNU.sparse.realsize', String(pieces * 1000)),
+  ]);
+  const archive = Buffer.concat([paxHeader(records), tar({ name: 's', data })]);
+  const found: TarEntry[] = [];
+  const reader = new TarReader({ onEntry: (one) => found.push(one), onData() {}, onEntryEnd() {} });
+  const startedMs = performance.now();
+  reader.write(archive);
+  reader.end();
+  assert.equal(found[0]?.sparse?.pieces.length, 2 * pieces);
+  assert.equal(found[0]?.sparse?.pieces.at(-2), (pieces - 1) * 1000);
+  assert.ok(performance.now() - startedMs < 3000, 'the time grows with its length, not its square');
+});
+
 test('an attribute’s name cannot become another one on its way', () => {
   const found: TarEntry[] = [];
   const read = (key: string): void => {

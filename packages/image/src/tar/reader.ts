@@ -20,7 +20,7 @@ import {
 import { parsePax, paxNumber } from './pax.ts';
 import {
   checkSparse,
-  mapBeforeData,
+  MapBeforeData,
   oldExtensionPieces,
   oldHeaderPieces,
   oldHeaderRealBytes,
@@ -284,20 +284,18 @@ export class TarReader {
       xattrs,
       ...(sparse === undefined ? {} : { sparse }),
     };
-    if (mapInData && sparse !== undefined) this.#mapInData(entry, sparse.realBytes, Buffer.alloc(0));
+    if (mapInData && sparse !== undefined) this.#mapInData(entry, sparse.realBytes, new MapBeforeData());
     else this.#begin(entry, sizeBytes);
   }
 
   /** Form 1.0 of sparse files: the map is read block by block, since its length is in it. */
-  #mapInData(entry: TarEntry, realBytes: number, before: Buffer): void {
-    if (before.length + BLOCK_BYTES > entry.sizeBytes) {
+  #mapInData(entry: TarEntry, realBytes: number, map: MapBeforeData): void {
+    if (map.bytes + BLOCK_BYTES > entry.sizeBytes) {
       throw invalidTar(`the map of the sparse file ${printable(entry.name)} is incomplete`);
     }
     this.#want(BLOCK_BYTES, (block) => {
-      const data = Buffer.concat([before, block]);
-      const map = mapBeforeData(data);
-      if (map === undefined) {
-        this.#mapInData(entry, realBytes, data);
+      if (!map.take(block)) {
+        this.#mapInData(entry, realBytes, map);
         return;
       }
       const sizeBytes = entry.sizeBytes - map.bytes;

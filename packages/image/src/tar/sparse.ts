@@ -3,7 +3,7 @@
  * them the data is the pieces one after the other; only where the map stands differs.
  */
 import { SPARSE_PIECES_MAX } from '../limits.ts';
-import { BLOCK_BYTES, invalidTar, number, type SparseMap } from './header.ts';
+import { invalidTar, number, type SparseMap } from './header.ts';
 import { paxNumber } from './pax.ts';
 
 /** Pieces in the old GNU header and in each of its extension blocks. */
@@ -76,33 +76,40 @@ export function paxSparse(
 
 const latin1 = (text: string): Buffer => Buffer.from(text, 'latin1');
 
-/**
- * The map of form 1.0, which stands before the data as decimal lines, filled up to a block. Undefined: more is needed.
- */
-export function mapBeforeData(data: Buffer): { pieces: number[]; bytes: number } | undefined {
-  let at = 0;
-  const line = (): number | undefined => {
-    const end = data.indexOf(0x0a, at);
-    if (end < 0) {
-      if (data.length - at > 24) throw invalidTar('the map of a sparse file is not made of numbers');
-      return undefined;
+/** Longest line of a map before the data. */
+const LINE_BYTES_MAX = 24;
+
+/** The map of form 1.0, which stands before the data as decimal lines, filled up to a block. It is read block by block. */
+export class MapBeforeData {
+  readonly pieces: number[] = [];
+  /** Of the blocks that were read. */
+  bytes = 0;
+  #count: number | undefined;
+  /** The beginning of a line whose end is in the next block. */
+  #rest = '';
+
+  /** Takes the next block; true: that was the last one of the map. Throws `ERR_ARCBOX_LAYER_INVALID`. */
+  take(block: Buffer): boolean {
+    this.bytes += block.length;
+    const lines = (this.#rest + block.toString('latin1')).split('\n');
+    this.#rest = lines.pop() ?? '';
+    for (const line of lines) {
+      const value = paxNumber(latin1(line), 'sparse map');
+      if (this.#count === undefined) {
+        if (value < 0 || value > SPARSE_PIECES_MAX) {
+          throw invalidTar(`a sparse file has more than ${SPARSE_PIECES_MAX} pieces`);
+        }
+        this.#count = value;
+      } else {
+        this.pieces.push(value);
+      }
+      if (this.pieces.length === 2 * this.#count) return true;
     }
-    const value = paxNumber(data.subarray(at, end), 'sparse map');
-    at = end + 1;
-    return value;
-  };
-  const count = line();
-  if (count === undefined) return undefined;
-  if (count < 0 || count > SPARSE_PIECES_MAX) {
-    throw invalidTar(`a sparse file has more than ${SPARSE_PIECES_MAX} pieces`);
+    if (this.#rest.length > LINE_BYTES_MAX) {
+      throw invalidTar('the map of a sparse file is not made of numbers');
+    }
+    return false;
   }
-  const pieces: number[] = [];
-  for (let index = 0; index < 2 * count; index += 1) {
-    const value = line();
-    if (value === undefined) return undefined;
-    pieces.push(value);
-  }
-  return { pieces, bytes: Math.ceil(at / BLOCK_BYTES) * BLOCK_BYTES };
 }
 
 /** Pieces must be in order, inside the file, and as long together as what is stored. */
