@@ -59,9 +59,15 @@ export async function attached(
     return exit;
   } finally {
     signals.stop();
-    process.stdout.off('resize', onResize);
+    if (tty) process.stdout.off('resize', onResize);
     terminal.restore();
   }
+}
+
+/** Of our terminal, when standard output is one. */
+export function terminalSize(): { size?: { rows: number; columns: number } } {
+  const { rows, columns } = process.stdout;
+  return rows === undefined ? {} : { size: { rows, columns } };
 }
 
 /** An open standard input would keep us from ending. */

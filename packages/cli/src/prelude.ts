@@ -20,3 +20,6 @@ enableCompileCache(process.env.NODE_COMPILE_CACHE);
  */
 const http = process.getBuiltinModule('node:http');
 for (const name of ['WebSocket', 'CloseEvent', 'MessageEvent']) Reflect.deleteProperty(http, name);
+
+/** The same with `node:process`, which commander imports: one getter builds a set of all of Node's options. */
+Reflect.deleteProperty(process, 'allowedNodeEnvironmentFlags');

@@ -1,6 +1,6 @@
 /** `arcbox exec`: another command in a running container. */
 import { ExecStream } from '@arcbox/api/client';
-import { attached, Outputs, releaseStdin } from '../attached.ts';
+import { attached, Outputs, releaseStdin, terminalSize } from '../attached.ts';
 import type { Context } from '../context.ts';
 import { environment } from '../environment.ts';
 import { CliError } from '../errors.ts';
@@ -45,13 +45,13 @@ export async function exec(
     await daemon.call('ExecService/Start', { id });
     return 0;
   }
-  const { rows, columns } = process.stdout;
   const outputs = new Outputs();
   const stream = new ExecStream({
     socketPath: daemon.socketPath,
     id,
     stdin,
-    ...(tty && rows !== undefined ? { size: { rows, columns } } : {}),
+    // Asking for our standard streams makes them, which takes a moment.
+    ...(tty ? terminalSize() : {}),
     onOutput: outputs.onOutput,
     onError: ({ message }) => complain(message),
   });
@@ -67,6 +67,6 @@ export async function exec(
     return exit?.exitCode ?? 0;
   } finally {
     stream.detach();
-    releaseStdin();
+    if (stdin) releaseStdin();
   }
 }
