@@ -196,3 +196,27 @@ test('a volume that has to make room is not taken from a container that begins t
     await containers.drain();
   }
 });
+
+test('what was made for one container alone is given up with its record', async (t) => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open();
+  const containers = await runtime.containers();
+  const id = await sleeper(containers, [volume('', '/a'), volume('kept', '/b')]);
+  const states: string[][] = [];
+  const { emit } = runtime.events;
+  t.mock.method(runtime.events, 'emit', (...event: Parameters<typeof emit>) => {
+    if (event[0] === 'container' && event[1] === 'destroy') {
+      // What a daemon finds that comes after one that died here.
+      using store = new Store(fake.layout.stateDatabase);
+      states.push(store.volumes().map(({ anonymous, state }) => `${anonymous} ${state}`));
+      assert.deepEqual(store.containers(), []);
+    }
+    emit.apply(runtime.events, event);
+  });
+  await containers.remove(id, { force: true, volumes: true });
+  assert.deepEqual(states[0]?.toSorted(), ['false made', 'true removing']);
+  assert.deepEqual(
+    (await runtime.volumes()).list().map(({ name }) => name),
+    ['kept'],
+  );
+});

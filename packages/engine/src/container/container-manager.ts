@@ -165,8 +165,8 @@ export class ContainerManager {
         joinNetwork(networks, record);
         await this.#environment.volumes.makeDisks(volumes);
       } catch (error) {
-        await this.#removal.remove(container);
-        await this.#removal.removeVolumes(record);
+        const finish = await this.#removal.remove(container, true);
+        await finish();
         throw error;
       }
     });
@@ -362,8 +362,10 @@ export class ContainerManager {
   async remove(reference: string, options: { force?: boolean; volumes?: boolean } = {}): Promise<void> {
     const container = this.find(reference);
     if (options.force === true) await this.stop(container.record.id, { timeoutMs: 0 });
-    await container.transitions.run(() => this.#removal.remove(container));
-    if (options.volumes === true) await this.#removal.removeVolumes(container.record);
+    const finish = await container.transitions.run(() =>
+      this.#removal.remove(container, options.volumes === true),
+    );
+    await finish();
   }
 
   /** Removes those that do not run. Answers with their IDs. */

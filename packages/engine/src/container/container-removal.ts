@@ -2,7 +2,7 @@
 import { rm } from 'node:fs/promises';
 import { faultPoint } from '@arcbox/sys';
 import type { Background } from '../background.ts';
-import { EngineError, messageOf } from '../errors.ts';
+import { EngineError } from '../errors.ts';
 import { AUTO_REMOVE_GRACE_MS } from '../limits.ts';
 import type { Container } from './container.ts';
 import type { ContainerEnvironment } from './container-environment.ts';
@@ -23,11 +23,14 @@ export class ContainerRemoval {
     this.#background = background;
   }
 
-  /** Its transition must be the caller's. Throws `ERR_ARCBOX_CONTAINER_STATE` while it runs. */
-  async remove(container: Container): Promise<void> {
+  /**
+   * Its transition must be the caller's. With `withVolumes` those that were made for it alone go, too: they are given up
+   * with its record, and the answer is what remains to be done then. Throws `ERR_ARCBOX_CONTAINER_STATE` while it runs.
+   */
+  async remove(container: Container, withVolumes = false): Promise<() => Promise<void>> {
     const { record } = container;
-    const { store, layout, logger, networks } = this.#environment;
-    if (!this.#containers.has(record.id)) return;
+    const { store, layout, logger, networks, volumes } = this.#environment;
+    if (!this.#containers.has(record.id)) return async () => {};
     if (!canApply(record.state, 'remove')) {
       throw new EngineError(
         'ERR_ARCBOX_CONTAINER_STATE',
@@ -40,7 +43,10 @@ export class ContainerRemoval {
     await rm(layout.container(record.id), { recursive: true, force: true });
     networks.release(record.id);
     faultPoint('remove.forget');
-    store.deleteContainer(record.id);
+    const condemned = store.transaction(() => {
+      store.deleteContainer(record.id);
+      return withVolumes ? volumes.condemn(record) : [];
+    });
     this.#containers.delete(record.id);
     container.emit('destroy');
     this.#environment.removed(record.id);
@@ -56,6 +62,7 @@ export class ContainerRemoval {
       'collect_images',
       container.cleanUp.then(() => this.#environment.images.collect()),
     );
+    return () => volumes.removeCondemned(condemned);
   }
 
   async #removeUpper(record: ContainerRecord): Promise<void> {
@@ -67,23 +74,12 @@ export class ContainerRemoval {
 
   /** Removes it, once it has ended, unless a client is attached. */
   async autoRemove(container: Container): Promise<void> {
-    await container.transitions.run(async () => {
+    const finish = await container.transitions.run(async () => {
       if (container.attached + container.restarting === 0 && canApply(container.record.state, 'remove'))
-        await this.remove(container);
+        return this.remove(container, true);
+      return undefined;
     });
-    if (!this.#containers.has(container.record.id)) await this.removeVolumes(container.record);
-  }
-
-  /** Those that were made for it alone. */
-  async removeVolumes({ config }: ContainerRecord): Promise<void> {
-    const { volumes, logger } = this.#environment;
-    for (const mount of config.mounts) {
-      if (mount.type !== 'volume' || !mount.anonymous) continue;
-      await volumes.remove(mount.name).catch((error: unknown) => {
-        // Another container may have been given it by its name.
-        logger.info('volume.kept', { name: mount.name, reason: messageOf(error) });
-      });
-    }
+    await finish?.();
   }
 
   /** After a crash: containers whose removal we owe, once their clients had time to come back for the end. */
@@ -93,7 +89,9 @@ export class ContainerRemoval {
       if (record.state === 'removing')
         this.#background.run(
           'remove',
-          container.transitions.run(() => this.remove(container)),
+          container.transitions
+            .run(() => this.remove(container, record.config.autoRemove))
+            .then((finish) => finish()),
         );
       if (record.state !== 'exited' || !record.config.autoRemove) continue;
       const timer = setTimeout(() => {

@@ -133,6 +133,39 @@ export class VolumeManager {
     });
   }
 
+  /**
+   * Marks as given up what was made for this container alone, for the transaction that deletes its record; nothing else
+   * has changed should that fail. `removeCondemned` does the rest, and so does the next daemon.
+   */
+  condemn({ id, config }: ContainerRecord): VolumeRecord[] {
+    const condemned: VolumeRecord[] = [];
+    for (const mount of config.mounts) {
+      const record = mount.type === 'volume' && mount.anonymous ? this.#volumes.get(mount.name) : undefined;
+      // Another container may have been given it by its name.
+      if (record === undefined || this.#environment.usersOf(record.name).some((user) => user.id !== id))
+        continue;
+      this.#environment.store.setVolumeState(record.number, 'removing');
+      condemned.push(record);
+    }
+    return condemned;
+  }
+
+  /** What is left of them when one cannot be removed now is the next daemon's. */
+  async removeCondemned(condemned: readonly VolumeRecord[]): Promise<void> {
+    for (const record of condemned) record.state = 'removing';
+    for (const record of condemned) {
+      const removing = this.#exclusive(record.name, async () =>
+        this.#remove(record, await this.#environment.machine()),
+      );
+      await removing.catch((error: unknown) => {
+        this.#environment.logger.warn('volume.remove_failed', {
+          name: record.name,
+          reason: messageOf(error),
+        });
+      });
+    }
+  }
+
   /** Removes those that no container has: anonymous ones, with `all` the others, too. Answers with names and bytes. */
   async prune(options: {
     all?: boolean;
