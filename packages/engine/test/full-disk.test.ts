@@ -66,3 +66,26 @@ test('an event that cannot be written down takes nothing back', () => {
   assert.equal(errors.length, 1);
   assert.equal(events.lastSeq, 2);
 });
+
+test('a container whose volumes cannot all be written down leaves none', async () => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open();
+  const [containers, volumes] = [await runtime.containers(), await runtime.volumes()];
+  const database = new DatabaseSync(fake.layout.stateDatabase);
+  database.exec(
+    "CREATE TRIGGER full BEFORE INSERT ON volumes WHEN NEW.name = 'second' BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END",
+  );
+  const mount = { type: 'volume', readOnly: false, noCopy: false, tmpfsBytes: 0, tmpfsMode: 0 } as const;
+  const mounts = ['first', 'second'].map((source) => ({ ...mount, source, target: `/${source}` }));
+  const options = { image: 'busybox', command: ['echo'], mounts };
+  await assert.rejects(containers.create(options), /full/);
+  assert.deepEqual(volumes.list(), []);
+  assert.deepEqual(containers.list(), []);
+  database.exec('DROP TRIGGER full');
+  database.close();
+  await containers.create(options);
+  assert.deepEqual(
+    volumes.list().map(({ name, state }) => `${name} ${state}`),
+    ['first made', 'second made'],
+  );
+});

@@ -110,7 +110,14 @@ export class VolumeManager {
 
   /** Records for what a new container mounts; their disks are made with `makeDisks`. Synchronous, for a transaction. */
   register(mounts: readonly VolumeMount[]): void {
-    for (const { name, anonymous } of mounts) this.#register(name, anonymous, {}, VOLUME_BYTES);
+    const fresh = mounts.filter(({ name }) => !this.#volumes.has(name));
+    try {
+      for (const { name, anonymous } of mounts) this.#register(name, anonymous, {}, VOLUME_BYTES);
+    } catch (error) {
+      // The transaction takes their records back.
+      for (const { name } of fresh) this.#volumes.delete(name);
+      throw error;
+    }
   }
 
   async makeDisks(mounts: readonly VolumeMount[]): Promise<void> {
