@@ -2,11 +2,11 @@
 import type { ImageHistoryEntryJson, ImageJson, ImageRemovalJson } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
 import { CliError } from '../errors.ts';
+import { printInspected } from '../inspected.ts';
 import { printList } from '../listing.ts';
 import { complain, print, put } from '../output.ts';
 import { decimalSize } from '../size.ts';
 import { ago, type ListingOptions, shortId } from '../table.ts';
-import { compileTemplate } from '../template/evaluate.ts';
 import { parseTime } from '../time.ts';
 
 const NONE = '<none>';
@@ -243,34 +243,19 @@ export async function history(
   return 0;
 }
 
-export async function inspect(
+export function inspect(
   context: Context,
   names: readonly string[],
   options: { format?: string },
 ): Promise<number> {
-  const found: Record<string, unknown>[] = [];
-  let exitCode = 0;
-  for (const name of names) {
-    try {
-      const {
-        image = {},
-        config = '{}',
-        diffIds = [],
-      } = await context.daemon.call('ImageService/Inspect', { name });
-      found.push(dockerImage(image, JSON.parse(config) as Record<string, unknown>, diffIds));
-    } catch (error) {
-      complain(error instanceof Error ? error.message : String(error));
-      exitCode = 1;
-    }
-  }
-  const { format = '' } = options;
-  if (format === '') print(JSON.stringify(found, undefined, 4));
-  else if (format === 'json') print(JSON.stringify(found));
-  else {
-    const template = compileTemplate(format);
-    for (const image of found) print(template(image));
-  }
-  return exitCode;
+  return printInspected(names, options, async (name) => {
+    const {
+      image = {},
+      config = '{}',
+      diffIds = [],
+    } = await context.daemon.call('ImageService/Inspect', { name });
+    return dockerImage(image, JSON.parse(config) as Record<string, unknown>, diffIds);
+  });
 }
 
 /** As `docker image inspect` shows it, which is what templates and scripts are written for. */

@@ -2,10 +2,11 @@
 import type { NetworkJson } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
 import { CliError } from '../errors.ts';
+import { printInspected } from '../inspected.ts';
 import { printList } from '../listing.ts';
 import { complain, print } from '../output.ts';
 import { type ListingOptions, shortId } from '../table.ts';
-import { compileTemplate, goMap } from '../template/evaluate.ts';
+import { goMap } from '../template/evaluate.ts';
 
 export interface NetworkCreateOptions {
   readonly subnet?: string;
@@ -87,28 +88,16 @@ export async function networkRemove(context: Context, names: readonly string[]):
   return exitCode;
 }
 
-export async function networkInspect(
+export function networkInspect(
   context: Context,
   names: readonly string[],
   options: { format?: string },
 ): Promise<number> {
-  const found: Record<string, unknown>[] = [];
-  let exitCode = 0;
-  for (const name of names) {
-    try {
-      const { network } = await context.daemon.call('NetworkService/Inspect', { network: name });
-      if (network !== undefined) found.push(dockerNetwork(network));
-    } catch (error) {
-      complain(error instanceof Error ? error.message : String(error));
-      exitCode = 1;
-    }
-  }
-  if (options.format === undefined || options.format === 'json') print(JSON.stringify(found, undefined, 4));
-  else {
-    const template = compileTemplate(options.format);
-    for (const network of found) print(template(network));
-  }
-  return exitCode;
+  return printInspected(names, options, async (name) => {
+    const { network } = await context.daemon.call('NetworkService/Inspect', { network: name });
+    if (network === undefined) throw new CliError(`no such network: ${name}`, 1);
+    return dockerNetwork(network);
+  });
 }
 
 export async function networkConnect(

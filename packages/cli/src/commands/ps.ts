@@ -4,12 +4,11 @@ import type { Context } from '../context.ts';
 import { dockerContainer } from '../docker-shape.ts';
 import { CliError } from '../errors.ts';
 import { filterContainers } from '../filters.ts';
+import { printInspected } from '../inspected.ts';
 import { wholeNumber } from '../limit-flags.ts';
 import { printList } from '../listing.ts';
-import { complain, print } from '../output.ts';
 import { hostEnd } from '../published-ports.ts';
 import { ago, type ListingOptions, shortId } from '../table.ts';
-import { compileTemplate } from '../template/evaluate.ts';
 
 const COMMAND_WIDTH = 20;
 
@@ -67,31 +66,16 @@ export async function ps(context: Context, options: PsOptions): Promise<number> 
   return 0;
 }
 
-export async function inspect(
+export function inspect(
   context: Context,
   ids: readonly string[],
   options: { format?: string },
 ): Promise<number> {
-  const found: Record<string, unknown>[] = [];
-  let exitCode = 0;
-  for (const id of ids) {
-    try {
-      const { container } = await context.daemon.call('ContainerService/Inspect', { id });
-      if (container === undefined) throw new CliError(`no such container: ${id}`, 1);
-      found.push(dockerContainer(container));
-    } catch (error) {
-      complain(error instanceof Error ? error.message : String(error));
-      exitCode = 1;
-    }
-  }
-  const { format = '' } = options;
-  if (format === '') print(JSON.stringify(found, undefined, 4));
-  else if (format === 'json') print(JSON.stringify(found));
-  else {
-    const template = compileTemplate(format);
-    for (const container of found) print(template(container));
-  }
-  return exitCode;
+  return printInspected(ids, options, async (id) => {
+    const { container } = await context.daemon.call('ContainerService/Inspect', { id });
+    if (container === undefined) throw new CliError(`no such container: ${id}`, 1);
+    return dockerContainer(container);
+  });
 }
 
 /** As docker says it: Up 3 minutes (Paused), Exited (0) 2 hours ago. */

@@ -1,6 +1,7 @@
 /** Commands about the daemon, the machines and the host. */
 import { VERSION } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
+import { printInspected } from '../inspected.ts';
 import { print } from '../output.ts';
 import { formatSize } from '../size.ts';
 import { type ListingOptions, printListing } from '../table.ts';
@@ -44,18 +45,11 @@ export async function machineIdle(context: Context, names: readonly string[]): P
   return 0;
 }
 
-export async function machineInspect(context: Context, names: readonly string[]): Promise<number> {
-  const answers = await Promise.all(
-    names.map((name) => context.daemon.call('MachineService/Inspect', { name })),
-  );
-  print(
-    JSON.stringify(
-      answers.map(({ machine }) => machine),
-      undefined,
-      2,
-    ),
-  );
-  return 0;
+export function machineInspect(context: Context, names: readonly string[]): Promise<number> {
+  return printInspected(names, {}, async (name) => {
+    const { machine } = await context.daemon.call('MachineService/Inspect', { name });
+    return { ...machine };
+  });
 }
 
 export async function machineStop(context: Context, names: readonly string[]): Promise<number> {

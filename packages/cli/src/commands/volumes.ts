@@ -1,6 +1,7 @@
 /** `arcbox volume …`. */
 import type { Context } from '../context.ts';
 import { CliError } from '../errors.ts';
+import { printInspected } from '../inspected.ts';
 import { complain, print } from '../output.ts';
 import { formatSize, parseSize } from '../size.ts';
 import { ago, type ListingOptions, printListing } from '../table.ts';
@@ -44,18 +45,11 @@ export async function volumeList(
   return 0;
 }
 
-export async function volumeInspect(context: Context, names: readonly string[]): Promise<number> {
-  const answers = await Promise.all(
-    names.map((name) => context.daemon.call('VolumeService/Inspect', { name })),
-  );
-  print(
-    JSON.stringify(
-      answers.map(({ volume }) => volume),
-      undefined,
-      2,
-    ),
-  );
-  return 0;
+export function volumeInspect(context: Context, names: readonly string[]): Promise<number> {
+  return printInspected(names, {}, async (name) => {
+    const { volume } = await context.daemon.call('VolumeService/Inspect', { name });
+    return { ...volume };
+  });
 }
 
 export async function volumeRemove(
