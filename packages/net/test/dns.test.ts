@@ -464,6 +464,21 @@ test('arbitrary bytes: an answer or none, never an exception; from a resolver, t
   );
 });
 
+test('who is told of answers and fails at it: the client hears a failure, and never an exception', async () => {
+  const told: string[] = [];
+  const server = new DnsServer({
+    upstream: { ask: () => Promise.reject(new Error('nobody')) },
+    mayAsk() {
+      throw new Error('the rules are broken');
+    },
+    onFailure: (name, reason) => told.push(`${name}: ${reason}`),
+  });
+  const reply = await server.handle(query('www.example.test', 'A'), SOURCE, 'udp');
+  assert.equal((reply?.[3] ?? 0) & 0x0f, 2, 'SERVFAIL');
+  assert.deepEqual(told, ['www.example.test: the rules are broken']);
+  assert.equal(server.counters.failed, 1);
+});
+
 test('resolv.conf: what the C library reads, and again when it has changed', async () => {
   assert.deepEqual(
     parseResolvConf('nameserver 1.1.1.1\n# nameserver 2.2.2.2\nnameserver fe80::1%lo\nsearch x\n'),

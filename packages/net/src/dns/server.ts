@@ -92,7 +92,11 @@ export class DnsServer {
       this.counters.rejected++;
       return parsed.answer;
     }
-    const answer = await this.#answer(parsed.query, source);
+    const answer = await this.#answer(parsed.query, source).catch((error: unknown) => {
+      this.counters.failed++;
+      this.#options.onFailure?.(parsed.query.name, reasonOf(error));
+      return emptyAnswer(parsed.query, Rcode.serverFailure);
+    });
     if ((u16(answer, 2) & Flag.truncated) !== 0) this.counters.truncated++;
     return answer;
   }
