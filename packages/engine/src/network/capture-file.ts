@@ -17,7 +17,7 @@ export interface CaptureOptions {
 
 export interface CapturePiece {
   readonly data: Uint8Array<ArrayBuffer>;
-  /** Frames so far that are not in the file, since its reader is too slow. */
+  /** Frames of the machine so far that are not in the file, since its reader is too slow. */
   readonly dropped: number;
 }
 
@@ -30,14 +30,19 @@ export async function* captureFile(
   const macs = options.macs?.map((text) => Buffer.from(text.replaceAll(':', ''), 'hex'));
   const file = new PassThrough();
   const capture = new Capture(file, snapBytes === undefined ? {} : { snapBytes });
-  const tap = await plane.capture(machine, ({ frame, direction, timeUs }) => {
+  let lostAtFirst: number | undefined;
+  let lost = 0;
+  const tap = await plane.capture(machine, ({ frame, direction, timeUs, lost: lostByTap }) => {
+    // The tap may be older than this capture of it.
+    lostAtFirst ??= lostByTap;
+    lost = lostByTap - lostAtFirst;
     if (macs !== undefined && !macs.some((mac) => hasMac(frame, mac))) return;
     capture.frame(machine, frame, direction, timeUs * 1000n);
   });
   try {
     while (!signal.aborted) {
       const data: unknown = file.read();
-      if (data instanceof Uint8Array) yield { data: Uint8Array.from(data), dropped: capture.dropped };
+      if (data instanceof Uint8Array) yield { data: Uint8Array.from(data), dropped: capture.dropped + lost };
       else await once(file, 'readable', { signal }).catch(() => {});
     }
   } finally {

@@ -7,21 +7,21 @@ import type { UplinkOptions } from '../nat/index.ts';
 import type { RulePolicy } from '../policy/index.ts';
 import { createRing, RingConsumer } from '../ring/spsc-ring.ts';
 import { ALLOW, type FlowPolicy, judge } from '../stack/policy.ts';
-import type {
-  Command,
-  DeniedFlow,
-  FromWorker,
-  NetworkSetup,
-  PolicySubject,
-  Publication,
-  ToWorker,
-  WorkerStats,
+import {
+  CAPTURE_HEADER_BYTES,
+  type Command,
+  type DeniedFlow,
+  type FromWorker,
+  type NetworkSetup,
+  type PolicySubject,
+  type Publication,
+  type ToWorker,
+  type WorkerStats,
 } from './protocol.ts';
 import type { WorkerData } from './worker-main.ts';
 
 /** Captured frames that the daemon has not taken yet. */
 const CAPTURE_RING_BYTES: number = 4 * 1024 * 1024;
-const CAPTURE_HEADER_BYTES = 10;
 const YOUNG_GENERATION_MB = 2;
 
 /** A frame as it passed a link. */
@@ -30,6 +30,8 @@ export interface CapturedFrame {
   readonly direction: 'in' | 'out';
   /** Since 1970. */
   readonly timeUs: bigint;
+  /** Frames of this link that were lost since the capture began, for they were not taken fast enough. */
+  readonly lost: number;
   /** Good for the call only. */
   readonly frame: Uint8Array;
 }
@@ -207,6 +209,7 @@ export class NetworkWorker implements AsyncDisposable {
         link,
         direction: head[9] === 0 ? 'in' : 'out',
         timeUs: head.readBigUInt64LE(0),
+        lost: head.readUInt32LE(10),
         frame: record.subarray(nameEnd),
       });
     });

@@ -5,6 +5,9 @@ import type { NatCounters, UplinkOptions } from '../nat/index.ts';
 import type { Denial, PolicyCounters, RulePolicy } from '../policy/index.ts';
 import type { Flow, Verdict } from '../stack/policy.ts';
 
+/** Before the link's name and the frame, in a record of the ring that captured frames go through. */
+export const CAPTURE_HEADER_BYTES = 14;
+
 export interface NetworkSetup {
   readonly name: string;
   readonly mtu: number;

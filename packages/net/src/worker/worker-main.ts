@@ -14,7 +14,14 @@ import type { Flow, FlowPolicy, Verdict } from '../stack/policy.ts';
 import { formatIpv4, formatMac, ipText } from '../wire/address.ts';
 import { PROTOCOL_TCP, PROTOCOL_UDP } from '../wire/ipv4.ts';
 import { WorkerPolicies } from './policies.ts';
-import type { Command, FromWorker, NetworkSetup, ToWorker, WorkerStats } from './protocol.ts';
+import {
+  CAPTURE_HEADER_BYTES,
+  type Command,
+  type FromWorker,
+  type NetworkSetup,
+  type ToWorker,
+  type WorkerStats,
+} from './protocol.ts';
 import { PublishedPorts } from './published-ports.ts';
 import { StackRunner } from './runner.ts';
 
@@ -40,7 +47,6 @@ class NetworkWorkerMain {
   #uplink: TunUplink | undefined;
   /** Names of networks that lead nowhere. */
   readonly #internal = new Set<string>();
-  readonly #captureHeader = Buffer.alloc(16);
   readonly #questions = new Map<number, (verdict: Verdict) => void>();
   #question = 0;
 
@@ -289,23 +295,27 @@ class NetworkWorkerMain {
     return port;
   }
 
-  /** A record is: time in µs (8), length of the name (1), direction (1), the name, the frame. */
+  /**
+   * A record is: time in µs (8), length of the name (1), direction (1), frames that were lost before it, since the
+   * capture began (4), the name, the frame.
+   */
   #capture(port: Port, on: boolean): void {
     if (!on) {
       port.tap = undefined;
       return;
     }
     const name = Buffer.from(port.link.name).subarray(0, 255);
-    const head = Buffer.concat([this.#captureHeader.subarray(0, 10), name]);
+    const head = Buffer.concat([Buffer.alloc(CAPTURE_HEADER_BYTES), name]);
     head[8] = name.length;
     const { bytes } = port.arena;
+    let lost = 0;
     port.tap = (_port, direction, start, end) => {
       head.writeBigUInt64LE(BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)), 0);
       head[9] = direction === 'in' ? 0 : 1;
+      head.writeUInt32LE(lost, 10);
       // A full ring loses frames, not time.
-      if (this.#ring.put(head, bytes.subarray(start, end)) && this.#ring.consumerWaits) {
-        this.#post({ kind: 'captured' });
-      }
+      if (!this.#ring.put(head, bytes.subarray(start, end))) lost = (lost + 1) >>> 0;
+      else if (this.#ring.consumerWaits) this.#post({ kind: 'captured' });
     };
   }
 
