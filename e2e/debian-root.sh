@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes a Debian root file system for the tests: debian-root.sh OUTPUT.tar
-# With PostgreSQL, Node.js and ping installed, and the packages that a test installs inside already fetched.
+# With PostgreSQL, Node.js, nginx and ping installed, and the packages that a test installs inside already fetched.
 set -eu
 output=$1
 [ "$(id -u)" = 0 ] || { echo "making a Debian root file system needs root" >&2; exit 1; }
@@ -9,7 +9,7 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 root=$work/root
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1)
-debootstrap --variant=minbase --include=iputils-ping,libcap2-bin,postgresql-15,nodejs bookworm "$root" "$mirror" >"$work/log" 2>&1 || {
+debootstrap --variant=minbase --include=iputils-ping,libcap2-bin,postgresql-15,nodejs,nginx bookworm "$root" "$mirror" >"$work/log" 2>&1 || {
   tail -n 20 "$work/log" >&2
   exit 1
 }

@@ -1,45 +1,21 @@
 /** A whole Debian: maintainer scripts, file capabilities, su, a database server, a runtime with a compiler in it. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
-import { homedir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { DEBIAN, DEBIAN_TIMEOUT_MS, importDebian } from './debian-image.ts';
 import { Arcbox } from './support.ts';
-
-const SCRIPT = fileURLToPath(new URL('./debian-root.sh', import.meta.url));
-/** debootstrap fetches and unpacks some two hundred packages; once for each machine. */
-const BUILD_TIMEOUT_MS = 600_000;
-
-/** The root file system as a tar, from the cache when it has been made before. */
-function debianRoot(): string {
-  const cache =
-    process.env.ARCBOX_CACHE || join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'arcbox');
-  const hash = createHash('sha256').update(readFileSync(SCRIPT)).digest('hex').slice(0, 16);
-  const path = join(cache, 'debian', `${hash}.tar`);
-  if (!existsSync(path)) {
-    mkdirSync(join(cache, 'debian'), { recursive: true });
-    execFileSync(SCRIPT, [path], { stdio: 'inherit', timeout: BUILD_TIMEOUT_MS });
-  }
-  return path;
-}
 
 let arcbox: Arcbox;
 before(
   async () => {
-    const root = debianRoot();
     arcbox = new Arcbox({ ARCBOX_MACHINE_MEMORY: '1g' });
-    const { code, stderr } = await arcbox.run(['import', '-c', 'CMD ["bash"]', root, 'debian:test']);
-    assert.equal(code, 0, stderr);
+    await importDebian(arcbox);
   },
-  { timeout: BUILD_TIMEOUT_MS },
+  { timeout: DEBIAN_TIMEOUT_MS },
 );
 after(() => arcbox[Symbol.asyncDispose]());
 
 async function inDebian(script: string): Promise<string> {
-  const { stdout, stderr, code } = await arcbox.run(['run', '--rm', 'debian:test', 'sh', '-ec', script]);
+  const { stdout, stderr, code } = await arcbox.run(['run', '--rm', DEBIAN, 'sh', '-ec', script]);
   assert.equal(code, 0, stderr + stdout);
   return stdout;
 }
