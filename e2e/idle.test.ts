@@ -5,7 +5,7 @@ import { HostLayout } from '@arcbox/engine';
 import { Arcbox, outcome } from './support.ts';
 
 function stateOf(listing: string): string {
-  return (JSON.parse(listing) as { state: string }).state;
+  return (JSON.parse(listing) as { State: string }).State;
 }
 
 test('an idle machine has no process, keeps what was written, and is back for the next container', async () => {

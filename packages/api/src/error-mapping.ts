@@ -51,6 +51,8 @@ const CODES: Readonly<Record<string, RpcCode>> = {
   ERR_ARCBOX_VOLUME_NOT_FOUND: 'not_found',
   ERR_ARCBOX_VOLUME_IN_USE: 'already_exists',
   ERR_ARCBOX_MACHINE_STATE: 'failed_precondition',
+  ERR_ARCBOX_MACHINE_NAME_IN_USE: 'already_exists',
+  ERR_ARCBOX_MACHINE_IN_USE: 'failed_precondition',
   ERR_ARCBOX_LOG_TRUNCATED: 'out_of_range',
   ERR_ARCBOX_MACHINE_LOST: 'unavailable',
   ERR_ARCBOX_SHUTTING_DOWN: 'unavailable',

@@ -1,9 +1,17 @@
 /**
  * Completion for shells, made of the definitions of the commands themselves: what commands and options there are, and
- * names of containers where a command takes one.
+ * names of containers, machines, networks and volumes where a command takes one.
  */
 import type { Command, Option } from 'commander';
 import { CliError } from './errors.ts';
+
+/** What lists the names of things, by what commands call their arguments. Shells split these at spaces and nothing else. */
+const LISTS: Readonly<Record<string, string>> = {
+  container: 'ps -a --format {{.Names}}',
+  machine: 'machine ls -q',
+  network: 'network ls --format {{.Name}}',
+  volume: 'volume ls -q',
+};
 
 export const SHELLS = ['bash', 'zsh', 'fish'] as const;
 
@@ -17,8 +25,8 @@ interface Entry {
     readonly value: boolean;
     readonly description: string;
   }[];
-  /** Its arguments are containers. */
-  readonly containers: boolean;
+  /** The command that lists what its arguments can be; empty: anything. */
+  readonly names: string;
 }
 
 /** Throws `CliError` for a shell that there is none for. */
@@ -48,7 +56,7 @@ function entryOf(command: Command, path: string): Entry {
       entryOf(child, path === '' ? child.name() : `${path} ${child.name()}`),
     ),
     options: command.options.filter(({ hidden }) => !hidden).map(optionOf),
-    containers: first?.name() === 'container',
+    names: LISTS[first?.name() ?? ''] ?? '',
   };
 }
 
@@ -73,25 +81,28 @@ function quote(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
-/** What lists the names of containers. */
-function namesOf(program: string): string {
-  return `${program} ps -a --format '{{.Names}}' 2>/dev/null`;
+/** For fish, where braces mean something outside of quotes. */
+function quoteWords(words: string): string {
+  return words
+    .split(' ')
+    .map((word) => `"${word}"`)
+    .join(' ');
 }
 
 function bash(name: string, root: Entry): string {
   const entries = all(root);
   const known = entries.slice(1).map(({ path }) => quote(path));
-  const cases = entries.map(({ path, commands, options, containers }) => {
+  const cases = entries.map(({ path, commands, options, names: list }) => {
     const words = [
       ...commands.map((child) => lastWord(child.path)),
       ...options.flatMap(({ names }) => names),
     ];
     const values = options.filter(({ value }) => value).flatMap(({ names }) => names);
-    return `    ${quote(path)}) words=${quote(words.join(' '))} values=${quote(` ${values.join(' ')} `)} containers=${containers ? 'yes' : ''} ;;`;
+    return `    ${quote(path)}) words=${quote(words.join(' '))} values=${quote(` ${values.join(' ')} `)} names=${quote(list)} ;;`;
   });
   return `# bash completion for ${name}: source <(${name} completion bash)
 _${name}() {
-  local current=\${COMP_WORDS[COMP_CWORD]} previous=\${COMP_WORDS[COMP_CWORD - 1]} path= word at words values containers
+  local current=\${COMP_WORDS[COMP_CWORD]} previous=\${COMP_WORDS[COMP_CWORD - 1]} path= word at words values names
   for ((at = 1; at < COMP_CWORD; at++)); do
     word="\${path:+$path }\${COMP_WORDS[at]}"
     case $word in
@@ -106,8 +117,8 @@ ${cases.join('\n')}
   if [[ -n $previous && $values == *" $previous "* ]]; then
     return
   fi
-  if [[ -n $containers && $current != -* ]]; then
-    words="$words $(${namesOf(name)})"
+  if [[ -n $names && $current != -* ]]; then
+    words="$words $(${name} $names 2>/dev/null)"
   fi
   mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
 }
@@ -119,18 +130,18 @@ function zsh(name: string, root: Entry): string {
   const entries = all(root);
   const known = entries.slice(1).map(({ path }) => quote(path));
   const described = (word: string, text: string): string => quote(`${word.replaceAll(':', '\\:')}:${text}`);
-  const cases = entries.map(({ path, commands, options, containers }) => {
+  const cases = entries.map(({ path, commands, options, names: list }) => {
     const words = [
       ...commands.map((child) => described(lastWord(child.path), child.description)),
       ...options.flatMap(({ names, description }) => names.map((option) => described(option, description))),
     ];
     const values = options.filter(({ value }) => value).flatMap(({ names }) => names);
-    return `    ${quote(path)}) offers=(${words.join(' ')}) values=${quote(` ${values.join(' ')} `)} containers=${containers ? 'yes' : "''"} ;;`;
+    return `    ${quote(path)}) offers=(${words.join(' ')}) values=${quote(` ${values.join(' ')} `)} names=${quote(list)} ;;`;
   });
   return `#compdef ${name}
 # zsh completion for ${name}: source <(${name} completion zsh)
 _${name}() {
-  local path_so_far='' word values containers
+  local path_so_far='' word values names
   local -a offers
   integer at
   for ((at = 2; at < CURRENT; at++)); do
@@ -146,8 +157,8 @@ ${cases.join('\n')}
     _files
     return
   fi
-  if [[ -n $containers ]]; then
-    offers+=(\${(f)"$(${namesOf(name)})"})
+  if [[ -n $names ]]; then
+    offers+=(\${(f)"$(${name} \${=names} 2>/dev/null)"})
   fi
   _describe ${name} offers
 }
@@ -161,7 +172,7 @@ fi
 
 function fish(name: string, root: Entry): string {
   const entries = all(root);
-  const lines = entries.flatMap(({ path, commands, options, containers }) => {
+  const lines = entries.flatMap(({ path, commands, options, names: list }) => {
     const here = `-n ${quote(`__${name}_at ${quote(path).replaceAll("'", '"')}`)}`;
     return [
       ...commands.map(
@@ -173,7 +184,9 @@ function fish(name: string, root: Entry): string {
         );
         return `complete -c ${name} ${here} ${flags.join(' ')}${value ? ' -r' : ''} -d ${quote(description)}`;
       }),
-      ...(containers ? [`complete -c ${name} -f ${here} -a ${quote(`(${namesOf(name)})`)}`] : []),
+      ...(list === ''
+        ? []
+        : [`complete -c ${name} -f ${here} -a ${quote(`(${name} ${quoteWords(list)} 2>/dev/null)`)}`]),
     ];
   });
   const known = entries.slice(1).map(({ path }) => quote(path));

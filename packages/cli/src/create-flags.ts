@@ -17,6 +17,7 @@ export interface CreateFlags extends LimitFlags, LifeFlags, MountFlags {
   readonly envFile?: readonly string[];
   readonly workdir?: string;
   readonly name?: string;
+  readonly machine?: string;
   readonly hostname?: string;
   readonly domainname?: string;
   readonly entrypoint?: string;
@@ -83,6 +84,7 @@ export function createRequest(
     hostname: flags.hostname ?? '',
     domainname: flags.domainname ?? '',
     name: flags.name ?? '',
+    machine: flags.machine ?? '',
     labels: labels(flags.label, flags.labelFile),
     stopSignal: flags.stopSignal ?? '',
     platform: flags.platform ?? '',

@@ -21,6 +21,7 @@ const FILTERS: Readonly<Record<string, Matches>> = {
     image === `${value}:latest` ||
     imageId.replace('sha256:', '').startsWith(value.replace('sha256:', '')),
   exited: ({ state, exitCode = 0 }, value) => state === 'exited' && exitCode === Number(value),
+  machine: ({ machine }, value) => machine === value,
   before: (container, value, all) => Number(container.createdMs) < createdMs(all, value),
   since: (container, value, all) => Number(container.createdMs) > createdMs(all, value),
 };

@@ -6,6 +6,7 @@ const [
   { createContext },
   { complain, put },
   { defineContainerCommands },
+  { defineMachineCommands },
   { defineNetworkCommands },
   { defineImageCommands },
   { formatOption: format },
@@ -18,6 +19,7 @@ const [
   import('./context.ts'),
   import('./output.ts'),
   import('./program/containers.ts'),
+  import('./program/machines.ts'),
   import('./program/network.ts'),
   import('./program/images.ts'),
   import('./program/flags.ts'),
@@ -49,6 +51,7 @@ const program = new Command('arcbox')
 defineContainerCommands(program, context);
 defineImageCommands(program, context);
 defineVolumeCommands(program, context);
+defineMachineCommands(program, context);
 defineUpkeepCommands(program, context);
 defineNetworkCommands(program, context);
 
@@ -68,30 +71,6 @@ daemon
   .command('status')
   .description('Say whether it is up')
   .action(action(async () => (await system()).daemonStatus(context)));
-
-const machine = program.command('machine').description('The virtual machines that containers run in');
-machine
-  .command('ls')
-  .description('List machines')
-  .option('-q, --quiet', 'names only')
-  .addOption(format())
-  .action(action(async (options) => (await system()).machineList(context, options)));
-machine
-  .command('start <name...>')
-  .description('Bring them up')
-  .action(action(async (names: string[]) => (await system()).machineStart(context, names)));
-machine
-  .command('inspect <name...>')
-  .description('Print everything about machines, as JSON')
-  .action(action(async (names: string[]) => (await system()).machineInspect(context, names)));
-machine
-  .command('idle <name...>')
-  .description('Save them and free their memory until they are needed again')
-  .action(action(async (names: string[]) => (await system()).machineIdle(context, names)));
-machine
-  .command('stop <name...>')
-  .description('Stop their containers and power them off')
-  .action(action(async (names: string[]) => (await system()).machineStop(context, names)));
 
 program
   .command('events')

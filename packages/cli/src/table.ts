@@ -43,6 +43,13 @@ export function harmless(text: string): string {
   return text.replace(/[^\P{Cc}\t\n]/gu, ' ');
 }
 
+/** `key=value,other=value`. */
+export function labelText(labels: Readonly<Record<string, string>>): string {
+  return Object.entries(labels)
+    .map(([key, value]) => `${key}=${value}`)
+    .join(',');
+}
+
 export function shortId(id: string): string {
   return id.replace(/^sha256:/, '').slice(0, 12);
 }

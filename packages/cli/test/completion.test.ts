@@ -26,7 +26,10 @@ before(() => {
     writeFileSync(join(directory, shell), script);
   }
   // What the shells ask for the names of containers.
-  writeFileSync(join(directory, 'arcbox'), '#!/bin/sh\n[ "$1" = ps ] && printf "web\\ndb\\n"\n');
+  writeFileSync(
+    join(directory, 'arcbox'),
+    '#!/bin/sh\ncase "$*" in ps*.Names*) printf "web\\ndb\\n" ;; machine*) echo builder ;; esac\n',
+  );
   chmodSync(join(directory, 'arcbox'), 0o755);
 });
 after(() => rmSync(directory, { recursive: true }));
@@ -54,6 +57,7 @@ for (const shell of ['bash', 'zsh', 'fish'] as const) {
     assert.deepEqual(offers(shell, ['arcbox', 'machine', 'st']), ['start', 'stop']);
     assert.deepEqual(offers(shell, ['arcbox', 'run', '--cap-']), ['--cap-add', '--cap-drop']);
     assert.deepEqual(offers(shell, ['arcbox', 'exec', '-i', 'w']), ['web']);
+    assert.deepEqual(offers(shell, ['arcbox', 'machine', 'rm', 'b']), ['builder']);
     assert.deepEqual(
       offers(shell, ['arcbox', 'stop', '']).filter((word) => !word.startsWith('-')),
       ['db', 'web'],

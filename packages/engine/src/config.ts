@@ -7,14 +7,24 @@ import { availableParallelism, totalmem } from 'node:os';
 import { formatCidr, PREFIX_MAX, PREFIX_MIN, parseCidr } from '@arcbox/net/ipam';
 import { parse } from 'smol-toml';
 import { EngineError, messageOf } from './errors.ts';
+import {
+  MACHINE_CPUS_MAX,
+  MACHINE_DISK_BYTES,
+  MACHINE_DISK_BYTES_MAX,
+  MACHINE_DISK_BYTES_MIN,
+  MACHINE_MEMORY_MIB_MAX,
+  MACHINE_MEMORY_MIB_MIN,
+} from './limits.ts';
 import type { Reserves } from './room.ts';
 import { parseSize } from './size.ts';
 
 export interface Config {
   readonly machine: {
+    /** Of a machine for which nobody said otherwise, as what follows. */
     readonly cpus: number;
-    /** RAM of the default machine. */
     readonly memoryMib: number;
+    /** Of a disk that is made. */
+    readonly diskBytes: number;
     /** How long no container must have run until it idles down, in seconds; `Infinity`: never. */
     readonly idleS: number;
   };
@@ -42,10 +52,7 @@ interface Setting {
   readonly expected: string;
 }
 
-const CPUS_MAX = 64;
 const CPUS_DEFAULT_MAX = 4;
-const MEMORY_MIB_MIN = 128;
-const MEMORY_MIB_MAX = 1024 * 1024;
 const MEMORY_MIB_DEFAULT_MAX = 2048;
 const ORPHAN_GRACE_S_DEFAULT = 600;
 const NETWORK_CIDR_DEFAULT = '172.20.0.0/16';
@@ -62,8 +69,8 @@ const SETTINGS: readonly Setting[] = [
   {
     key: 'machine.cpus',
     variable: 'ARCBOX_MACHINE_CPUS',
-    parse: (value) => inRange(toNumber(value), 1, CPUS_MAX),
-    expected: `a whole number from 1 to ${CPUS_MAX}`,
+    parse: (value) => inRange(toNumber(value), 1, MACHINE_CPUS_MAX),
+    expected: `a whole number from 1 to ${MACHINE_CPUS_MAX}`,
   },
   {
     key: 'machine.memory',
@@ -72,9 +79,18 @@ const SETTINGS: readonly Setting[] = [
       const bytes = typeof value === 'string' ? parseSize(value) : undefined;
       return bytes === undefined
         ? undefined
-        : inRange(Math.floor(bytes / 1024 ** 2), MEMORY_MIB_MIN, MEMORY_MIB_MAX);
+        : inRange(Math.floor(bytes / 1024 ** 2), MACHINE_MEMORY_MIB_MIN, MACHINE_MEMORY_MIB_MAX);
     },
-    expected: `a size such as "2g", at least ${MEMORY_MIB_MIN}m`,
+    expected: `a size such as "2g", at least ${MACHINE_MEMORY_MIB_MIN}m`,
+  },
+  {
+    key: 'machine.disk',
+    variable: 'ARCBOX_MACHINE_DISK',
+    parse: (value) => {
+      const bytes = typeof value === 'string' ? parseSize(value) : undefined;
+      return bytes === undefined ? undefined : inRange(bytes, MACHINE_DISK_BYTES_MIN, MACHINE_DISK_BYTES_MAX);
+    },
+    expected: `a size such as "64g", at least ${MACHINE_DISK_BYTES_MIN / 1024 ** 2}m`,
   },
   {
     key: 'machine.idle_s',
@@ -159,7 +175,7 @@ export interface ConfigSources {
   readonly environment: NodeJS.ProcessEnv;
   /** Path of `config.toml`; it need not exist. */
   readonly file: string;
-  /** CPUs of the default machine when nobody says; default: the host's, up to a few. */
+  /** CPUs of a machine when nobody says; default: the host's, up to a few. */
   readonly machineCpusDefault?: number;
 }
 
@@ -203,8 +219,9 @@ export async function loadConfig(sources: ConfigSources): Promise<Config> {
       ),
       memoryMib: value(
         'machine.memory',
-        Math.max(MEMORY_MIB_MIN, Math.min(Math.floor(hostMib / 4), MEMORY_MIB_DEFAULT_MAX)),
+        Math.max(MACHINE_MEMORY_MIB_MIN, Math.min(Math.floor(hostMib / 4), MEMORY_MIB_DEFAULT_MAX)),
       ),
+      diskBytes: value('machine.disk', MACHINE_DISK_BYTES),
       idleS: value('machine.idle_s', IDLE_S_DEFAULT),
     },
     reserves: {

@@ -31,6 +31,7 @@ export * from './host-layout.ts';
 export type { LogBatch, LogReader, LogRecord } from './log/log-reader.ts';
 export * from './logger.ts';
 export type { Machine, MachineState } from './machine/machine.ts';
+export { DEFAULT_MACHINE, type MachineOptions } from './machine/machine-record.ts';
 export { type CaptureOptions, type CapturePiece, captureFile } from './network/capture-file.ts';
 export { connectContainer, disconnectContainer } from './network/connections.ts';
 export type { NetworkManager } from './network/network-manager.ts';

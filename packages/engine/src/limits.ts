@@ -115,8 +115,16 @@ export const IDLE_GIVE_BACK_MS = 2500;
 export const IDLE_SPARE_BYTES = 64 * 1024 * 1024;
 /** When an attempt to idle down failed: how long until the next. */
 export const IDLE_RETRY_MS = 60_000;
-/** Size of a machine's disk; it is sparse. */
+/** Machines in the store. */
+export const MACHINES_MAX = 64;
+export const MACHINE_NAME_LENGTH_MAX = 64;
+export const MACHINE_CPUS_MAX = 64;
+export const MACHINE_MEMORY_MIB_MIN = 128;
+export const MACHINE_MEMORY_MIB_MAX = 1024 * 1024;
+/** Size of a machine's disk, which is sparse: usual, least and most. */
 export const MACHINE_DISK_BYTES = 64 * 1024 ** 3;
+export const MACHINE_DISK_BYTES_MIN = 64 * 1024 ** 2;
+export const MACHINE_DISK_BYTES_MAX = 8 * 1024 ** 4;
 /** How long a container has between the stop signal and SIGKILL, unless the caller says otherwise. */
 export const STOP_TIMEOUT_MS = 10_000;
 /** Longest time a timer of Node.js can wait; a longer one would end at once. */

@@ -14,15 +14,15 @@ import { EventLog } from './events/event-log.ts';
 import { ExecManager } from './exec/exec-manager.ts';
 import type { HostLayout } from './host-layout.ts';
 import type { Logger } from './logger.ts';
-import { Machine, type MachineEnvironment } from './machine/machine.ts';
+import type { Machine } from './machine/machine.ts';
+import { MachineManager } from './machine/machine-manager.ts';
+import type { MachineOptions } from './machine/machine-record.ts';
 import { NetworkManager } from './network/network-manager.ts';
 import { NetworkPlane, uplinkOf } from './network/network-plane.ts';
 import { NetworkPolicies } from './network/policies.ts';
 import { Room } from './room.ts';
 import { Store } from './state/store.ts';
 import { VolumeManager } from './volume/volume-manager.ts';
-
-export const DEFAULT_MACHINE = 'default';
 
 export interface RuntimeOptions {
   readonly layout: HostLayout;
@@ -47,7 +47,7 @@ export class Runtime implements AsyncDisposable {
   readonly plane: NetworkPlane;
   readonly #store: Store;
   readonly #logger: Logger;
-  readonly #machine: Machine;
+  readonly #machines: MachineManager;
   readonly #containers: ContainerManager;
   readonly #execs: ExecManager;
   readonly #health: HealthMonitor;
@@ -82,11 +82,10 @@ export class Runtime implements AsyncDisposable {
       onEvent: (action, id, name) => this.events.emit('image', action, id, name === '' ? {} : { name }),
       isRunning: (id) => this.#containers.isLive(id),
       beforeRemoval: async (digests) => {
-        const up = await this.#machine.current();
-        await up?.layers.release(digests);
+        for (const up of await this.#machines.up()) await up.layers.release(digests);
       },
     });
-    const environment: MachineEnvironment = {
+    this.#machines = new MachineManager({
       driver,
       layout,
       store: this.#store,
@@ -105,8 +104,10 @@ export class Runtime implements AsyncDisposable {
       inUse: (machine) => this.#containers.inUse(machine),
       layersInUse: (machine) => this.#layersInUse(machine),
       lost: (machine, why) => this.#containers.machineLost(machine, why),
-    };
-    this.#machine = new Machine(DEFAULT_MACHINE, environment);
+      containersOf: (machine) => this.#containers.of(machine),
+      removeContainer: (id) => this.#containers.remove(id, { force: true, volumes: true }),
+      removed: (machine) => this.plane.forgetMachine(machine),
+    });
     this.#volumes = new VolumeManager({
       room: this.room,
       store: this.#store,
@@ -114,7 +115,6 @@ export class Runtime implements AsyncDisposable {
       logger,
       events: this.events,
       usersOf: (name) => this.#containers.usersOfVolume(name),
-      machine: () => this.#machine.current(),
     });
     this.#containers = new ContainerManager({
       volumes: this.#volumes,
@@ -128,7 +128,6 @@ export class Runtime implements AsyncDisposable {
       networks: this.networks,
       plane: this.plane,
       machine: (name) => this.machine(name),
-      defaultMachine: DEFAULT_MACHINE,
       running: (container, adopted) => {
         this.#health.watch(container, adopted).catch((error: unknown) => {
           logger.error('health.failed', { id: container.record.id, reason: messageOf(error) });
@@ -148,7 +147,7 @@ export class Runtime implements AsyncDisposable {
     this.#adopted = this.#takeOver(options)
       .then(() => this.#containers.startWanted())
       .catch((error: unknown) => {
-        logger.error('machine.adopt_failed', { machine: DEFAULT_MACHINE, reason: messageOf(error) });
+        logger.error('runtime.take_over_failed', { reason: messageOf(error) });
       });
   }
 
@@ -208,22 +207,32 @@ export class Runtime implements AsyncDisposable {
   /** All machines, in order of their names. */
   async machines(): Promise<readonly Machine[]> {
     await this.#adopted;
-    return [this.#machine];
+    return this.#machines.list();
   }
 
   /** Throws `ERR_ARCBOX_MACHINE_NOT_FOUND`. */
   machine(name: string): Machine {
-    if (name === this.#machine.name) return this.#machine;
-    throw new EngineError('ERR_ARCBOX_MACHINE_NOT_FOUND', `no such machine: ${name}`);
+    return this.#machines.find(name);
   }
 
-  /** Removes a network that no container is in, and its links in the machine. */
+  /** Makes a machine beside the default one; see `MachineManager.create`. */
+  async createMachine(name: string, options: MachineOptions): Promise<Machine> {
+    await this.containers();
+    return this.#machines.create(name, options);
+  }
+
+  /** Removes a machine with its disk; see `MachineManager.remove`. */
+  async removeMachine(name: string, options: { force?: boolean } = {}): Promise<void> {
+    await this.containers();
+    await this.#machines.remove(name, options.force === true);
+  }
+
+  /** Removes a network that no container is in, and its links in machines. */
   async removeNetwork(reference: string): Promise<void> {
     await this.#adopted;
     const { id, name, vlan } = this.networks.remove(reference);
     this.events.emit('network', 'destroy', id, { name, type: 'bridge' });
-    const up = this.#machine.state === 'running' ? await this.#machine.current() : undefined;
-    await up?.network.removeNetwork(vlan);
+    for (const up of await this.#machines.up()) await up.network.removeNetwork(vlan);
   }
 
   /** Idles the machine down now; see `Machine.idleDown`. */
@@ -237,7 +246,8 @@ export class Runtime implements AsyncDisposable {
   /** Stops the machine with its containers. */
   async stopMachine(name: string): Promise<void> {
     const machine = this.machine(name);
-    await (await this.containers()).stopAll();
+    const containers = await this.containers();
+    await containers.stopAll(containers.of(name));
     await machine.stop();
   }
 
@@ -268,15 +278,9 @@ export class Runtime implements AsyncDisposable {
   }
 
   async #takeOver(options: RuntimeOptions): Promise<void> {
-    const handle = this.#store.machineHandle(DEFAULT_MACHINE);
-    try {
-      await options.sweep?.(handle === undefined ? [] : [handle]);
-    } catch (error) {
-      // What is left over stays until the next sweep; our own machine is taken over all the same.
-      this.#logger.error('run.sweep_failed', { reason: messageOf(error) });
-    }
-    await this.#machine.adopt();
-    if ((await this.#machine.current()) === undefined) await this.#volumes.reconcile(undefined);
+    await this.#machines.takeOver(options.sweep?.bind(options));
+    await this.#machines.finishRemovals();
+    await this.#volumes.finishRemovals();
   }
 
   async #close(disown: boolean): Promise<void> {
@@ -285,14 +289,14 @@ export class Runtime implements AsyncDisposable {
     try {
       if (disown) {
         this.#containers.disown();
-        await this.#machine.disown();
+        await this.#machines.disown();
       } else {
         try {
           await this.stopContainers();
           await this.#containers.drain();
         } finally {
           // A container that could not be stopped ends with its machine.
-          await this.#machine.stop();
+          await this.#machines.stop();
         }
       }
       await this.#containers.drain();

@@ -27,7 +27,7 @@ test('the first place that says something counts: the flag, the variable, the fi
     });
     assert.deepEqual(
       { machine, orphanGraceS },
-      { machine: { cpus: 3, memoryMib: 1024, idleS: 60 }, orphanGraceS: Infinity },
+      { machine: { cpus: 3, memoryMib: 1024, diskBytes: 64 * 1024 ** 3, idleS: 60 }, orphanGraceS: Infinity },
     );
   });
 });

@@ -71,12 +71,16 @@ import type {
   TagImageResponseJson,
 } from '../gen/arcbox/v1/image_pb.ts';
 import type {
+  CreateMachineRequestJson,
+  CreateMachineResponseJson,
   IdleMachineRequestJson,
   IdleMachineResponseJson,
   InspectMachineRequestJson,
   InspectMachineResponseJson,
   ListMachinesRequestJson,
   ListMachinesResponseJson,
+  RemoveMachineRequestJson,
+  RemoveMachineResponseJson,
   StartMachineRequestJson,
   StartMachineResponseJson,
   StopMachineRequestJson,
@@ -163,6 +167,8 @@ export interface Methods {
   'ImageService/Tag': [TagImageRequestJson, TagImageResponseJson];
   'ImageService/Remove': [RemoveImageRequestJson, RemoveImageResponseJson];
   'ImageService/Prune': [PruneImagesRequestJson, PruneImagesResponseJson];
+  'MachineService/Create': [CreateMachineRequestJson, CreateMachineResponseJson];
+  'MachineService/Remove': [RemoveMachineRequestJson, RemoveMachineResponseJson];
   'MachineService/List': [ListMachinesRequestJson, ListMachinesResponseJson];
   'MachineService/Inspect': [InspectMachineRequestJson, InspectMachineResponseJson];
   'MachineService/Start': [StartMachineRequestJson, StartMachineResponseJson];

@@ -20,6 +20,7 @@ export type {
   TransferOutcomeJson,
   TransferProgressJson,
 } from '../gen/arcbox/v1/image_pb.ts';
+export type { MachineJson } from '../gen/arcbox/v1/machine_pb.ts';
 export type {
   NetworkJson,
   NetworkPolicyJson,
@@ -27,6 +28,7 @@ export type {
   NetworkSubjectJson,
 } from '../gen/arcbox/v1/network_pb.ts';
 export type { DoctorCheckJson, EventJson, UsageRowJson } from '../gen/arcbox/v1/system_pb.ts';
+export type { VolumeJson } from '../gen/arcbox/v1/volume_pb.ts';
 export { DEFAULT_DETACH_KEYS, DetachKeys, parseDetachKeys } from '../stdio/detach-keys.ts';
 export type { ExitPayload } from '../stdio/frames.ts';
 export { VERSION } from '../version.ts';

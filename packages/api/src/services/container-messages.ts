@@ -44,6 +44,7 @@ export function createOptions(request: CreateContainerRequest, architecture: str
     ...(request.stopTimeoutMs === undefined ? {} : { stopTimeoutMs: request.stopTimeoutMs }),
     ...(request.host === undefined ? {} : { host: hostOptions(request.host) }),
     ...(request.name === '' ? {} : { name: request.name }),
+    ...(request.machine === '' ? {} : { machine: request.machine }),
     ...(request.entrypoint === undefined ? {} : { entrypoint: request.entrypoint.argv }),
     ...(request.user === undefined ? {} : { user: request.user }),
     ...(request.idempotencyKey === '' ? {} : { idempotencyKey: request.idempotencyKey }),

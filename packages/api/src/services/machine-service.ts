@@ -1,10 +1,22 @@
-import type { Machine, Runtime } from '@arcbox/engine';
+import { stat } from 'node:fs/promises';
+import { EngineError, type Machine, type MachineOptions, type Runtime } from '@arcbox/engine';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { ServiceImpl } from '@connectrpc/connect';
-import type { MachineSchema, MachineService } from '../gen/arcbox/v1/machine_pb.ts';
+import type { CreateMachineRequest, MachineSchema, MachineService } from '../gen/arcbox/v1/machine_pb.ts';
+
+const MIB = 1024n ** 2n;
+const BLOCK_BYTES = 512;
 
 export function machineService(runtime: Runtime): ServiceImpl<typeof MachineService> {
   return {
+    async create(request) {
+      const machine = await runtime.createMachine(request.name, optionsOf(request));
+      return { machine: await toMessage(runtime, machine) };
+    },
+    async remove({ name, force }) {
+      await runtime.removeMachine(name, { force });
+      return {};
+    },
     async list() {
       const machines = await runtime.machines();
       return { machines: await Promise.all(machines.map((machine) => toMessage(runtime, machine))) };
@@ -30,15 +42,35 @@ export function machineService(runtime: Runtime): ServiceImpl<typeof MachineServ
   };
 }
 
+function optionsOf({ cpus, memoryBytes, diskBytes }: CreateMachineRequest): MachineOptions {
+  if (memoryBytes % MIB !== 0n) {
+    throw new EngineError(
+      'ERR_ARCBOX_INVALID_ARGUMENT',
+      `a machine's memory is whole mebibytes, and ${memoryBytes} bytes are not`,
+    );
+  }
+  return {
+    ...(cpus === 0 ? {} : { cpus }),
+    ...(memoryBytes === 0n ? {} : { memoryMib: Number(memoryBytes / MIB) }),
+    ...(diskBytes === 0n ? {} : { diskBytes: Number(diskBytes) }),
+  };
+}
+
 async function toMessage(
   runtime: Runtime,
   machine: Machine,
 ): Promise<MessageInitShape<typeof MachineSchema>> {
+  const { size } = machine;
+  const containers = (await runtime.containers()).of(machine.name);
   const base = {
     name: machine.name,
-    state: machine.state,
-    cpus: runtime.config.machine.cpus,
-    memoryBytes: BigInt(runtime.config.machine.memoryMib) * 1024n ** 2n,
+    state: machine.retired ? 'removing' : machine.state,
+    cpus: size.cpus,
+    memoryBytes: BigInt(size.memoryMib) * MIB,
+    ...(await diskOf(runtime, machine)),
+    createdMs: BigInt(machine.record.createdMs),
+    containers: containers.length,
+    containersRunning: containers.filter(({ live }) => live).length,
     ...(machine.saved === undefined
       ? {}
       : { savedBytes: BigInt(machine.saved.memoryBytes), savedMs: BigInt(machine.saved.savedMs) }),
@@ -49,7 +81,7 @@ async function toMessage(
   return {
     ...base,
     cpus: up.vm.config.vcpus,
-    memoryBytes: BigInt(up.vm.config.memoryMib) * 1024n ** 2n,
+    memoryBytes: BigInt(up.vm.config.memoryMib) * MIB,
     pid: inspect.pid,
     accelerator: inspect.accelerator,
     vmmVersion: inspect.vmmVersion,
@@ -58,4 +90,18 @@ async function toMessage(
     pssBytes: BigInt(inspect.pssBytes),
     guestRamPssBytes: BigInt(inspect.guestRamPssBytes),
   };
+}
+
+/** A disk that is there has the size that it was made with. */
+async function diskOf(
+  { layout }: Runtime,
+  { name, size }: Machine,
+): Promise<{ diskBytes: bigint; diskUsedBytes: bigint }> {
+  try {
+    const { size: bytes, blocks } = await stat(layout.machineDisk(name));
+    return { diskBytes: BigInt(bytes), diskUsedBytes: BigInt(blocks * BLOCK_BYTES) };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return { diskBytes: BigInt(size.diskBytes), diskUsedBytes: 0n };
+  }
 }

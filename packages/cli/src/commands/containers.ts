@@ -1,8 +1,9 @@
 /** Commands that act on containers that are there. */
 import type { Context } from '../context.ts';
+import { eachNamed } from '../each-named.ts';
 import { CliError } from '../errors.ts';
 import { type LimitFlags, limitsRequest, wholeNumber } from '../limit-flags.ts';
-import { complain, print } from '../output.ts';
+import { print } from '../output.ts';
 import { hostEnd, type PublishedPort } from '../published-ports.ts';
 
 export interface StopOptions {
@@ -13,7 +14,7 @@ export interface StopOptions {
 
 export async function stop(context: Context, ids: readonly string[], options: StopOptions): Promise<number> {
   const how = stopRequest(options);
-  return each(ids, (id) => context.daemon.call('ContainerService/Stop', { id, ...how }));
+  return eachNamed(ids, (id) => context.daemon.call('ContainerService/Stop', { id, ...how }));
 }
 
 export async function restart(
@@ -22,7 +23,7 @@ export async function restart(
   options: StopOptions,
 ): Promise<number> {
   const how = stopRequest(options);
-  return each(ids, (id) => context.daemon.call('ContainerService/Restart', { id, ...how }));
+  return eachNamed(ids, (id) => context.daemon.call('ContainerService/Restart', { id, ...how }));
 }
 
 export function kill(
@@ -30,17 +31,17 @@ export function kill(
   ids: readonly string[],
   options: { signal?: string },
 ): Promise<number> {
-  return each(ids, (id) =>
+  return eachNamed(ids, (id) =>
     context.daemon.call('ContainerService/Kill', { id, signal: options.signal ?? '' }),
   );
 }
 
 export function pause(context: Context, ids: readonly string[]): Promise<number> {
-  return each(ids, (id) => context.daemon.call('ContainerService/Pause', { id }));
+  return eachNamed(ids, (id) => context.daemon.call('ContainerService/Pause', { id }));
 }
 
 export function unpause(context: Context, ids: readonly string[]): Promise<number> {
-  return each(ids, (id) => context.daemon.call('ContainerService/Unpause', { id }));
+  return eachNamed(ids, (id) => context.daemon.call('ContainerService/Unpause', { id }));
 }
 
 export async function rename(context: Context, id: string, name: string): Promise<number> {
@@ -52,7 +53,7 @@ export async function update(context: Context, ids: readonly string[], options: 
   const limits = limitsRequest(options);
   if (Object.keys(limits).length === 0)
     throw new CliError('there is nothing to change: give a limit such as -m 64m', 1);
-  return each(ids, (id) => context.daemon.call('ContainerService/Update', { id, limits }));
+  return eachNamed(ids, (id) => context.daemon.call('ContainerService/Update', { id, limits }));
 }
 
 export function remove(
@@ -60,7 +61,7 @@ export function remove(
   ids: readonly string[],
   options: { force?: boolean; volumes?: boolean },
 ): Promise<number> {
-  return each(ids, (id) =>
+  return eachNamed(ids, (id) =>
     context.daemon.call('ContainerService/Remove', {
       id,
       force: options.force === true,
@@ -104,21 +105,6 @@ export async function port(context: Context, id: string, wanted?: string): Promi
     throw new CliError(`no public port '${full}' published for ${id}`, 1);
   for (const each of chosen) print(full === undefined ? `${name(each)} -> ${hostEnd(each)}` : hostEnd(each));
   return 0;
-}
-
-/** Does the same to each, goes on past one that fails, and names those that it was done to. */
-async function each(ids: readonly string[], act: (id: string) => Promise<unknown>): Promise<number> {
-  let exitCode = 0;
-  for (const id of ids) {
-    try {
-      await act(id);
-      print(id);
-    } catch (error) {
-      complain(error instanceof Error ? error.message : String(error));
-      exitCode = 1;
-    }
-  }
-  return exitCode;
 }
 
 function stopRequest({ time, timeout, signal }: StopOptions): { timeoutMs?: number; signal: string } {

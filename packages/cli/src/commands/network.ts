@@ -1,10 +1,11 @@
 /** `arcbox network`: container networks, as docker's users know them. */
 import type { NetworkJson } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
+import { eachNamed } from '../each-named.ts';
 import { CliError } from '../errors.ts';
 import { printInspected } from '../inspected.ts';
 import { printList } from '../listing.ts';
-import { complain, print } from '../output.ts';
+import { print } from '../output.ts';
 import { type ListingOptions, shortId } from '../table.ts';
 import { goMap } from '../template/evaluate.ts';
 
@@ -74,18 +75,8 @@ export async function networkCreate(
   return 0;
 }
 
-export async function networkRemove(context: Context, names: readonly string[]): Promise<number> {
-  let exitCode = 0;
-  for (const name of names) {
-    try {
-      await context.daemon.call('NetworkService/Remove', { network: name });
-      print(name);
-    } catch (error) {
-      complain(error instanceof Error ? error.message : String(error));
-      exitCode = 1;
-    }
-  }
-  return exitCode;
+export function networkRemove(context: Context, names: readonly string[]): Promise<number> {
+  return eachNamed(names, (network) => context.daemon.call('NetworkService/Remove', { network }));
 }
 
 export function networkInspect(

@@ -8,7 +8,7 @@ import { printInspected } from '../inspected.ts';
 import { wholeNumber } from '../limit-flags.ts';
 import { printList } from '../listing.ts';
 import { hostEnd } from '../published-ports.ts';
-import { ago, type ListingOptions, shortId } from '../table.ts';
+import { ago, type ListingOptions, labelText, shortId } from '../table.ts';
 
 const COMMAND_WIDTH = 20;
 
@@ -48,10 +48,8 @@ export async function ps(context: Context, options: PsOptions): Promise<number> 
       State: (container) => container.state ?? '',
       Status: status,
       Size: () => '',
-      Labels: (container) =>
-        Object.entries(container.labels ?? {})
-          .map(([key, value]) => `${key}=${value}`)
-          .join(','),
+      Labels: ({ labels = {} }) => labelText(labels),
+      Machine: ({ machine }) => machine ?? '',
       Label:
         ({ labels = {} }) =>
         (name: unknown) =>

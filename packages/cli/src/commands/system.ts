@@ -1,64 +1,14 @@
-/** Commands about the daemon, the machines and the host. */
+/** Commands about the daemon and the host. */
 import { VERSION } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
-import { printInspected } from '../inspected.ts';
 import { print } from '../output.ts';
 import { formatSize } from '../size.ts';
-import { type ListingOptions, printListing } from '../table.ts';
 
 const MARKS: Readonly<Record<string, string>> = {
   STATUS_OK: 'ok  ',
   STATUS_WARN: 'warn',
   STATUS_FAIL: 'FAIL',
 };
-
-export async function machineList(context: Context, options: ListingOptions): Promise<number> {
-  const { machines = [] } = await context.daemon.call('MachineService/List', {});
-  printListing(options, machines, (machine) => machine.name ?? '', {
-    NAME: (machine) => machine.name ?? '',
-    STATE: (machine) => machine.state ?? '',
-    CPUS: (machine) => String(machine.cpus ?? 0),
-    MEMORY: (machine) => formatSize(Number(machine.memoryBytes)),
-    PID: (machine) => (machine.pid === undefined ? '-' : String(machine.pid)),
-    ACCELERATOR: (machine) => machine.accelerator ?? '-',
-    'HOST MEMORY': (machine) => {
-      const bytes = machine.pssBytes ?? machine.savedBytes;
-      return bytes === undefined ? '-' : formatSize(Number(bytes));
-    },
-  });
-  return 0;
-}
-
-export async function machineStart(context: Context, names: readonly string[]): Promise<number> {
-  for (const name of names) {
-    await context.daemon.call('MachineService/Start', { name });
-    print(name);
-  }
-  return 0;
-}
-
-export async function machineIdle(context: Context, names: readonly string[]): Promise<number> {
-  for (const name of names) {
-    await context.daemon.call('MachineService/Idle', { name });
-    print(name);
-  }
-  return 0;
-}
-
-export function machineInspect(context: Context, names: readonly string[]): Promise<number> {
-  return printInspected(names, {}, async (name) => {
-    const { machine } = await context.daemon.call('MachineService/Inspect', { name });
-    return { ...machine };
-  });
-}
-
-export async function machineStop(context: Context, names: readonly string[]): Promise<number> {
-  for (const name of names) {
-    await context.daemon.call('MachineService/Stop', { name });
-    print(name);
-  }
-  return 0;
-}
 
 export async function daemonStart(context: Context, options: { foreground?: boolean }): Promise<number> {
   if (options.foreground === true) {

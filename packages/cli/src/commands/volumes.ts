@@ -1,10 +1,13 @@
 /** `arcbox volume …`. */
+import type { VolumeJson } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
+import { eachNamed } from '../each-named.ts';
 import { CliError } from '../errors.ts';
 import { printInspected } from '../inspected.ts';
-import { complain, print } from '../output.ts';
+import { printList } from '../listing.ts';
+import { print } from '../output.ts';
 import { formatSize, parseSize } from '../size.ts';
-import { ago, type ListingOptions, printListing } from '../table.ts';
+import { ago, type ListingOptions, labelText } from '../table.ts';
 
 export async function volumeCreate(
   context: Context,
@@ -36,38 +39,48 @@ export async function volumeList(
   const { volumes = [] } = await context.daemon.call('VolumeService/List', {
     dangling: options.dangling === true,
   });
-  printListing(options, volumes, (volume) => volume.name ?? '', {
-    'VOLUME NAME': (volume) => volume.name ?? '',
-    CONTAINERS: (volume) => String(volume.containers ?? 0),
-    CREATED: (volume) => `${ago(Number(volume.createdMs))} ago`,
-    SIZE: (volume) => formatSize(Number(volume.usedBytes ?? 0)),
+  printList<VolumeJson>(options, {
+    rows: volumes,
+    id: ({ name = '' }) => name,
+    columns: ['Name', 'Containers', 'CreatedSince', 'Size'],
+    headings: { Name: 'VOLUME NAME', CreatedSince: 'CREATED', Links: 'LINKS' },
+    fields: {
+      Name: ({ name = '' }) => name,
+      Driver: () => 'local',
+      Scope: () => 'local',
+      Containers: ({ containers = 0 }) => String(containers),
+      Links: ({ containers = 0 }) => String(containers),
+      CreatedSince: ({ createdMs }) => `${ago(Number(createdMs))} ago`,
+      Size: ({ usedBytes = '0' }) => formatSize(Number(usedBytes)),
+      Labels: ({ labels = {} }) => labelText(labels),
+      Label:
+        ({ labels = {} }) =>
+        (key: unknown) =>
+          labels[String(key)] ?? '',
+    },
   });
   return 0;
 }
 
-export function volumeInspect(context: Context, names: readonly string[]): Promise<number> {
-  return printInspected(names, {}, async (name) => {
+export function volumeInspect(
+  context: Context,
+  names: readonly string[],
+  options: { format?: string },
+): Promise<number> {
+  return printInspected(names, options, async (name) => {
     const { volume } = await context.daemon.call('VolumeService/Inspect', { name });
     return { ...volume };
   });
 }
 
-export async function volumeRemove(
+export function volumeRemove(
   context: Context,
   names: readonly string[],
   options: { force?: boolean },
 ): Promise<number> {
-  let exitCode = 0;
-  for (const name of names) {
-    try {
-      await context.daemon.call('VolumeService/Remove', { name, force: options.force === true });
-      print(name);
-    } catch (error) {
-      complain(error instanceof Error ? error.message : String(error));
-      exitCode = 1;
-    }
-  }
-  return exitCode;
+  return eachNamed(names, (name) =>
+    context.daemon.call('VolumeService/Remove', { name, force: options.force === true }),
+  );
 }
 
 export async function volumePrune(context: Context, options: { all?: boolean }): Promise<number> {

@@ -3,7 +3,14 @@ import type { Command } from 'commander';
 import type { Context } from '../context.ts';
 import { addLifeFlags } from '../life-flags.ts';
 import { addMountFlags } from '../mount-flags.ts';
-import { createFlags, detachKeysOption, formatOption, limitFlags, sigProxyOption } from './flags.ts';
+import {
+  createFlags,
+  detachKeysOption,
+  formatOption,
+  inspectFormatOption,
+  limitFlags,
+  sigProxyOption,
+} from './flags.ts';
 import { action, collect } from './support.ts';
 
 export function defineContainerCommands(program: Command, context: Context): void {
@@ -76,7 +83,7 @@ export function defineContainerCommands(program: Command, context: Context): voi
     .option('-l, --latest', 'the last created one, in any state')
     .option(
       '-f, --filter <name=value>',
-      'only those of this name, id, status, label, ancestor, exited, before, since',
+      'only those of this name, id, status, label, ancestor, exited, machine, before, since',
       collect,
     )
     .option('--no-trunc', 'IDs and commands in full')
@@ -145,7 +152,7 @@ export function defineContainerCommands(program: Command, context: Context): voi
   program
     .command('inspect <container...>')
     .description('Print everything about containers')
-    .option('-f, --format <format>', 'json, or a template such as {{.State.Status}}')
+    .addOption(inspectFormatOption())
     .action(
       action(async (ids: string[], options) =>
         (await import('../commands/ps.ts')).inspect(context, ids, options),

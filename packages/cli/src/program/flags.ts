@@ -6,6 +6,11 @@ export function formatOption(): Option {
   return new Option('--format <format>', 'table, json, or a template such as {{.ID}}');
 }
 
+/** Of every `inspect`. */
+export function inspectFormatOption(): Option {
+  return new Option('-f, --format <format>', 'json, or a template such as {{.State}}');
+}
+
 export function detachKeysOption(): Option {
   return new Option('--detach-keys <keys>', 'leave it with these (ctrl-p,ctrl-q)');
 }
@@ -33,6 +38,7 @@ export function limitFlags(command: Command): Command {
 export function createFlags(command: Command): Command {
   limitFlags(command)
     .option('--name <name>', 'name the container')
+    .option('--machine <name>', 'the machine that it runs in (default)')
     .option('--rm', 'remove the container when it has exited')
     .option('-i, --interactive', 'pass standard input on')
     .option('-t, --tty', 'give it a terminal')

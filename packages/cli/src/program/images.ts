@@ -1,7 +1,7 @@
 /** The commands about images; each that docker has twice (`rmi`, `image rm`) is here twice, too. */
 import { type Command, Option } from 'commander';
 import type { Context } from '../context.ts';
-import { formatOption } from './flags.ts';
+import { formatOption, inspectFormatOption } from './flags.ts';
 import { action, collect } from './support.ts';
 
 export function defineImageCommands(program: Command, context: Context): void {
@@ -95,7 +95,7 @@ export function defineImageCommands(program: Command, context: Context): void {
   group
     .command('inspect <image...>')
     .description('Print everything about images')
-    .option('-f, --format <format>', 'json, or a template such as {{.Id}}')
+    .addOption(inspectFormatOption())
     .action(action(async (names: string[], options) => (await images()).inspect(context, names, options)));
   group
     .command('prune')

@@ -1,7 +1,7 @@
 /** The definitions of `arcbox network`. */
 import type { Command } from 'commander';
 import type { Context } from '../context.ts';
-import { formatOption } from './flags.ts';
+import { formatOption, inspectFormatOption } from './flags.ts';
 import { action, collect } from './support.ts';
 
 const commands = () => import('../commands/network.ts');
@@ -37,7 +37,7 @@ export function defineNetworkCommands(program: Command, context: Context): void 
   network
     .command('inspect <network...>')
     .description('Print everything about networks, as JSON')
-    .option('-f, --format <template>', 'json or a template')
+    .addOption(inspectFormatOption())
     .action(
       action(async (names: string[], options) => (await commands()).networkInspect(context, names, options)),
     );

@@ -1,7 +1,7 @@
 /** The commands about volumes. */
 import type { Command } from 'commander';
 import type { Context } from '../context.ts';
-import { formatOption } from './flags.ts';
+import { formatOption, inspectFormatOption } from './flags.ts';
 import { action, collect } from './support.ts';
 
 export function defineVolumeCommands(program: Command, context: Context): void {
@@ -19,17 +19,22 @@ export function defineVolumeCommands(program: Command, context: Context): void {
     );
   volume
     .command('ls')
+    .alias('list')
     .description('List volumes')
     .option('-q, --quiet', 'names only')
     .option('--dangling', 'only those that no container has')
     .addOption(formatOption())
     .action(action(async (options) => (await volumes()).volumeList(context, options)));
   volume
-    .command('inspect <name...>')
+    .command('inspect <volume...>')
     .description('Print everything about volumes, as JSON')
-    .action(action(async (names: string[]) => (await volumes()).volumeInspect(context, names)));
+    .addOption(inspectFormatOption())
+    .action(
+      action(async (names: string[], options) => (await volumes()).volumeInspect(context, names, options)),
+    );
   volume
-    .command('rm <name...>')
+    .command('rm <volume...>')
+    .alias('remove')
     .description('Remove volumes that no container has, with everything in them')
     .option('-f, --force', 'one that is not there is no error')
     .action(

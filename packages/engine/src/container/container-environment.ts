@@ -24,7 +24,6 @@ export interface ContainerEnvironment {
   readonly volumes: VolumeManager;
   readonly room: Room;
   machine(name: string): Machine;
-  readonly defaultMachine: string;
   /** A container's process runs; `adopted`: since before this daemon. */
   running(container: Container, adopted: boolean): void;
   /** A container is gone, with whatever else belonged to it. */

@@ -29,6 +29,7 @@ import { type AttachOptions, attach, type LogOptions, readLogs } from './contain
 import { ContainerTable } from './container-table.ts';
 import { type CreateOptions, containerConfig } from './create.ts';
 import type { ResourceLimits } from './host-options.ts';
+import { chooseMachine } from './machine-choice.ts';
 import { checkName, generateName, newContainerId } from './names.ts';
 import type { TerminalSize } from './oci-spec.ts';
 import { Restarts } from './restarts.ts';
@@ -117,7 +118,7 @@ export class ContainerManager {
 
   /** Makes a record; nothing runs. */
   async create(options: CreateOptions): Promise<ContainerRecord> {
-    const { store, images, logger, networks, defaultMachine } = this.#environment;
+    const { store, images, logger, networks } = this.#environment;
     const image = await images.resolve(options.image);
     const { idempotencyKey } = options;
     const made = await this.#madeBefore(idempotencyKey);
@@ -132,14 +133,16 @@ export class ContainerManager {
     const names = new Set(this.#containers.all().map(({ record }) => record.name));
     if (options.name !== undefined) checkName(options.name);
     const id = newContainerId();
+    const config = containerConfig(options, image, id);
+    const machine = this.#environment.machine(chooseMachine(options.machine, config.host, this.#containers));
     const record: ContainerRecord = {
       id,
       name: options.name ?? generateName((name) => names.has(name)),
       state: 'created',
       run: 0,
-      machine: defaultMachine,
+      machine: machine.name,
       imageId: image.id,
-      config: containerConfig(options, image, id),
+      config,
       createdMs: Date.now(),
       startedMs: undefined,
       finishedMs: undefined,
@@ -149,6 +152,7 @@ export class ContainerManager {
       stoppedByUser: false,
     };
     images.assertPresent(image);
+    machine.assertStays();
     const volumes = record.config.mounts.filter((mount) => mount.type === 'volume');
     faultPoint('create.record');
     const container = new Container(record, this.#environment);
@@ -427,15 +431,18 @@ export class ContainerManager {
     this.#runs.disowned = true;
   }
 
-  /** Stops every container that runs or is being started; rejects, after all were tried, when one could not be. */
-  async stopAll(): Promise<void> {
+  /** Those of a machine, in any state. */
+  of(machine: string): Container[] {
+    return this.#containers.all().filter(({ record }) => record.machine === machine);
+  }
+
+  /** Stops these containers (default: all), when they run or are being started; rejects, after all were tried, when one could not be. */
+  async stopAll(containers = this.#containers.all()): Promise<void> {
     // What ends now was not stopped by its user, and what would start again waits for the next time.
-    this.#restarts.suspended = true;
-    const containers = this.#containers.all();
+    using _held = this.#restarts.hold(containers);
     // What waits to be started again would bring its machine back; the next daemon finds that it is wanted.
     if (!this.#ending) for (const container of containers) this.#restarts.cancel(container);
     const stops = await Promise.allSettled(containers.map((container) => this.#stop(container)));
-    this.#restarts.suspended = this.#ending;
     const failed = stops.find((stop) => stop.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
   }

@@ -4,6 +4,7 @@ import { faultPoint } from '@arcbox/sys';
 import type { Background } from '../background.ts';
 import { EngineError } from '../errors.ts';
 import { AUTO_REMOVE_GRACE_MS } from '../limits.ts';
+import type { Machine } from '../machine/machine.ts';
 import type { Container } from './container.ts';
 import type { ContainerEnvironment } from './container-environment.ts';
 import type { ContainerRecord } from './container-record.ts';
@@ -52,10 +53,12 @@ export class ContainerRemoval {
     this.#environment.removed(record.id);
     container.settleRemoved();
     logger.info('container.removed', { id: record.id, name: record.name });
+    // That may be on its way out itself.
+    const machine = this.#environment.machine(record.machine);
     // Its upper directory needs the machine; when that is not up now, the next `reconcile` finds it.
     this.#background.run(
       'remove_upper',
-      container.cleanUp.then(() => this.#removeUpper(record)),
+      container.cleanUp.then(() => this.#removeUpper(record, machine)),
     );
     // It may have been the last that held an image which was removed by force.
     this.#background.run(
@@ -65,8 +68,8 @@ export class ContainerRemoval {
     return () => volumes.removeCondemned(condemned);
   }
 
-  async #removeUpper(record: ContainerRecord): Promise<void> {
-    const up = await this.#environment.machine(record.machine).current();
+  async #removeUpper(record: ContainerRecord, machine: Machine): Promise<void> {
+    const up = await machine.current();
     faultPoint('remove.disk');
     // Also of one that never ran: files may have been copied into it.
     if (up !== undefined) await runTolerant(up.agent, removeDiskOps(record.id));

@@ -32,6 +32,7 @@ import {
   readAccounts,
   runTolerant,
 } from './launch.ts';
+import { assertTogether } from './machine-choice.ts';
 import { isShmShared } from './oci-mounts.ts';
 import type { Restarts } from './restarts.ts';
 import { freezeOp } from './running-cgroup.ts';
@@ -177,6 +178,7 @@ export class ContainerRuns {
     const reference = containerOfMode(mode);
     if (reference === undefined) return undefined;
     const other = this.#containers.find(reference);
+    assertTogether(container.record, other.record);
     this.#containers.running(other, `joined by ${container.record.name}`);
     return other;
   }

@@ -60,6 +60,16 @@ export class ContainerTable {
     );
   }
 
+  /** As `find`; undefined when there is none, or not only one. */
+  lookUp(reference: string): Container | undefined {
+    try {
+      return this.find(reference);
+    } catch (error) {
+      if (error instanceof EngineError) return undefined;
+      throw error;
+    }
+  }
+
   /** By ID, name, or the beginning of an ID. Throws `ERR_ARCBOX_CONTAINER_NOT_FOUND`. */
   find(reference: string): Container {
     const exact = this.#containers.get(reference);

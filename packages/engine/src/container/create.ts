@@ -13,6 +13,8 @@ import { type LifeRequest, lifeOptions } from './life-options.ts';
 export interface CreateOptions {
   readonly image: string;
   readonly name?: string;
+  /** That it is to run in; default: that of the container whose namespaces it joins, or else `default`. */
+  readonly machine?: string;
   /** After the image on the command line; empty: the image's. */
   readonly command?: readonly string[];
   /** Replaces the image's entrypoint; an empty list removes it. */

@@ -33,8 +33,9 @@ export class Restarts {
   readonly #startAgain: (container: Container) => void;
   readonly #timers = new Map<Container, NodeJS.Timeout>();
   readonly #delaysMs = new WeakMap<Container, number>();
-  /** While it is set, what exits is left alone: everything is being stopped. */
-  suspended = false;
+  /** Those that are being stopped together: what exits of them is left alone. */
+  readonly #held = new Set<ReadonlySet<Container>>();
+  #stopped = false;
 
   /** `startAgain` starts it, unless it is not `restarting` any more; what goes wrong is told by its state. */
   constructor(startAgain: (container: Container) => void) {
@@ -43,7 +44,8 @@ export class Restarts {
 
   /** It has exited: it becomes `restarting` when its policy wants it back. */
   consider(container: Container, atBoot = false): void {
-    if (this.suspended || !wantsRestart(container, atBoot)) return;
+    if (this.#stopped || !wantsRestart(container, atBoot)) return;
+    for (const held of this.#held) if (held.has(container)) return;
     const { startedMs, finishedMs } = container.record;
     const ranMs = startedMs === undefined || finishedMs === undefined ? 0 : finishedMs - startedMs;
     const before = this.#delaysMs.get(container);
@@ -74,9 +76,16 @@ export class Restarts {
     if (container.record.state === 'restarting') container.apply('cancelRestart');
   }
 
+  /** Leaves these alone until the answer is disposed of. */
+  hold(containers: readonly Container[]): Disposable {
+    const held = new Set(containers);
+    this.#held.add(held);
+    return { [Symbol.dispose]: () => this.#held.delete(held) };
+  }
+
   /** No timer goes on; states stay as they are, for the next daemon. */
   stop(): void {
-    this.suspended = true;
+    this.#stopped = true;
     for (const timer of this.#timers.values()) clearTimeout(timer);
     this.#timers.clear();
   }

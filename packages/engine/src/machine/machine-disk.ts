@@ -2,13 +2,12 @@
 import { stat } from 'node:fs/promises';
 import { makeDiskImage } from '../disk-image.ts';
 import { EngineError, messageOf } from '../errors.ts';
-import { MACHINE_DISK_BYTES } from '../limits.ts';
 
 /** Makes the disk at `path` when it is not there. Throws `ERR_ARCBOX_MACHINE_BOOT`. */
-export async function ensureMachineDisk(path: string): Promise<void> {
+export async function ensureMachineDisk(path: string, bytes: number): Promise<void> {
   if (await exists(path)) return;
   try {
-    await makeDiskImage(path, MACHINE_DISK_BYTES);
+    await makeDiskImage(path, bytes);
   } catch (error) {
     throw new EngineError(
       'ERR_ARCBOX_MACHINE_BOOT',

@@ -32,6 +32,7 @@ import { AgentSession } from './agent-session.ts';
 import { DISK_ID, DISK_MOUNT } from './guest-layout.ts';
 import { ensureMachineDisk } from './machine-disk.ts';
 import { MachineLayers } from './machine-layers.ts';
+import { type MachineRecord, type MachineSize, machineSize } from './machine-record.ts';
 import { DROP_PAGE_CACHE, mountPoints, setUpOps } from './machine-set-up.ts';
 import { MachineVolumes } from './machine-volumes.ts';
 import { checkSaved, discardSaved, type SavedMachine, saveMachine } from './saved-machine.ts';
@@ -87,8 +88,9 @@ export interface UpMachine {
 }
 
 export class Machine {
-  readonly name: string;
+  readonly record: MachineRecord;
   readonly #environment: MachineEnvironment;
+  #retired: boolean;
   #state: MachineState = 'stopped';
   /** The one flight that brings it up; settled while it is up. */
   #up: Promise<UpMachine> | undefined;
@@ -103,11 +105,36 @@ export class Machine {
   #idleTimer: NodeJS.Timeout | undefined;
   #saved: SavedMachine | undefined;
 
-  constructor(name: string, environment: MachineEnvironment) {
-    this.name = name;
+  constructor(record: MachineRecord, environment: MachineEnvironment) {
+    this.record = record;
     this.#environment = environment;
-    this.#saved = environment.store.savedMachine(name);
+    this.#retired = record.removing;
+    this.#saved = environment.store.machines.saved(record.name);
     if (this.#saved !== undefined) this.#state = 'idle';
+  }
+
+  get name(): string {
+    return this.record.name;
+  }
+
+  /** What it is made of when it boots the next time. */
+  get size(): MachineSize {
+    return machineSize(this.record, this.#environment.config.machine);
+  }
+
+  /** It is being removed, and comes up no more. */
+  get retired(): boolean {
+    return this.#retired;
+  }
+
+  retire(): void {
+    this.#retired = true;
+  }
+
+  /** Throws `ERR_ARCBOX_MACHINE_STATE` when it is being removed. */
+  assertStays(): void {
+    if (this.#retired)
+      throw new EngineError('ERR_ARCBOX_MACHINE_STATE', `the machine ${this.name} is being removed`);
   }
 
   /** What it takes while it is idle; undefined when it is not. */
@@ -124,6 +151,7 @@ export class Machine {
     this.#needed.abort();
     await this.#stopping;
     await this.#idling;
+    this.assertStays();
     this.#up ??= this.#bringUp(true).then((up) => {
       if (up === undefined)
         throw new EngineError('ERR_ARCBOX_MACHINE_BOOT', `the machine ${this.name} did not come up`);
@@ -266,7 +294,7 @@ export class Machine {
       try {
         // It could not be made usable: nothing may go on running there unowned.
         await vm?.kill();
-        if (vm !== undefined) this.#environment.store.setMachineHandle(this.name, undefined);
+        if (vm !== undefined) this.#environment.store.machines.setHandle(this.name, undefined);
       } finally {
         // Whatever else failed: the next caller tries again.
         this.#become('stopped');
@@ -278,7 +306,7 @@ export class Machine {
 
   async #adoptVm(): Promise<RunningVm | undefined> {
     const { driver, store, logger } = this.#environment;
-    const handle = store.machineHandle(this.name);
+    const handle = store.machines.handle(this.name);
     if (handle === undefined) return undefined;
     try {
       const vm = await driver.adopt(handle);
@@ -293,7 +321,7 @@ export class Machine {
     } catch (error) {
       this.#environment.events.emit('machine', 'die', this.name);
       logger.warn('machine.gone', { machine: this.name, pid: handle.pid, reason: messageOf(error) });
-      store.setMachineHandle(this.name, undefined);
+      store.machines.setHandle(this.name, undefined);
       return undefined;
     }
   }
@@ -307,7 +335,7 @@ export class Machine {
     // From the moment it runs its memory is ahead of what was saved: a crash from here on means a boot.
     faultPoint('wake.forget');
     this.#saved = undefined;
-    store.setSavedMachine(this.name, undefined);
+    store.machines.setSaved(this.name, undefined);
     let vm: RunningVm | undefined;
     try {
       faultPoint('wake.restore');
@@ -318,7 +346,7 @@ export class Machine {
         takeMemory: true,
       });
       faultPoint('wake.record');
-      store.setMachineHandle(this.name, vm.handle);
+      store.machines.setHandle(this.name, vm.handle);
       faultPoint('wake.recorded');
       return vm;
     } catch (error) {
@@ -336,9 +364,9 @@ export class Machine {
 
   /** Forgets what was saved unless the machine can go on from it. */
   async #checkSaved(): Promise<void> {
-    const { assets, config, logger } = this.#environment;
+    const { assets, logger } = this.#environment;
     if (this.#saved !== undefined) {
-      const wrong = await checkSaved(this.#saved, assets, config);
+      const wrong = await checkSaved(this.#saved, assets, this.size);
       if (wrong === undefined) return;
       logger.warn('machine.saved_unusable', { machine: this.name, reason: wrong });
     }
@@ -348,7 +376,7 @@ export class Machine {
 
   async #forgetSaved(): Promise<void> {
     if (this.#saved !== undefined) {
-      this.#environment.store.setSavedMachine(this.name, undefined);
+      this.#environment.store.machines.setSaved(this.name, undefined);
       this.#saved = undefined;
     }
     await this.#discardFiles();
@@ -369,11 +397,11 @@ export class Machine {
     const { driver, layout, store } = this.#environment;
     await this.#environment.room.needMemory(this.name);
     const disk = layout.machineDisk(this.name);
-    await ensureMachineDisk(disk);
+    await ensureMachineDisk(disk, this.size.diskBytes);
     await using prepared = await driver.create(this.#vmConfig(disk));
     const vm = await prepared.boot();
     try {
-      store.setMachineHandle(this.name, vm.handle);
+      store.machines.setHandle(this.name, vm.handle);
     } catch (error) {
       await vm.kill();
       throw error;
@@ -383,11 +411,12 @@ export class Machine {
 
   #vmConfig(disk: string): VmConfig {
     const { config, assets } = this.#environment;
+    const { cpus, memoryMib } = this.size;
     return {
       name: this.name,
       architecture: assets.architecture,
-      vcpus: config.machine.cpus,
-      memoryMib: config.machine.memoryMib,
+      vcpus: cpus,
+      memoryMib,
       memory: { kind: 'memfd' },
       kernel: assets.kernel,
       initramfs: assets.initramfs,
@@ -451,7 +480,7 @@ export class Machine {
     clearTimeout(this.#idleTimer);
     logger.info('machine.exited', { machine: this.name, reason: exit.reason, detail: exit.detail });
     try {
-      store.setMachineHandle(this.name, undefined);
+      store.machines.setHandle(this.name, undefined);
       this.#environment.lost(this.name, `the machine it ran in has ended (${exit.reason})`);
     } catch (error) {
       // The state could not be written. The next boot says the same once more, and nobody awaits this promise.
@@ -511,7 +540,7 @@ export class Machine {
       await up.vm.pause();
       const saved = await saveMachine(up.vm, this.#memoryDirectory, assets);
       faultPoint('idle.record');
-      store.setSavedMachine(this.name, saved);
+      store.machines.setSaved(this.name, saved);
       this.#saved = saved;
     } catch (error) {
       await this.#discardFiles();

@@ -13,9 +13,9 @@ import { dirname } from 'node:path';
 import { faultPoint } from '@arcbox/sys';
 import type { RunningVm, Snapshot } from '@arcbox/vm';
 import type { BootAssets } from '../boot-assets.ts';
-import type { Config } from '../config.ts';
 import { EngineError } from '../errors.ts';
 import { IDLE_SPARE_BYTES } from '../limits.ts';
+import type { MachineSize } from './machine-record.ts';
 
 /** What tells a file from any other, and from itself after a change. */
 interface FileMark {
@@ -70,12 +70,12 @@ export async function saveMachine(
 export async function checkSaved(
   saved: SavedMachine,
   assets: BootAssets,
-  config: Config,
+  size: MachineSize,
 ): Promise<string | undefined> {
   const { snapshot } = saved;
   if (saved.hostBootId !== (await hostBootId())) return 'the host was booted since';
   if (saved.assetsHash !== assets.hash) return 'the boot assets are others';
-  if (snapshot.config.vcpus !== config.machine.cpus || snapshot.config.memoryMib !== config.machine.memoryMib)
+  if (snapshot.config.vcpus !== size.cpus || snapshot.config.memoryMib !== size.memoryMib)
     return 'the configuration of the machine has changed';
   for (const [path, mark] of [
     [snapshot.statePath, saved.state],

@@ -108,6 +108,14 @@ export class NetworkPlane implements AsyncDisposable {
     await worker.setPolicy({ kind: 'link', name: machine }, undefined);
   }
 
+  /** A machine is removed, and with its cable the network that it had to itself. */
+  async forgetMachine(machine: string): Promise<void> {
+    await this.unplug(machine);
+    const network = machineNetworkName(machine);
+    if (!this.#known.delete(network) || this.#worker === undefined) return;
+    await (await this.#worker).removeNetwork(network);
+  }
+
   /** A container is about to run: its networks are there when this settles. Throws `ERR_ARCBOX_NETWORK` when a port is taken. */
   async join(machine: string, container: NamedContainer): Promise<void> {
     const cable = this.#cables.get(machine);
@@ -206,8 +214,7 @@ export class NetworkPlane implements AsyncDisposable {
 
   async #machineNetwork(worker: NetworkWorker, machine: string): Promise<string> {
     const { subnet, gateway } = MACHINE_NETWORK;
-    // No network that somebody makes has such a name.
-    const name = `machine/${machine}`;
+    const name = machineNetworkName(machine);
     const told =
       this.#known.get(name) ??
       worker.addNetwork({ name, mtu: CARD_MTU, subnet, gateway, internal: false, asks: false });
@@ -286,14 +293,22 @@ export class NetworkPlane implements AsyncDisposable {
     for (const [machine] of cables) this.#captures.forget(machine);
     this.#cables.clear();
     if (this.#closed) return;
-    const again = async (): Promise<void> => {
-      for (const [machine, { vm }] of cables) await this.plug(machine, vm);
-      for (const { machine, container } of joined) await this.join(machine, container);
-    };
-    void again().catch((failure: unknown) => {
-      this.#logger.error('network.restart_failed', { reason: messageOf(failure) });
-    });
+    // One machine that has gone meanwhile must not keep the others unplugged.
+    for (const [machine, { vm }] of cables) {
+      const again = async (): Promise<void> => {
+        await this.plug(machine, vm);
+        for (const one of joined) if (one.machine === machine) await this.join(machine, one.container);
+      };
+      void again().catch((failure: unknown) => {
+        this.#logger.error('network.restart_failed', { machine, reason: messageOf(failure) });
+      });
+    }
   }
+}
+
+/** No network that somebody makes has such a name. */
+function machineNetworkName(machine: string): string {
+  return `machine/${machine}`;
 }
 
 /** The device of routed mode: the host has the first address of the block, we have the second. */

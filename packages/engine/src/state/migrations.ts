@@ -106,4 +106,16 @@ export const MIGRATIONS: readonly string[] = [
     DELETE FROM policies WHERE kind = 'container' AND id = OLD.id;
   END;
   `,
+  `
+  -- What a machine is made of; NULL: what the configuration says.
+  ALTER TABLE machines ADD COLUMN cpus INTEGER;
+  ALTER TABLE machines ADD COLUMN memory_mib INTEGER;
+  ALTER TABLE machines ADD COLUMN disk_bytes INTEGER;
+  ALTER TABLE machines ADD COLUMN created_ms INTEGER NOT NULL DEFAULT 0;
+  -- Its removal has begun.
+  ALTER TABLE machines ADD COLUMN removing INTEGER NOT NULL DEFAULT 0;
+  CREATE TRIGGER machine_drops_policy AFTER DELETE ON machines BEGIN
+    DELETE FROM policies WHERE kind = 'machine' AND id = OLD.name;
+  END;
+  `,
 ];

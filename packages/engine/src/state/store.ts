@@ -3,14 +3,13 @@
  * would survive a power loss. One process has the database open (the daemon holds the data directory's lock).
  */
 import { DatabaseSync, type SQLOutputValue, type StatementSync } from 'node:sqlite';
-import type { VmHandle } from '@arcbox/vm';
 import type { ContainerRecord } from '../container/container-record.ts';
 import { DEFAULT_HOST_OPTIONS } from '../container/host-options.ts';
 import { DEFAULT_LIFE } from '../container/life-options.ts';
 import { EngineError, messageOf } from '../errors.ts';
-import type { SavedMachine } from '../machine/saved-machine.ts';
 import { PolicyTable } from '../network/policy-table.ts';
 import type { VolumeRecord } from '../volume/volume-record.ts';
+import { MachineTable } from './machine-table.ts';
 import { MIGRATIONS } from './migrations.ts';
 import { NetworkTable, type Statements } from './network-table.ts';
 
@@ -26,6 +25,7 @@ export class Store implements Disposable {
     all: (sql, ...parameters) => this.#statement(sql).all(...parameters),
     run: (sql, ...parameters) => Number(this.#statement(sql).run(...parameters).lastInsertRowid),
   };
+  readonly machines = new MachineTable(this.#access);
   readonly networks = new NetworkTable(this.#access);
   readonly policies = new PolicyTable(this.#access);
 
@@ -46,40 +46,6 @@ export class Store implements Disposable {
   /** For the image store, which keeps its tables in the same database. */
   get database(): DatabaseSync {
     return this.#database;
-  }
-
-  // --- Machines ---------------------------------------------------------------------------------
-
-  machineHandle(name: string): VmHandle | undefined {
-    const row = this.#get('SELECT handle FROM machines WHERE name = ?', name);
-    return typeof row?.handle === 'string' ? (JSON.parse(row.handle, reviveInfinity) as VmHandle) : undefined;
-  }
-
-  setMachineHandle(name: string, handle: VmHandle | undefined): void {
-    this.#run(
-      'INSERT INTO machines (name, handle) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET handle = excluded.handle',
-      name,
-      handle === undefined ? null : JSON.stringify(handle, keepInfinity),
-    );
-  }
-
-  /** What an idle machine goes on from; undefined when it has not idled down. */
-  savedMachine(name: string): SavedMachine | undefined {
-    const row = this.#get('SELECT saved FROM machines WHERE name = ?', name);
-    return typeof row?.saved === 'string'
-      ? (JSON.parse(row.saved, reviveInfinity) as SavedMachine)
-      : undefined;
-  }
-
-  /** The machine has idled down: from now on it is what was saved, and no process. With undefined: it is not any more. */
-  setSavedMachine(name: string, saved: SavedMachine | undefined): void {
-    const json = saved === undefined ? null : JSON.stringify(saved, keepInfinity);
-    const forgetProcess = saved === undefined ? '' : ', handle = NULL';
-    this.#run(
-      `INSERT INTO machines (name, saved) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET saved = excluded.saved${forgetProcess}`,
-      name,
-      json,
-    );
   }
 
   // --- Layers -----------------------------------------------------------------------------------
@@ -273,12 +239,4 @@ function toConfig(json: string): ContainerRecord['config'] {
     mounts: stored.mounts ?? [],
     host: { ...DEFAULT_HOST_OPTIONS, ...stored.host },
   };
-}
-
-/** JSON has no infinity, and a machine's grace time may be that. */
-function keepInfinity(_key: string, value: unknown): unknown {
-  return value === Number.POSITIVE_INFINITY ? '∞' : value;
-}
-function reviveInfinity(_key: string, value: unknown): unknown {
-  return value === '∞' ? Number.POSITIVE_INFINITY : value;
 }

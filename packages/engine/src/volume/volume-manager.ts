@@ -39,8 +39,6 @@ export interface VolumeEnvironment {
   readonly room: Room;
   /** Containers, in any state, that mount it. */
   usersOf(name: string): readonly ContainerRecord[];
-  /** The machine that containers run in, when it is up. */
-  machine(): Promise<UpMachine | undefined>;
 }
 
 export interface CreateVolume {
@@ -62,6 +60,8 @@ export class VolumeManager {
   /** Containers that have it mounted now. */
   readonly #users = new Map<number, Set<string>>();
   readonly #locks = new Map<string, Mutex>();
+  /** Machines that have come up, by name; some may have gone since. */
+  readonly #machines = new Map<string, UpMachine>();
   #released = Promise.withResolvers<void>();
 
   constructor(environment: VolumeEnvironment) {
@@ -136,7 +136,7 @@ export class VolumeManager {
           `the volume ${name} is in use by the container ${user.name} (${user.id.slice(0, 12)}); remove that first`,
         );
       }
-      await this.#remove(record, await this.#environment.machine());
+      await this.#remove(record);
     });
   }
 
@@ -161,9 +161,7 @@ export class VolumeManager {
   async removeCondemned(condemned: readonly VolumeRecord[]): Promise<void> {
     for (const record of condemned) record.state = 'removing';
     for (const record of condemned) {
-      const removing = this.#exclusive(record.name, async () =>
-        this.#remove(record, await this.#environment.machine()),
-      );
+      const removing = this.#exclusive(record.name, () => this.#remove(record));
       await removing.catch((error: unknown) => {
         this.#environment.logger.warn('volume.remove_failed', {
           name: record.name,
@@ -211,6 +209,7 @@ export class VolumeManager {
       await this.#exclusive(mount.name, async () => {
         const record = this.find(mount.name);
         await this.#ensureDisk(record);
+        await this.#takeFromOthers(record, up);
         this.#use(record, container);
         const path = await up.volumes.mount(record.number, this.#environment.layout.volumeDisk(record.name));
         data.set(mount.name, path);
@@ -262,14 +261,17 @@ export class VolumeManager {
     for (const number of up.volumes.attached) await this.#detachUnused(number, up);
   }
 
-  /** Goes on with removals that an earlier daemon had begun, and detaches what no record names. */
-  async reconcile(up: UpMachine | undefined): Promise<void> {
+  /** A machine has come up, or was taken over: detaches what no record names. */
+  async reconcile(up: UpMachine): Promise<void> {
+    this.#machines.set(up.name, up);
     const known = new Set([...this.#volumes.values()].map(({ number }) => number));
-    for (const number of up?.volumes.attached ?? [])
-      if (!known.has(number)) await up?.volumes.release(number);
-    for (const record of [...this.#volumes.values()]) {
-      if (record.state === 'removing') await this.#exclusive(record.name, () => this.#remove(record, up));
-    }
+    for (const number of up.volumes.attached) if (!known.has(number)) await up.volumes.release(number);
+  }
+
+  /** Goes on with removals that an earlier daemon had begun, once its machines have been taken over. */
+  async finishRemovals(): Promise<void> {
+    for (const record of [...this.#volumes.values()])
+      if (record.state === 'removing') await this.#exclusive(record.name, () => this.#remove(record));
   }
 
   #register(
@@ -310,7 +312,7 @@ export class VolumeManager {
     record.state = 'made';
   }
 
-  async #remove(record: VolumeRecord, up: UpMachine | undefined): Promise<void> {
+  async #remove(record: VolumeRecord): Promise<void> {
     const { store, layout, events } = this.#environment;
     if (this.#volumes.get(record.name) !== record) return;
     // No container has it any more, but the last one may still be on its way out of the machine.
@@ -318,7 +320,7 @@ export class VolumeManager {
     faultPoint('volume.removing');
     store.setVolumeState(record.number, 'removing');
     record.state = 'removing';
-    await up?.volumes.release(record.number);
+    for (const up of this.#machines.values()) await this.#releaseFrom(record, up);
     faultPoint('volume.unlink');
     await rm(layout.volume(record.name), { recursive: true, force: true });
     faultPoint('volume.forget');
@@ -331,6 +333,35 @@ export class VolumeManager {
     const users = this.#users.get(record.number) ?? new Set();
     users.add(container.id);
     this.#users.set(record.number, users);
+  }
+
+  /** A disk is one machine's at a time. Throws `ERR_ARCBOX_VOLUME_IN_USE` when a container of another one uses it. */
+  async #takeFromOthers(record: VolumeRecord, up: UpMachine): Promise<void> {
+    const users = this.#users.get(record.number);
+    const rival = this.#environment
+      .usersOf(record.name)
+      .find(({ id, machine }) => machine !== up.name && users?.has(id) === true);
+    if (rival !== undefined) {
+      throw new EngineError(
+        'ERR_ARCBOX_VOLUME_IN_USE',
+        `the volume ${record.name} is in use by the container ${rival.name} in the machine ${rival.machine}, and a volume is in one machine at a time; stop that container, or create this one with --machine ${rival.machine}`,
+      );
+    }
+    for (const other of this.#machines.values())
+      if (other.name !== up.name) await this.#releaseFrom(record, other);
+  }
+
+  /** Nobody uses it there. */
+  async #releaseFrom({ number }: VolumeRecord, up: UpMachine): Promise<void> {
+    if (!up.volumes.attached.includes(number)) return;
+    try {
+      await up.volumes.release(number);
+    } catch (error) {
+      if (!up.agent.ended.aborted) throw error;
+      // The machine is on its way out, and lets go of the disk with its process.
+      await up.vm.exited;
+      if (this.#machines.get(up.name) === up) this.#machines.delete(up.name);
+    }
   }
 
   /** A machine has a limited number of places for disks: unused volumes keep theirs only while there are few. */

@@ -19,6 +19,8 @@ export class FakeRuntime implements AsyncDisposable {
   readonly guest: FakeContainerGuest;
   readonly host = new FakeHost();
   readonly assets: BootAssets;
+  readonly #programs: Readonly<Record<string, Program>>;
+  readonly #others = new Map<string, FakeContainerGuest>();
 
   static async create(programs: Readonly<Record<string, Program>> = {}): Promise<FakeRuntime> {
     const home = await mkdtemp(join(tmpdir(), 'arcbox-engine-'));
@@ -33,13 +35,14 @@ export class FakeRuntime implements AsyncDisposable {
     // A disk that is there is not made.
     await mkdir(layout.machine('default'), { recursive: true });
     await writeFile(layout.machineDisk('default'), '');
-    return new FakeRuntime(home, layout, new FakeContainerGuest(programs));
+    return new FakeRuntime(home, layout, programs);
   }
 
-  private constructor(home: string, layout: HostLayout, guest: FakeContainerGuest) {
+  private constructor(home: string, layout: HostLayout, programs: Readonly<Record<string, Program>>) {
     this.home = home;
     this.layout = layout;
-    this.guest = guest;
+    this.#programs = programs;
+    this.guest = new FakeContainerGuest(programs);
     this.assets = {
       directory: home,
       hash: 'fake',
@@ -51,7 +54,18 @@ export class FakeRuntime implements AsyncDisposable {
   }
 
   driver(): FakeDriver {
-    return new FakeDriver({ host: this.host, handlers: (guest) => this.guest.handlers(guest) });
+    return new FakeDriver({
+      host: this.host,
+      handlers: (guest, { name }) => this.guestOf(name).handlers(guest),
+    });
+  }
+
+  /** The inside of a machine; `guest` is that of the default one. */
+  guestOf(machine: string): FakeContainerGuest {
+    const guest = this.#others.get(machine) ?? new FakeContainerGuest(this.#programs);
+    if (machine === 'default') return this.guest;
+    this.#others.set(machine, guest);
+    return guest;
   }
 
   async open(environment: NodeJS.ProcessEnv = {}): Promise<Runtime> {

@@ -10,7 +10,159 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file arcbox/v1/machine.proto.
  */
 export const file_arcbox_v1_machine: GenFile = /*@__PURE__*/
-  fileDesc("ChdhcmNib3gvdjEvbWFjaGluZS5wcm90bxIJYXJjYm94LnYxIhUKE0xpc3RNYWNoaW5lc1JlcXVlc3QiPAoUTGlzdE1hY2hpbmVzUmVzcG9uc2USJAoIbWFjaGluZXMYASADKAsyEi5hcmNib3gudjEuTWFjaGluZSIlChVJbnNwZWN0TWFjaGluZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSI9ChZJbnNwZWN0TWFjaGluZVJlc3BvbnNlEiMKB21hY2hpbmUYASABKAsyEi5hcmNib3gudjEuTWFjaGluZSIjChNTdGFydE1hY2hpbmVSZXF1ZXN0EgwKBG5hbWUYASABKAkiOwoUU3RhcnRNYWNoaW5lUmVzcG9uc2USIwoHbWFjaGluZRgBIAEoCzISLmFyY2JveC52MS5NYWNoaW5lIiIKElN0b3BNYWNoaW5lUmVxdWVzdBIMCgRuYW1lGAEgASgJIhUKE1N0b3BNYWNoaW5lUmVzcG9uc2UiIgoSSWRsZU1hY2hpbmVSZXF1ZXN0EgwKBG5hbWUYASABKAkiOgoTSWRsZU1hY2hpbmVSZXNwb25zZRIjCgdtYWNoaW5lGAEgASgLMhIuYXJjYm94LnYxLk1hY2hpbmUihwIKB01hY2hpbmUSDAoEbmFtZRgBIAEoCRINCgVzdGF0ZRgCIAEoCRIMCgRjcHVzGAMgASgFEhQKDG1lbW9yeV9ieXRlcxgEIAEoAxILCgNwaWQYBSABKAUSEwoLYWNjZWxlcmF0b3IYBiABKAkSEwoLdm1tX3ZlcnNpb24YByABKAkSFgoOa2VybmVsX3JlbGVhc2UYCCABKAkSFQoNYWdlbnRfdmVyc2lvbhgJIAEoCRIRCglwc3NfYnl0ZXMYCiABKAMSGwoTZ3Vlc3RfcmFtX3Bzc19ieXRlcxgLIAEoAxITCgtzYXZlZF9ieXRlcxgMIAEoAxIQCghzYXZlZF9tcxgNIAEoAzKBAwoOTWFjaGluZVNlcnZpY2USRwoETGlzdBIeLmFyY2JveC52MS5MaXN0TWFjaGluZXNSZXF1ZXN0Gh8uYXJjYm94LnYxLkxpc3RNYWNoaW5lc1Jlc3BvbnNlEk4KB0luc3BlY3QSIC5hcmNib3gudjEuSW5zcGVjdE1hY2hpbmVSZXF1ZXN0GiEuYXJjYm94LnYxLkluc3BlY3RNYWNoaW5lUmVzcG9uc2USSAoFU3RhcnQSHi5hcmNib3gudjEuU3RhcnRNYWNoaW5lUmVxdWVzdBofLmFyY2JveC52MS5TdGFydE1hY2hpbmVSZXNwb25zZRJFCgRTdG9wEh0uYXJjYm94LnYxLlN0b3BNYWNoaW5lUmVxdWVzdBoeLmFyY2JveC52MS5TdG9wTWFjaGluZVJlc3BvbnNlEkUKBElkbGUSHS5hcmNib3gudjEuSWRsZU1hY2hpbmVSZXF1ZXN0Gh4uYXJjYm94LnYxLklkbGVNYWNoaW5lUmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("ChdhcmNib3gvdjEvbWFjaGluZS5wcm90bxIJYXJjYm94LnYxIlwKFENyZWF0ZU1hY2hpbmVSZXF1ZXN0EgwKBG5hbWUYASABKAkSDAoEY3B1cxgCIAEoBRIUCgxtZW1vcnlfYnl0ZXMYAyABKAMSEgoKZGlza19ieXRlcxgEIAEoAyI8ChVDcmVhdGVNYWNoaW5lUmVzcG9uc2USIwoHbWFjaGluZRgBIAEoCzISLmFyY2JveC52MS5NYWNoaW5lIjMKFFJlbW92ZU1hY2hpbmVSZXF1ZXN0EgwKBG5hbWUYASABKAkSDQoFZm9yY2UYAiABKAgiFwoVUmVtb3ZlTWFjaGluZVJlc3BvbnNlIhUKE0xpc3RNYWNoaW5lc1JlcXVlc3QiPAoUTGlzdE1hY2hpbmVzUmVzcG9uc2USJAoIbWFjaGluZXMYASADKAsyEi5hcmNib3gudjEuTWFjaGluZSIlChVJbnNwZWN0TWFjaGluZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSI9ChZJbnNwZWN0TWFjaGluZVJlc3BvbnNlEiMKB21hY2hpbmUYASABKAsyEi5hcmNib3gudjEuTWFjaGluZSIjChNTdGFydE1hY2hpbmVSZXF1ZXN0EgwKBG5hbWUYASABKAkiOwoUU3RhcnRNYWNoaW5lUmVzcG9uc2USIwoHbWFjaGluZRgBIAEoCzISLmFyY2JveC52MS5NYWNoaW5lIiIKElN0b3BNYWNoaW5lUmVxdWVzdBIMCgRuYW1lGAEgASgJIhUKE1N0b3BNYWNoaW5lUmVzcG9uc2UiIgoSSWRsZU1hY2hpbmVSZXF1ZXN0EgwKBG5hbWUYASABKAkiOgoTSWRsZU1hY2hpbmVSZXNwb25zZRIjCgdtYWNoaW5lGAEgASgLMhIuYXJjYm94LnYxLk1hY2hpbmUi+AIKB01hY2hpbmUSDAoEbmFtZRgBIAEoCRINCgVzdGF0ZRgCIAEoCRIMCgRjcHVzGAMgASgFEhQKDG1lbW9yeV9ieXRlcxgEIAEoAxILCgNwaWQYBSABKAUSEwoLYWNjZWxlcmF0b3IYBiABKAkSEwoLdm1tX3ZlcnNpb24YByABKAkSFgoOa2VybmVsX3JlbGVhc2UYCCABKAkSFQoNYWdlbnRfdmVyc2lvbhgJIAEoCRIRCglwc3NfYnl0ZXMYCiABKAMSGwoTZ3Vlc3RfcmFtX3Bzc19ieXRlcxgLIAEoAxITCgtzYXZlZF9ieXRlcxgMIAEoAxIQCghzYXZlZF9tcxgNIAEoAxISCgpkaXNrX2J5dGVzGA4gASgDEhcKD2Rpc2tfdXNlZF9ieXRlcxgPIAEoAxISCgpjcmVhdGVkX21zGBAgASgDEhIKCmNvbnRhaW5lcnMYESABKAUSGgoSY29udGFpbmVyc19ydW5uaW5nGBIgASgFMpsECg5NYWNoaW5lU2VydmljZRJLCgZDcmVhdGUSHy5hcmNib3gudjEuQ3JlYXRlTWFjaGluZVJlcXVlc3QaIC5hcmNib3gudjEuQ3JlYXRlTWFjaGluZVJlc3BvbnNlEksKBlJlbW92ZRIfLmFyY2JveC52MS5SZW1vdmVNYWNoaW5lUmVxdWVzdBogLmFyY2JveC52MS5SZW1vdmVNYWNoaW5lUmVzcG9uc2USRwoETGlzdBIeLmFyY2JveC52MS5MaXN0TWFjaGluZXNSZXF1ZXN0Gh8uYXJjYm94LnYxLkxpc3RNYWNoaW5lc1Jlc3BvbnNlEk4KB0luc3BlY3QSIC5hcmNib3gudjEuSW5zcGVjdE1hY2hpbmVSZXF1ZXN0GiEuYXJjYm94LnYxLkluc3BlY3RNYWNoaW5lUmVzcG9uc2USSAoFU3RhcnQSHi5hcmNib3gudjEuU3RhcnRNYWNoaW5lUmVxdWVzdBofLmFyY2JveC52MS5TdGFydE1hY2hpbmVSZXNwb25zZRJFCgRTdG9wEh0uYXJjYm94LnYxLlN0b3BNYWNoaW5lUmVxdWVzdBoeLmFyY2JveC52MS5TdG9wTWFjaGluZVJlc3BvbnNlEkUKBElkbGUSHS5hcmNib3gudjEuSWRsZU1hY2hpbmVSZXF1ZXN0Gh4uYXJjYm94LnYxLklkbGVNYWNoaW5lUmVzcG9uc2ViBnByb3RvMw");
+
+/**
+ * @generated from message arcbox.v1.CreateMachineRequest
+ */
+export type CreateMachineRequest = Message<"arcbox.v1.CreateMachineRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * What is 0 is what the daemon's configuration says.
+   *
+   * @generated from field: int32 cpus = 2;
+   */
+  cpus: number;
+
+  /**
+   * @generated from field: int64 memory_bytes = 3;
+   */
+  memoryBytes: bigint;
+
+  /**
+   * Of its disk, which is sparse.
+   *
+   * @generated from field: int64 disk_bytes = 4;
+   */
+  diskBytes: bigint;
+};
+
+/**
+ * @generated from message arcbox.v1.CreateMachineRequest
+ */
+export type CreateMachineRequestJson = {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name?: string;
+
+  /**
+   * What is 0 is what the daemon's configuration says.
+   *
+   * @generated from field: int32 cpus = 2;
+   */
+  cpus?: number;
+
+  /**
+   * @generated from field: int64 memory_bytes = 3;
+   */
+  memoryBytes?: string;
+
+  /**
+   * Of its disk, which is sparse.
+   *
+   * @generated from field: int64 disk_bytes = 4;
+   */
+  diskBytes?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.CreateMachineRequest.
+ * Use `create(CreateMachineRequestSchema)` to create a new message.
+ */
+export const CreateMachineRequestSchema: GenMessage<CreateMachineRequest, {jsonType: CreateMachineRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_machine, 0);
+
+/**
+ * @generated from message arcbox.v1.CreateMachineResponse
+ */
+export type CreateMachineResponse = Message<"arcbox.v1.CreateMachineResponse"> & {
+  /**
+   * @generated from field: arcbox.v1.Machine machine = 1;
+   */
+  machine?: Machine | undefined;
+};
+
+/**
+ * @generated from message arcbox.v1.CreateMachineResponse
+ */
+export type CreateMachineResponseJson = {
+  /**
+   * @generated from field: arcbox.v1.Machine machine = 1;
+   */
+  machine?: MachineJson;
+};
+
+/**
+ * Describes the message arcbox.v1.CreateMachineResponse.
+ * Use `create(CreateMachineResponseSchema)` to create a new message.
+ */
+export const CreateMachineResponseSchema: GenMessage<CreateMachineResponse, {jsonType: CreateMachineResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_machine, 1);
+
+/**
+ * @generated from message arcbox.v1.RemoveMachineRequest
+ */
+export type RemoveMachineRequest = Message<"arcbox.v1.RemoveMachineRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Removes its containers and powers it off first.
+   *
+   * @generated from field: bool force = 2;
+   */
+  force: boolean;
+};
+
+/**
+ * @generated from message arcbox.v1.RemoveMachineRequest
+ */
+export type RemoveMachineRequestJson = {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name?: string;
+
+  /**
+   * Removes its containers and powers it off first.
+   *
+   * @generated from field: bool force = 2;
+   */
+  force?: boolean;
+};
+
+/**
+ * Describes the message arcbox.v1.RemoveMachineRequest.
+ * Use `create(RemoveMachineRequestSchema)` to create a new message.
+ */
+export const RemoveMachineRequestSchema: GenMessage<RemoveMachineRequest, {jsonType: RemoveMachineRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_machine, 2);
+
+/**
+ * @generated from message arcbox.v1.RemoveMachineResponse
+ */
+export type RemoveMachineResponse = Message<"arcbox.v1.RemoveMachineResponse"> & {
+};
+
+/**
+ * @generated from message arcbox.v1.RemoveMachineResponse
+ */
+export type RemoveMachineResponseJson = {
+};
+
+/**
+ * Describes the message arcbox.v1.RemoveMachineResponse.
+ * Use `create(RemoveMachineResponseSchema)` to create a new message.
+ */
+export const RemoveMachineResponseSchema: GenMessage<RemoveMachineResponse, {jsonType: RemoveMachineResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_machine, 3);
 
 /**
  * @generated from message arcbox.v1.ListMachinesRequest
@@ -29,7 +181,7 @@ export type ListMachinesRequestJson = {
  * Use `create(ListMachinesRequestSchema)` to create a new message.
  */
 export const ListMachinesRequestSchema: GenMessage<ListMachinesRequest, {jsonType: ListMachinesRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_machine, 0);
+  messageDesc(file_arcbox_v1_machine, 4);
 
 /**
  * @generated from message arcbox.v1.ListMachinesResponse
@@ -56,7 +208,7 @@ export type ListMachinesResponseJson = {
  * Use `create(ListMachinesResponseSchema)` to create a new message.
  */
 export const ListMachinesResponseSchema: GenMessage<ListMachinesResponse, {jsonType: ListMachinesResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_machine, 1);
+  messageDesc(file_arcbox_v1_machine, 5);
 
 /**
  * @generated from message arcbox.v1.InspectMachineRequest
@@ -83,7 +235,7 @@ export type InspectMachineRequestJson = {
  * Use `create(InspectMachineRequestSchema)` to create a new message.
  */
 export const InspectMachineRequestSchema: GenMessage<InspectMachineRequest, {jsonType: InspectMachineRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_machine, 2);
+  messageDesc(file_arcbox_v1_machine, 6);
 
 /**
  * @generated from message arcbox.v1.InspectMachineResponse
@@ -110,7 +262,7 @@ export type InspectMachineResponseJson = {
  * Use `create(InspectMachineResponseSchema)` to create a new message.
  */
 export const InspectMachineResponseSchema: GenMessage<InspectMachineResponse, {jsonType: InspectMachineResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_machine, 3);
+  messageDesc(file_arcbox_v1_machine, 7);
 
 /**
  * @generated from message arcbox.v1.StartMachineRequest
@@ -137,7 +289,7 @@ export type StartMachineRequestJson = {
  * Use `create(StartMachineRequestSchema)` to create a new message.
  */
 export const StartMachineRequestSchema: GenMessage<StartMachineRequest, {jsonType: StartMachineRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_machine, 4);
+  messageDesc(file_arcbox_v1_machine, 8);
 
 /**
  * @generated from message arcbox.v1.StartMachineResponse
@@ -164,7 +316,7 @@ export type StartMachineResponseJson = {
  * Use `create(StartMachineResponseSchema)` to create a new message.
  */
 export const StartMachineResponseSchema: GenMessage<StartMachineResponse, {jsonType: StartMachineResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_machine, 5);
+  messageDesc(file_arcbox_v1_machine, 9);
 
 /**
  * @generated from message arcbox.v1.StopMachineRequest
@@ -191,7 +343,7 @@ export type StopMachineRequestJson = {
  * Use `create(StopMachineRequestSchema)` to create a new message.
  */
 export const StopMachineRequestSchema: GenMessage<StopMachineRequest, {jsonType: StopMachineRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_machine, 6);
+  messageDesc(file_arcbox_v1_machine, 10);
 
 /**
  * @generated from message arcbox.v1.StopMachineResponse
@@ -210,7 +362,7 @@ export type StopMachineResponseJson = {
  * Use `create(StopMachineResponseSchema)` to create a new message.
  */
 export const StopMachineResponseSchema: GenMessage<StopMachineResponse, {jsonType: StopMachineResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_machine, 7);
+  messageDesc(file_arcbox_v1_machine, 11);
 
 /**
  * @generated from message arcbox.v1.IdleMachineRequest
@@ -237,7 +389,7 @@ export type IdleMachineRequestJson = {
  * Use `create(IdleMachineRequestSchema)` to create a new message.
  */
 export const IdleMachineRequestSchema: GenMessage<IdleMachineRequest, {jsonType: IdleMachineRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_machine, 8);
+  messageDesc(file_arcbox_v1_machine, 12);
 
 /**
  * @generated from message arcbox.v1.IdleMachineResponse
@@ -264,7 +416,7 @@ export type IdleMachineResponseJson = {
  * Use `create(IdleMachineResponseSchema)` to create a new message.
  */
 export const IdleMachineResponseSchema: GenMessage<IdleMachineResponse, {jsonType: IdleMachineResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_machine, 9);
+  messageDesc(file_arcbox_v1_machine, 13);
 
 /**
  * @generated from message arcbox.v1.Machine
@@ -276,7 +428,7 @@ export type Machine = Message<"arcbox.v1.Machine"> & {
   name: string;
 
   /**
-   * stopped, starting, running, stopping, idling or idle.
+   * stopped, starting, running, stopping, idling, idle or removing.
    *
    * @generated from field: string state = 2;
    */
@@ -342,6 +494,35 @@ export type Machine = Message<"arcbox.v1.Machine"> & {
    * @generated from field: int64 saved_ms = 13;
    */
   savedMs: bigint;
+
+  /**
+   * Of its disk, and what that takes on the host; 0 while it is not made yet.
+   *
+   * @generated from field: int64 disk_bytes = 14;
+   */
+  diskBytes: bigint;
+
+  /**
+   * @generated from field: int64 disk_used_bytes = 15;
+   */
+  diskUsedBytes: bigint;
+
+  /**
+   * @generated from field: int64 created_ms = 16;
+   */
+  createdMs: bigint;
+
+  /**
+   * In any state, and those of them that run.
+   *
+   * @generated from field: int32 containers = 17;
+   */
+  containers: number;
+
+  /**
+   * @generated from field: int32 containers_running = 18;
+   */
+  containersRunning: number;
 };
 
 /**
@@ -354,7 +535,7 @@ export type MachineJson = {
   name?: string;
 
   /**
-   * stopped, starting, running, stopping, idling or idle.
+   * stopped, starting, running, stopping, idling, idle or removing.
    *
    * @generated from field: string state = 2;
    */
@@ -420,6 +601,35 @@ export type MachineJson = {
    * @generated from field: int64 saved_ms = 13;
    */
   savedMs?: string;
+
+  /**
+   * Of its disk, and what that takes on the host; 0 while it is not made yet.
+   *
+   * @generated from field: int64 disk_bytes = 14;
+   */
+  diskBytes?: string;
+
+  /**
+   * @generated from field: int64 disk_used_bytes = 15;
+   */
+  diskUsedBytes?: string;
+
+  /**
+   * @generated from field: int64 created_ms = 16;
+   */
+  createdMs?: string;
+
+  /**
+   * In any state, and those of them that run.
+   *
+   * @generated from field: int32 containers = 17;
+   */
+  containers?: number;
+
+  /**
+   * @generated from field: int32 containers_running = 18;
+   */
+  containersRunning?: number;
 };
 
 /**
@@ -427,12 +637,32 @@ export type MachineJson = {
  * Use `create(MachineSchema)` to create a new message.
  */
 export const MachineSchema: GenMessage<Machine, {jsonType: MachineJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_machine, 10);
+  messageDesc(file_arcbox_v1_machine, 14);
 
 /**
  * @generated from service arcbox.v1.MachineService
  */
 export const MachineService: GenService<{
+  /**
+   * Makes a machine beside the default one; nothing runs yet.
+   *
+   * @generated from rpc arcbox.v1.MachineService.Create
+   */
+  create: {
+    methodKind: "unary";
+    input: typeof CreateMachineRequestSchema;
+    output: typeof CreateMachineResponseSchema;
+  },
+  /**
+   * Removes it with its disk; refused while it is up or has containers, unless by force.
+   *
+   * @generated from rpc arcbox.v1.MachineService.Remove
+   */
+  remove: {
+    methodKind: "unary";
+    input: typeof RemoveMachineRequestSchema;
+    output: typeof RemoveMachineResponseSchema;
+  },
   /**
    * @generated from rpc arcbox.v1.MachineService.List
    */
