@@ -143,5 +143,7 @@ export const CARD_MTU = 65_520;
 export const NETWORK_NAME_LENGTH_MAX = 128;
 /** VLAN identifiers that IEEE 802.1Q has, and so the networks there can be. */
 export const VLAN_MAX = 4094;
+/** Of the kernel's list of a container's connections so much is looked at: some seven thousand. */
+export const CONNECTIONS_READ_BYTES_MAX: number = 1024 * 1024;
 /** Connections of containers to networks, all together. */
 export const ENDPOINTS_MAX = 16_384;

@@ -14,6 +14,8 @@ export type NetErrorCode =
   | 'ERR_ARCBOX_NET_POLICY'
   /** A published port is malformed. */
   | 'ERR_ARCBOX_NET_PORT_SPEC'
+  /** An address to publish on is none of this host's, or of a family that it does not have. */
+  | 'ERR_ARCBOX_NET_NO_ADDRESS'
   /** A host port is in use by somebody else, or we may not bind it. */
   | 'ERR_ARCBOX_NET_PORT_TAKEN'
   /** A configuration of the stack that cannot work. */

@@ -180,6 +180,29 @@ test('refused, and reset', async () => {
   assert.equal(await connect(portOf(rude), Buffer.from('x')).done.promise, 'reset');
 });
 
+test('a connection whose other end is gone is reset, and one of our own is not', async () => {
+  const accepted = Promise.withResolvers<net.Socket>();
+  await using server = await listen((socket) => {
+    socket.on('error', () => {});
+    socket.resume().once('end', () => accepted.resolve(socket));
+  });
+  const client = connect(portOf(server), Buffer.from('x'));
+  // The machine has said all that it will say, and waits for the answer.
+  const socket = await accepted.promise;
+  const stack = gateway.switch.network('n');
+  const ours = [...(stack?.tcp.connections() ?? [])].find((c) => c.localPort === portOf(server));
+  if (stack === undefined || ours === undefined) throw new Error('no connection');
+  const ends = { address: '10.0.0.2', port: ours.remotePort, peer: '10.0.0.1', peerPort: ours.localPort };
+  stack.resetHalfOpen(ends);
+  socket.write('answer');
+  while (client.received === 0) await new Promise(setImmediate);
+  stack.tcp.release(ours, 'unplugged');
+  stack.resetHalfOpen(ends);
+  assert.equal(await client.done.promise, 'reset');
+  // Half-closed as it is, it hears nothing of that.
+  socket.destroy();
+});
+
 test('many connections at once share the memory there is, and all arrive', async () => {
   const COUNT = 200;
   const block = randomBytes(250_000);

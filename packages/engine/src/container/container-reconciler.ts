@@ -1,8 +1,12 @@
 /** Bringing what is stored of containers together with what is true in the machine. */
 import type { OpInput } from '@arcbox/protocol';
 import type { Background } from '../background.ts';
+import { EngineError, messageOf } from '../errors.ts';
 import { BUNDLES, processObjectId, UPPERS } from '../machine/guest-layout.ts';
 import type { UpMachine } from '../machine/machine.ts';
+import { networkMode } from '../network/container-network.ts';
+import { connectionsOf } from '../network/old-connections.ts';
+import type { Container } from './container.ts';
 import type { ContainerEnvironment } from './container-environment.ts';
 import type { ContainerRemoval } from './container-removal.ts';
 import type { ContainerRuns } from './container-runs.ts';
@@ -55,7 +59,7 @@ export class ContainerReconciler {
       if (object !== undefined) {
         if (await this.#runs.resume(container, up, objectId, object.pid)) {
           keep.add(objectId);
-          await this.#runs.joinPlane(record, up);
+          await this.#rejoin(container, up, object.pid);
         }
       } else {
         this.#runs.markLost(container, 'its process was gone when the daemon came back');
@@ -81,6 +85,32 @@ export class ContainerReconciler {
       kept: keep.size,
       released: stale.length,
     });
+  }
+
+  /** A container that ran on has its network again. It goes on without a port that somebody else has taken meanwhile. */
+  async #rejoin(container: Container, up: UpMachine, pid: number): Promise<void> {
+    const { record } = container;
+    try {
+      await this.#runs.joinPlane(record, up);
+    } catch (error) {
+      if (!(error instanceof EngineError) || error.code !== 'ERR_ARCBOX_NETWORK') throw error;
+      const reason = `${error.message}; the container runs without its ports until it is restarted`;
+      this.#environment.logger.error('container.ports_lost', { id: record.id, name: record.name, reason });
+      container.emit('ports_lost', { reason });
+    }
+    const { plane, networks } = this.#environment;
+    const { kind } = networkMode(record);
+    // What is in another one's namespace is looked at with that one.
+    if (kind !== 'host' && networks.endpointsOf(record.id).length === 0) return;
+    const connections = await connectionsOf(up.agent, pid).catch((error: unknown) => {
+      // It may have ended just now.
+      this.#environment.logger.warn('container.connections_unknown', {
+        id: record.id,
+        reason: messageOf(error),
+      });
+      return [];
+    });
+    await plane.resetConnections(up.name, record.id, connections);
   }
 
   /** The machine is gone, and with it what ran there. Those that have a process learn it from their connection. */

@@ -4,7 +4,7 @@
  *
  * The thread knows nothing that is not here. When it dies, which is a bug, it is started again and told everything.
  */
-import { formatIp, requireCidr } from '@arcbox/net/ipam';
+import { cidrContains, formatIp, requireCidr, requireIp } from '@arcbox/net/ipam';
 import type { UplinkOptions } from '@arcbox/net/nat';
 import { NetworkWorker, type WorkerStats } from '@arcbox/net/worker';
 import type { RunningVm } from '@arcbox/vm';
@@ -16,6 +16,7 @@ import type { Logger } from '../logger.ts';
 import { Captures, type FrameTaker } from './captures.ts';
 import type { NetworkManager } from './network-manager.ts';
 import type { EndpointRecord, NetworkRecord } from './network-record.ts';
+import type { OldConnection } from './old-connections.ts';
 import type { NetworkPolicies } from './policies.ts';
 import type { PolicySubject } from './policy-table.ts';
 import { type BoundPort, PortBindings } from './port-bindings.ts';
@@ -141,6 +142,24 @@ export class NetworkPlane implements AsyncDisposable {
     if (first === undefined || container.publish.length === 0 || this.#ports.has(container.id)) return;
     const network = this.#networks.find(first.networkId).name;
     await this.#ports.open(worker, container.id, container.publish, { network, address: first.address });
+  }
+
+  /** Connections of a container from before us, with whom only we can have been the other end: they are reset. */
+  async resetConnections(
+    machine: string,
+    containerId: string,
+    connections: readonly OldConnection[],
+  ): Promise<void> {
+    const worker = await this.#start();
+    for (const endpoint of this.#networks.endpointsOf(containerId)) {
+      const { name, subnet, gateway } = this.#networks.find(endpoint.networkId);
+      const ours = connections.filter(
+        ({ address, peer }) => address === endpoint.address && (peer === gateway || !isInside(peer, subnet)),
+      );
+      if (ours.length > 0) await worker.resetConnections(name, ours);
+    }
+    const own = connections.filter(({ address }) => address === MACHINE_NETWORK.address);
+    if (own.length > 0) await worker.resetConnections(machineNetworkName(machine), own);
   }
 
   /** Ports of the host that lead to a container now. */
@@ -297,7 +316,15 @@ export class NetworkPlane implements AsyncDisposable {
     for (const [machine, { vm }] of cables) {
       const again = async (): Promise<void> => {
         await this.plug(machine, vm);
-        for (const one of joined) if (one.machine === machine) await this.join(machine, one.container);
+        for (const one of joined.filter((each) => each.machine === machine)) {
+          // One port that is taken now is not the end of everybody's network.
+          await this.join(machine, one.container).catch((failure: unknown) =>
+            this.#logger.error('network.join_failed', {
+              container: one.container.id,
+              reason: messageOf(failure),
+            }),
+          );
+        }
       };
       void again().catch((failure: unknown) => {
         this.#logger.error('network.restart_failed', { machine, reason: messageOf(failure) });
@@ -309,6 +336,10 @@ export class NetworkPlane implements AsyncDisposable {
 /** No network that somebody makes has such a name. */
 function machineNetworkName(machine: string): string {
   return `machine/${machine}`;
+}
+
+function isInside(address: string, subnet: string): boolean {
+  return cidrContains(requireCidr(subnet), requireIp(address));
 }
 
 /** The device of routed mode: the host has the first address of the block, we have the second. */

@@ -44,6 +44,9 @@ export function portMappings(specs: readonly string[]): readonly PortMapping[] {
 export class PortBindings {
   readonly #bound = new Map<string, { readonly ports: BoundPort[]; readonly ids: string[] }>();
 
+  /** Numbers them. */
+  #publication = 0;
+
   of(containerId: string): readonly BoundPort[] {
     return this.#bound.get(containerId)?.ports ?? [];
   }
@@ -90,27 +93,39 @@ export class PortBindings {
     bound: { readonly ports: BoundPort[]; readonly ids: string[] },
   ): Promise<void> {
     const { containerPort, protocol } = mapping;
-    const hostAddress = mapping.hostAddress ?? ALL_4;
-    const publish = async (address: string, hostPort: number): Promise<void> => {
-      const id = `${containerId} ${bound.ids.length}`;
-      await worker.publish({ id, ...target, protocol, hostAddress: address, hostPort, port: containerPort });
-      bound.ids.push(id);
-      bound.ports.push({ containerPort, protocol, hostAddress: address, hostPort });
-    };
+    // Everywhere means both families, where the host has both.
+    const addresses = mapping.hostAddress === undefined ? [ALL_4, ALL_6] : [mapping.hostAddress];
     const candidates = hostPorts(containerId, mapping);
     for (const [index, hostPort] of candidates.entries()) {
+      const before = bound.ids.length;
       try {
-        await publish(hostAddress, hostPort);
+        for (const hostAddress of addresses) {
+          const id = `${containerId} ${this.#publication}`;
+          this.#publication += 1;
+          try {
+            await worker.publish({ id, ...target, protocol, hostAddress, hostPort, port: containerPort });
+          } catch (error) {
+            if (hostAddress === ALL_6 && mapping.hostAddress === undefined && isNoAddress(error)) continue;
+            throw error;
+          }
+          bound.ids.push(id);
+          bound.ports.push({ containerPort, protocol, hostAddress, hostPort });
+        }
+        return;
       } catch (error) {
         const taken = error instanceof NetError && error.code === 'ERR_ARCBOX_NET_PORT_TAKEN';
         if (!taken || index === candidates.length - 1) throw error;
-        continue;
+        // The same port in both families, or neither.
+        bound.ports.splice(before);
+        for (const id of bound.ids.splice(before)) await worker.unpublish(id);
       }
-      // Everywhere means both families, where the host has both.
-      if (mapping.hostAddress === undefined) await publish(ALL_6, hostPort).catch(() => {});
-      return;
     }
   }
+}
+
+/** Of a family that this host does not have. */
+function isNoAddress(error: unknown): boolean {
+  return error instanceof NetError && error.code === 'ERR_ARCBOX_NET_NO_ADDRESS';
 }
 
 /** The ports of the host to try, in order. */

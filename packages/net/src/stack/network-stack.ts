@@ -112,6 +112,14 @@ export interface NetworkOptions {
  */
 export type Uplink = (network: NetworkStack, bytes: Uint8Array, at: number, end: number) => void;
 
+/** A connection as the machine has it. */
+export interface HalfOpen {
+  readonly address: string;
+  readonly port: number;
+  readonly peer: string;
+  readonly peerPort: number;
+}
+
 /** What all networks of a worker share. */
 export interface StackEnvironment {
   readonly arena: Arena;
@@ -230,6 +238,21 @@ export class NetworkStack {
   /** Serves connections to `port` of the gateway's addresses. */
   listen(port: number, service: TcpService): Disposable {
     return this.#opener.listen(port, service);
+  }
+
+  /** Ends a connection of a machine that nobody is at the other end of any more, unless it is one of ours. */
+  resetHalfOpen({ address, port, peer, peerPort }: HalfOpen): void {
+    const machine = ipBytes(address);
+    const pair = {
+      version: isMapped4(machine) ? (4 as const) : (6 as const),
+      source: ipBytes(peer),
+      destination: machine,
+    };
+    this.neighbours.find(ipText(machine), (hop) => {
+      if (hop === undefined) return;
+      this.tcp.resetHalfOpen(hop, pair, peerPort, port);
+      hop.port.flush();
+    });
   }
 
   /** A frame for us, or for everybody. */

@@ -18,7 +18,7 @@ import type { Port } from '../link/port.ts';
 import type { Arena } from '../memory/arena.ts';
 import type { Clock, Randomness } from '../stack/clock.ts';
 import { FlowTable } from '../stack/flow-table.ts';
-import { beginPacket, commitPacket, draft, ethernetBytes, type Hop } from '../stack/hop.ts';
+import { type AddressPair, beginPacket, commitPacket, draft, ethernetBytes, type Hop } from '../stack/hop.ts';
 import { addressOf, FlowKey, hopOf, type Packet, pseudoSum } from '../stack/packet.ts';
 import { macKey, Quota } from '../stack/quota.ts';
 import type { TimerWheel } from '../stack/timer-wheel.ts';
@@ -294,6 +294,23 @@ export class TcpLayer implements TcpHost {
       return c;
     }
     return undefined;
+  }
+
+  /**
+   * Ends a connection of a machine whose other end, before us, is gone without a word (a half-open one, RFC 9293 section
+   * 3.5.1): a SYN in its name is answered with what the machine expects next, and that answer belongs to no connection
+   * of ours, so it is reset. `pair` is from the peer to the machine. One that is ours stays.
+   */
+  resetHalfOpen(hop: Hop, pair: AddressPair, peerPort: number, machinePort: number): void {
+    const key = this.#key.setAddresses(pair.version, pair.destination, pair.source);
+    if (this.#connections.find(key, (machinePort << 16) | peerPort) !== undefined) return;
+    const { random, mac } = this.#options;
+    if (!beginPacket(hop, mac, pair, PROTOCOL_TCP, TCP_HEADER_BYTES)) return;
+    const { bytes, kernels } = this.arena;
+    const at = draft.upper;
+    writeTcp(bytes, at, TCP_HEADER_BYTES, peerPort, machinePort, random.u32() | 0, 0, TCP_SYN, 0xffff);
+    putU16(bytes, at + TCP_CHECKSUM, finish(draft.pseudo + kernels.sum(at, TCP_HEADER_BYTES)));
+    commitPacket(hop, TCP_HEADER_BYTES);
   }
 
   #sendSyn(c: TcpConnection): void {

@@ -6,6 +6,7 @@ import { NetError, type NetErrorCode } from '../errors.ts';
 import type { UplinkOptions } from '../nat/index.ts';
 import type { RulePolicy } from '../policy/index.ts';
 import { createRing, RingConsumer } from '../ring/spsc-ring.ts';
+import type { HalfOpen } from '../stack/network-stack.ts';
 import { ALLOW, type FlowPolicy, judge } from '../stack/policy.ts';
 import {
   CAPTURE_HEADER_BYTES,
@@ -126,7 +127,12 @@ export class NetworkWorker implements AsyncDisposable {
     await this.#call({ do: 'setPolicy', subject, policy });
   }
 
-  /** Answers with the host's port. @throws {NetError} ERR_ARCBOX_NET_PORT_TAKEN */
+  /** Resets connections of machines whose other end went with an earlier worker. Those of this one are left alone. */
+  async resetConnections(network: string, connections: readonly HalfOpen[]): Promise<void> {
+    await this.#call({ do: 'reset', network, connections });
+  }
+
+  /** Answers with the host's port. @throws {NetError} ERR_ARCBOX_NET_PORT_TAKEN, ERR_ARCBOX_NET_NO_ADDRESS */
   async publish(publication: Publication): Promise<number> {
     return (await this.#call({ do: 'publish', publication })) as number;
   }

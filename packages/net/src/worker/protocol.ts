@@ -3,6 +3,7 @@ import type { DnsCounters, Endpoint as NamedEndpoint } from '../dns/index.ts';
 import type { PortCounters } from '../link/port.ts';
 import type { NatCounters, UplinkOptions } from '../nat/index.ts';
 import type { Denial, PolicyCounters, RulePolicy } from '../policy/index.ts';
+import type { HalfOpen } from '../stack/network-stack.ts';
 import type { Flow, Verdict } from '../stack/policy.ts';
 
 /** Before the link's name and the frame, in a record of the ring that captured frames go through. */
@@ -86,6 +87,7 @@ export type Command =
   | { readonly do: 'detach'; readonly link: string; readonly vlan: number }
   | { readonly do: 'addEndpoint'; readonly endpoint: NamedEndpoint }
   | { readonly do: 'removeEndpoint'; readonly owner: string; readonly network: string }
+  | { readonly do: 'reset'; readonly network: string; readonly connections: readonly HalfOpen[] }
   | { readonly do: 'publish'; readonly publication: Publication }
   | { readonly do: 'unpublish'; readonly id: string }
   | { readonly do: 'setPolicy'; readonly subject: PolicySubject; readonly policy: RulePolicy | undefined }

@@ -13,6 +13,9 @@ import type { UdpFlow } from '../udp/layer.ts';
 import { ipBytes, ipText, isMapped4 } from '../wire/address.ts';
 import type { Publication } from './protocol.ts';
 
+/** The host has not got the address, or nothing of its family. */
+const NO_ADDRESS = new Set(['EADDRNOTAVAIL', 'EAFNOSUPPORT', 'EPROTONOSUPPORT']);
+
 /** Clients of one UDP port; one more forgets nobody, but is not served until another has gone. */
 const UDP_CLIENTS_MAX = 1024;
 
@@ -28,7 +31,7 @@ export class PublishedPorts {
     this.#switch = hub;
   }
 
-  /** Answers with the port of the host. @throws {NetError} ERR_ARCBOX_NET_PORT_TAKEN, ERR_ARCBOX_NET_CONFIG */
+  /** Answers with the port of the host. @throws {NetError} ERR_ARCBOX_NET_PORT_TAKEN, ERR_ARCBOX_NET_NO_ADDRESS, ERR_ARCBOX_NET_CONFIG */
   async open(publication: Publication): Promise<number> {
     const { id, network, protocol } = publication;
     const stack = this.#switch.network(network);
@@ -165,8 +168,15 @@ async function listening(
   try {
     await new Promise<void>((resolve, reject) => bind(resolve, reject));
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    const what = `the port ${hostPort}/${protocol} of ${hostAddress}`;
+    const { code = '' } = error as NodeJS.ErrnoException;
+    const what = `the port ${isV6(hostAddress) ? `[${hostAddress}]` : hostAddress}:${hostPort}/${protocol}`;
+    if (NO_ADDRESS.has(code)) {
+      throw new NetError(
+        'ERR_ARCBOX_NET_NO_ADDRESS',
+        `${what} cannot be bound: ${hostAddress} is no address of this host (${code}); publish on another`,
+        { cause: error },
+      );
+    }
     if (code === 'EADDRINUSE') {
       throw new NetError('ERR_ARCBOX_NET_PORT_TAKEN', `${what} is in use; choose another, or 0 for any`, {
         cause: error,

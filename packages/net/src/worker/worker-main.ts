@@ -115,6 +115,9 @@ class NetworkWorkerMain {
       case 'removeEndpoint':
         this.#names.remove(command.owner, command.network);
         return undefined;
+      case 'reset':
+        for (const connection of command.connections) hub.network(command.network)?.resetHalfOpen(connection);
+        return undefined;
       case 'publish':
         return this.#ports.open(command.publication);
       case 'unpublish':
