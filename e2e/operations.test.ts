@@ -63,6 +63,10 @@ test('rename, restart, update, wait', async () => {
   assert.equal(await run('exec', 'second', 'sh', '-c', script), '33554432\n25000 100000\n9\n');
   assert.equal(await run('inspect', '-f', '{{.HostConfig.NanoCpus}}', 'second'), '250000000\n');
   assert.match((await arcbox.run(['update', '-m', '1k', 'second'])).stderr, /below the least/);
+  await run('update', '--restart', 'on-failure:3', 'second');
+  const policy = await run('inspect', '-f', '{{json .HostConfig.RestartPolicy}}', 'second');
+  assert.deepEqual(JSON.parse(policy), { Name: 'on-failure', MaximumRetryCount: 3 });
+  await run('update', '--restart', 'no', 'second');
   await run('restart', '-t', '0', 'second');
   assert.equal(await run('exec', 'second', 'sh', '-c', script), '33554432\n25000 100000\n9\n', 'limits stay');
   const removed = outcome(await arcbox.spawnWaiting(['wait', '--condition', 'removed', 'second']));

@@ -1,6 +1,6 @@
 /** Flags of `run` and `create` about what becomes of a container: restarts, health, how much log is kept. */
 import type { LifeOptionsJson } from '@arcbox/api/client';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { CliError } from './errors.ts';
 import { parseSize } from './size.ts';
 import { parseDuration } from './time.ts';
@@ -20,9 +20,13 @@ export interface LifeFlags {
 
 const collect = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value];
 
+export function restartOption(): Option {
+  return new Option('--restart <policy>', 'no, always, unless-stopped or on-failure[:n]');
+}
+
 export function addLifeFlags(command: Command): Command {
   return command
-    .option('--restart <policy>', 'no, always, unless-stopped or on-failure[:n]')
+    .addOption(restartOption())
     .option('--health-cmd <script>', 'what finds out whether it is healthy')
     .option('--health-interval <duration>', 'from one check to the next (30s)')
     .option('--health-timeout <duration>', 'how long one check may take (30s)')

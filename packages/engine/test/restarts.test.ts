@@ -145,3 +145,23 @@ test('policies are read as docker writes them', async () => {
     /cannot be restarted/,
   );
 });
+
+test('a policy that is changed counts from the next end on, and for one that waits to be started', async () => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open();
+  const containers = await runtime.containers();
+  const id = await create(containers, 'no', ['sleep']);
+  await containers.start(id);
+  await containers.update(id, {}, parseRestartPolicy('on-failure:1'));
+  assert.deepEqual(containers.inspect(id).config.life.restart, { name: 'on-failure', maxRetries: 1 });
+  const again = await create(containers, 'always', ['both']);
+  await containers.start(again);
+  while (containers.inspect(again).state !== 'restarting') await new Promise(setImmediate);
+  await containers.update(again, { memoryBytes: 2 ** 26 }, parseRestartPolicy('no'));
+  assert.equal(containers.inspect(again).state, 'exited');
+  assert.equal(containers.inspect(again).config.host.limits.memoryBytes, 2 ** 26);
+  const { id: brief } = await containers.create({ image: 'busybox', autoRemove: true });
+  await assert.rejects(containers.update(brief, {}, parseRestartPolicy('always')), /cannot be restarted/);
+  const bad = { name: 'always', maxRetries: 3 } as const;
+  await assert.rejects(containers.update(id, {}, bad), /belongs to on-failure/);
+});

@@ -1,4 +1,10 @@
-import { type Container, type ContainerState, type Runtime, signalNumber } from '@arcbox/engine';
+import {
+  type Container,
+  type ContainerState,
+  parseRestartPolicy,
+  type Runtime,
+  signalNumber,
+} from '@arcbox/engine';
 import type { ServiceImpl } from '@connectrpc/connect';
 import {
   type ContainerService,
@@ -97,9 +103,13 @@ export function containerService(runtime: Runtime): ServiceImpl<typeof Container
       await (await runtime.containers()).rename(id, name);
       return {};
     },
-    async update({ id, limits }) {
+    async update({ id, limits, restart }) {
       const containers = await runtime.containers();
-      const record = await containers.update(id, resourceLimits(limits));
+      const record = await containers.update(
+        id,
+        resourceLimits(limits),
+        restart === '' ? undefined : parseRestartPolicy(restart),
+      );
       return { container: describe(containers.find(record.id)) };
     },
     async top({ id }) {

@@ -49,11 +49,15 @@ export async function rename(context: Context, id: string, name: string): Promis
   return 0;
 }
 
-export async function update(context: Context, ids: readonly string[], options: LimitFlags): Promise<number> {
-  const limits = limitsRequest(options);
-  if (Object.keys(limits).length === 0)
-    throw new CliError('there is nothing to change: give a limit such as -m 64m', 1);
-  return eachNamed(ids, (id) => context.daemon.call('ContainerService/Update', { id, limits }));
+export async function update(
+  context: Context,
+  ids: readonly string[],
+  { restart = '', ...flags }: LimitFlags & { readonly restart?: string },
+): Promise<number> {
+  const limits = limitsRequest(flags);
+  if (Object.keys(limits).length === 0 && restart === '')
+    throw new CliError('there is nothing to change: give a limit such as -m 64m, or --restart', 1);
+  return eachNamed(ids, (id) => context.daemon.call('ContainerService/Update', { id, limits, restart }));
 }
 
 export function remove(

@@ -1,7 +1,7 @@
 /** The commands about containers. A command's code is imported when it is called. */
 import type { Command } from 'commander';
 import type { Context } from '../context.ts';
-import { addLifeFlags } from '../life-flags.ts';
+import { addLifeFlags, restartOption } from '../life-flags.ts';
 import { addMountFlags } from '../mount-flags.ts';
 import {
   createFlags,
@@ -136,7 +136,8 @@ export function defineContainerCommands(program: Command, context: Context): voi
     .description('Give a container another name')
     .action(action(async (id: string, name: string) => (await containers()).rename(context, id, name)));
   limitFlags(program.command('update <container...>'))
-    .description('Change the limits of containers, of running ones at once')
+    .description('Change the limits of containers, of running ones at once, and their restart policies')
+    .addOption(restartOption())
     .action(action(async (ids: string[], options) => (await containers()).update(context, ids, options)));
   program
     .command('wait <container...>')

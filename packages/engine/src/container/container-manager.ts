@@ -29,10 +29,11 @@ import { type AttachOptions, attach, type LogOptions, readLogs } from './contain
 import { ContainerTable } from './container-table.ts';
 import { type CreateOptions, containerConfig } from './create.ts';
 import type { ResourceLimits } from './host-options.ts';
+import { checkRestart, type RestartPolicy } from './life-options.ts';
 import { chooseMachine } from './machine-choice.ts';
 import { checkName, generateName, newContainerId } from './names.ts';
 import type { TerminalSize } from './oci-spec.ts';
-import { Restarts } from './restarts.ts';
+import { Restarts, wantsRestart } from './restarts.ts';
 import { applyLimits, freeze, mergeLimits } from './running-cgroup.ts';
 import { nextState } from './transitions.ts';
 
@@ -325,18 +326,22 @@ export class ContainerManager {
     });
   }
 
-  /** Changes limits, of a running container at once; what is left out stays. */
-  async update(reference: string, limits: ResourceLimits): Promise<ContainerRecord> {
+  /** Changes limits, of a running container at once, and what becomes of it when it ends; what is left out stays. */
+  async update(reference: string, limits: ResourceLimits, restart?: RestartPolicy): Promise<ContainerRecord> {
     const container = this.find(reference);
     return container.transitions.run(async () => {
       const { record } = container;
       const { config } = record;
       const merged = mergeLimits(config.host.limits, limits);
-      if (container.process !== undefined) {
+      const life = restart === undefined ? config.life : { ...config.life, restart };
+      checkRestart(life.restart, config.autoRemove);
+      if (container.process !== undefined && Object.keys(limits).length > 0) {
         const up = await this.#environment.machine(record.machine).ensure();
         await applyLimits(up.agent, record.id, merged);
       }
-      container.change({ config: { ...config, host: { ...config.host, limits: merged } } });
+      container.change({ config: { ...config, host: { ...config.host, limits: merged }, life } });
+      // It waits for a start that its new policy does not want.
+      if (record.state === 'restarting' && !wantsRestart(container, false)) this.#restarts.cancel(container);
       container.emit('update');
       return { ...record };
     });

@@ -64,12 +64,7 @@ export const DEFAULT_LIFE: LifeOptions = {
 /** Throws `ERR_ARCBOX_INVALID_ARGUMENT` naming what is wrong. */
 export function lifeOptions(request: LifeRequest, image: Image, autoRemove: boolean): LifeOptions {
   const restart = request.restart ?? DEFAULT_LIFE.restart;
-  if (autoRemove && restart.name !== 'no') {
-    throw invalid('a container that is removed when it exits cannot be restarted; leave one of the two out');
-  }
-  if (restart.maxRetries > 0 && restart.name !== 'on-failure') {
-    throw invalid(`a number of retries belongs to on-failure, not to ${restart.name}`);
-  }
+  checkRestart(restart, autoRemove);
   const health = healthCheck(request.health, image.config.healthcheck);
   const log = { ...DEFAULT_LIFE.log, ...request.log };
   if (log.maxSizeBytes < LOG_SEGMENT_BYTES_MIN)
@@ -77,6 +72,16 @@ export function lifeOptions(request: LifeRequest, image: Image, autoRemove: bool
   if (!(log.maxFiles >= 1 && log.maxFiles <= LOG_FILES_MAX))
     throw invalid(`max-file must be from 1 to ${LOG_FILES_MAX}`);
   return { restart, ...(health === undefined ? {} : { health }), log };
+}
+
+/** Throws `ERR_ARCBOX_INVALID_ARGUMENT`. */
+export function checkRestart(restart: RestartPolicy, autoRemove: boolean): void {
+  if (autoRemove && restart.name !== 'no') {
+    throw invalid('a container that is removed when it exits cannot be restarted; leave one of the two out');
+  }
+  if (restart.maxRetries > 0 && restart.name !== 'on-failure') {
+    throw invalid(`a number of retries belongs to on-failure, not to ${restart.name}`);
+  }
 }
 
 /** `no`, `always`, `unless-stopped`, `on-failure`, `on-failure:5`. Throws `ERR_ARCBOX_INVALID_ARGUMENT`. */
