@@ -31,7 +31,7 @@ test('apt-get installs packages, whose maintainer scripts make groups and set pe
 });
 
 test('su changes the user, and ping has what its file’s capabilities say', async () => {
-  const out = await inDebian(`su nobody -s /bin/sh -c 'id -un; ping -q -c 1 -W 5 127.0.0.1'`);
+  const out = await inDebian(`su nobody -s /bin/sh -c 'id -un; ping -q -c 1 -W 20 127.0.0.1'`);
   assert.match(out, /^nobody\n.* 1 received, 0% packet loss/s);
 });
 

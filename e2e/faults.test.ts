@@ -92,6 +92,8 @@ test('the end of a container is not lost', async () => {
       '-c',
       'echo said; read line; echo last; exit 7',
     );
+    // What it says is not on its way any more when it is killed.
+    while ((await run('logs', 'ending')) !== 'said\n');
     await dyingAt(point, 'kill', '-s', 'KILL', 'ending');
     assert.equal(await run('wait', 'ending'), '137\n', point);
     assert.equal(await state('ending'), 'exited', point);

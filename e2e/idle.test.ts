@@ -4,6 +4,9 @@ import { test } from 'node:test';
 import { HostLayout } from '@arcbox/engine';
 import { Arcbox, outcome } from './support.ts';
 
+/** The clock is set once, when the machine is back; under emulation it may run late by this much until it is read. */
+const CLOCK_OFF_S_MAX = 20;
+
 function stateOf(listing: string): string {
   return (JSON.parse(listing) as { State: string }).State;
 }
@@ -21,9 +24,11 @@ test('an idle machine has no process, keeps what was written, and is back for th
   const listing = await arcbox.run(['machine', 'ls', '--format', 'json']);
   assert.equal(stateOf(listing.stdout), 'idle');
   // Containers and the guest's clock: both are as they should be at once.
-  const now = Date.now() / 1000;
+  const asked = Date.now() / 1000;
   const { stdout } = await arcbox.run(['run', '--rm', 'busybox', 'date', '+%s']);
-  assert.ok(Math.abs(Number(stdout) - now) < 30, `the guest's clock says ${stdout}, it is ${now}`);
+  const answered = Date.now() / 1000;
+  const off = Math.max(asked - 1 - Number(stdout), Number(stdout) - answered);
+  assert.ok(off < CLOCK_OFF_S_MAX, `the guest's clock says ${stdout}, it is ${asked} to ${answered}`);
   const [after] = arcbox.machines();
   assert.notEqual(after, before);
   assert.equal((await arcbox.run(['logs', 'one'])).code, 0);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { Arcbox, untilOutput } from './support.ts';
+import { Arcbox, killed, untilOutput } from './support.ts';
 
 let arcbox: Arcbox;
 before(() => {
@@ -47,7 +47,7 @@ test('a health check is run in the container; its verdict is in ps, inspect and 
   await run('exec', 'sick', 'touch', '/ok');
   await untilOutput(follower, 'health_status: healthy');
   assert.match(await run('ps'), /Up .* \(healthy\)/);
-  follower.kill();
+  await killed(follower);
   await run('rm', '-f', 'sick');
 });
 
@@ -76,7 +76,7 @@ test('a check that takes too long is ended and has failed', async () => {
   const { State } = await inspect('slow');
   assert.equal(State.Health?.Log[0]?.ExitCode, -1);
   assert.match(State.Health?.Log[0]?.Output ?? '', /exceeded timeout \(0\.3s\)/);
-  follower.kill();
+  await killed(follower);
   await run('rm', '-f', 'slow');
 });
 
@@ -95,7 +95,7 @@ async function happened(count: number, ...filters: string[]): Promise<void> {
     if (lines >= count) resolve();
   });
   await promise;
-  follower.kill();
+  await killed(follower);
 }
 
 test('a restart policy holds over the end of the machine and of the daemon', async () => {
@@ -114,6 +114,7 @@ test('a restart policy holds over the end of the machine and of the daemon', asy
   );
   const [machine = 0] = arcbox.machines();
   while ((await run('logs', 'again')) !== 'here\n');
+  assert.ok(machine > 1);
   process.kill(machine, 'SIGKILL');
   await started(2);
   assert.equal((await inspect('again')).RestartCount, 1);

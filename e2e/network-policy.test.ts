@@ -90,7 +90,7 @@ test('what was denied is an event, and counted', async () => {
     events,
   );
   const stats = await ok('network', 'stats');
-  assert.match(stats, /policy of container +agent +allowed 1, denied [3-9]/);
+  assert.match(stats, /policy of container +agent +allowed 1, denied ([3-9]|\d{2,})\b/);
   assert.match(stats, /names .*refused [1-9]/);
   assert.match(stats, /machine +default +receivedFrames \d+/);
 });

@@ -39,9 +39,9 @@ function inside(...command: string[]): Promise<Outcome> {
 
 test('ping, small and in fragments, and what a router says', async () => {
   assert.match(await host.ip('-br addr show arcbox0'), /192\.0\.2\.1 peer 192\.0\.2\.2\/32/);
-  const small = await inside('ping', '-c', '2', '-W', '5', WORLD);
+  const small = await inside('ping', '-c', '2', '-W', '20', WORLD);
   assert.match(small.stdout, /2 packets received/);
-  const large = await inside('ping', '-c', '1', '-s', '3000', '-W', '5', WORLD);
+  const large = await inside('ping', '-c', '1', '-s', '3000', '-W', '20', WORLD);
   assert.match(large.stdout, /1 packets received/);
   const short = await inside('ping', '-c', '1', '-t', '1', '-W', '2', WORLD);
   assert.match(short.stdout, /0 packets received/);
@@ -73,12 +73,12 @@ test('the host’s loopback and policies are as in the other mode', async () => 
   const allowed = await inside('sh', '-c', `wget -q -O - http://${WORLD}:8080/large | wc -c`);
   assert.equal(allowed.stdout, '5000000\n', allowed.stderr);
   await arcbox.run(['network', 'policy', '--clear', 'agent']);
-  const gateway = await inside('ping', '-c', '1', '-W', '5', 'gateway');
+  const gateway = await inside('ping', '-c', '1', '-W', '20', 'gateway');
   assert.match(gateway.stdout, /1 packets received/);
 });
 
 test('after a crash of the daemon the device is there again', async () => {
   await arcbox.crashDaemon();
-  const again = await inside('ping', '-c', '1', '-W', '5', WORLD);
+  const again = await inside('ping', '-c', '1', '-W', '20', WORLD);
   assert.match(again.stdout, /1 packets received/, again.stderr);
 });

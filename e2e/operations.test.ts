@@ -27,6 +27,8 @@ test('pause makes it stand still, unpause lets it go on, stop works on a paused 
     'trap "exit 4" TERM; while :; do echo x; sleep 0.01; done',
   );
   await run('pause', 'beat');
+  // The agent's answer comes behind the output that it had read when the container stood still.
+  await run('top', 'beat');
   assert.equal(await state('beat'), 'paused\n');
   assert.match(await run('ps'), /Up .* \(Paused\)/);
   const standing = (await run('logs', 'beat')).length;

@@ -7,6 +7,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const LAUNCHER = fileURLToPath(new URL('../arcbox', import.meta.url));
+/** How long what was told to end may take, on a machine that has much else to do. */
+const LEFTOVERS_TIMEOUT_MS = 20_000;
 
 export interface Outcome {
   readonly stdout: string;
@@ -46,6 +48,8 @@ export class Arcbox implements AsyncDisposable {
       env: { ...this.#environment, ...options.environment },
       stdio: ['pipe', 'pipe', 'pipe'],
     });
+    // A command may end without having read its input; how it ended is told by its exit code.
+    child.stdin?.on('error', () => {});
     if (options.input !== undefined) child.stdin?.end(options.input);
     return child;
   }
@@ -55,22 +59,20 @@ export class Arcbox implements AsyncDisposable {
     return outcome(this.spawn(args, { input: '', ...options }));
   }
 
-  /** Clients that are connected to the daemon. */
-  clients(): number {
-    const connected = new RegExp(` 03 +\\d+ ${join(this.home, 'run', 'arcbox.sock')}$`, 'gm');
-    return readFileSync('/proc/net/unix', 'utf8').match(connected)?.length ?? 0;
+  /** The daemon's ends of the connections that it has, or will take next: inode numbers. */
+  #connections(): Set<string> {
+    const connected = new RegExp(` 03 +(\\d+) ${join(this.home, 'run', 'arcbox.sock')}$`, 'gm');
+    const table = readFileSync('/proc/net/unix', 'utf8');
+    return new Set(Array.from(table.matchAll(connected), ([, inode = '']) => inode));
   }
 
   /** Starts a command that waits for something; resolves when the daemon has been asked. */
   async spawnWaiting(args: readonly string[]): Promise<ChildProcess> {
-    const before = this.clients();
+    // A connection of the command before it may still be closing: what counts is one that was not there.
+    const before = this.#connections();
     const child = this.spawn(args, { input: '' });
-    for (
-      let delayMs = 1;
-      this.clients() === before && child.exitCode === null;
-      delayMs = Math.min(delayMs * 2, 50)
-    )
-      await new Promise((resolve) => setTimeout(resolve, delayMs));
+    const asked = (): boolean => this.#connections().difference(before).size > 0;
+    await backOff(() => asked() || child.exitCode !== null);
     // Whoever asks now comes after it: the daemon takes connections, and what they say, in turn.
     return child;
   }
@@ -84,18 +86,19 @@ export class Arcbox implements AsyncDisposable {
 
   /** Kills the daemon that is up now, or as soon as one is, as a crash does; waits until its process is gone. */
   async crashDaemon(): Promise<void> {
-    for (let delayMs = 1; ; delayMs = Math.min(delayMs * 2, 50)) {
+    let pid = 0;
+    await backOff(() => {
       try {
-        const pid = this.daemonPid;
-        process.kill(pid, 'SIGKILL');
-        await processGone(pid);
-        return;
+        pid = this.daemonPid;
+        // The file may be of a daemon that was killed before, of which only the exit status is left.
+        return isRunning(pid) && process.kill(pid, 'SIGKILL');
       } catch (error) {
         const code = error instanceof Error && 'code' in error ? error.code : '';
         if (code !== 'ESRCH' && code !== 'ENOENT') throw error;
+        return false;
       }
-      await new Promise((resolve) => setTimeout(resolve, delayMs));
-    }
+    });
+    await processGone(pid);
   }
 
   /** Process IDs of the virtual machines of this data directory: children of the guardians that name it. */
@@ -114,11 +117,17 @@ export class Arcbox implements AsyncDisposable {
   /** Stops everything; throws when something of this data directory goes on. */
   async [Symbol.asyncDispose](): Promise<void> {
     const { code, stdout, stderr } = await this.run(['daemon', 'stop']);
-    const machines = this.machines();
-    const left = processes().filter(
-      ({ pid, command, environment }) =>
-        command.includes(this.home) || environment.includes(this.home) || machines.includes(pid),
-    );
+    const remaining = (): ProcessInfo[] => {
+      const machines = this.machines();
+      return processes().filter(
+        ({ pid, command, environment }) =>
+          command.includes(this.home) || environment.includes(this.home) || machines.includes(pid),
+      );
+    };
+    // A command that a test killed, or a guardian that has ended its machine, may be on its way out.
+    const endMs = performance.now() + LEFTOVERS_TIMEOUT_MS;
+    await backOff(() => remaining().length === 0 || performance.now() > endMs);
+    const left = remaining();
     for (const { pid } of left) process.kill(pid, 'SIGKILL');
     const sockets = readdirSync(join(this.home, 'run')).filter(
       (name) => name.endsWith('.sock') || /^[0-9a-f]{8}$/.test(name),
@@ -147,11 +156,23 @@ export async function outcome(child: ChildProcess): Promise<Outcome> {
   return { stdout, stderr, code: child.exitCode };
 }
 
-/** Resolves when the process is gone, or only its exit status is left. */
-export async function processGone(pid: number): Promise<void> {
-  for (let delayMs = 1; isRunning(pid); delayMs = Math.min(delayMs * 2, 50)) {
+/** Asks until it is so, from 1 ms on; the limit is the test's own. */
+export async function backOff(isSo: () => boolean): Promise<void> {
+  for (let delayMs = 1; !isSo(); delayMs = Math.min(delayMs * 2, 50)) {
     await new Promise((resolve) => setTimeout(resolve, delayMs));
   }
+}
+
+/** Resolves when the process is gone, or only its exit status is left. */
+export async function processGone(pid: number): Promise<void> {
+  await backOff(() => !isRunning(pid));
+}
+
+/** Ends a command that goes on by itself, and waits for that. */
+export async function killed(child: ChildProcess): Promise<void> {
+  const closed = child.exitCode === null && child.signalCode === null ? once(child, 'close') : undefined;
+  child.kill();
+  await closed;
 }
 
 export function isRunning(pid: number): boolean {
@@ -162,16 +183,43 @@ export function isRunning(pid: number): boolean {
   }
 }
 
-/** Resolves when the child's standard output contains the text. */
-export async function untilOutput(child: ChildProcess, text: string): Promise<void> {
-  let seen = '';
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  child.stdout?.on('data', (data: Buffer) => {
-    seen += data.toString();
-    if (seen.includes(text)) resolve();
+/** What a child has printed since somebody first waited for it: a text may come while nobody waits. */
+interface Transcript {
+  seen: string;
+  ended: boolean;
+  readonly waiting: Set<() => void>;
+}
+
+const transcripts = new WeakMap<ChildProcess, Transcript>();
+
+function transcriptOf(child: ChildProcess): Transcript {
+  const known = transcripts.get(child);
+  if (known !== undefined) return known;
+  const transcript: Transcript = { seen: '', ended: false, waiting: new Set() };
+  transcripts.set(child, transcript);
+  const wake = (): void => {
+    const waiting = [...transcript.waiting];
+    transcript.waiting.clear();
+    for (const go of waiting) go();
+  };
+  child.stdout?.on('data', (data: Buffer | string) => {
+    transcript.seen += data.toString();
+    wake();
   });
-  child.once('close', () => reject(new Error(`it ended without having printed ${text}: ${seen}`)));
-  await promise;
+  child.once('close', () => {
+    transcript.ended = true;
+    wake();
+  });
+  return transcript;
+}
+
+/** Resolves when what the child has printed, since the first call for it, contains the text. */
+export async function untilOutput(child: ChildProcess, text: string): Promise<void> {
+  const transcript = transcriptOf(child);
+  while (!transcript.seen.includes(text)) {
+    if (transcript.ended) throw new Error(`it ended without having printed ${text}: ${transcript.seen}`);
+    await new Promise<void>((resolve) => transcript.waiting.add(resolve));
+  }
 }
 
 /** Resolves with the child's next output; rejects when it ends without any. */

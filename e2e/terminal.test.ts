@@ -50,11 +50,10 @@ test('a terminal: raw while the container has it, with its size and its changes,
   const [terminal = ''] = /\/dev\/pts\/\d+/.exec(seen()) ?? [];
   execFileSync('stty', ['-F', terminal, 'rows', '44', 'cols', '99']);
   // The change takes its way; the container is asked until it knows.
-  for (let attempt = 0; !seen().includes('44 99\r\n') && attempt < 100; attempt += 1) {
+  for (let attempt = 0; !seen().includes('44 99\r\n'); attempt += 1) {
     child.stdin?.write(`again${attempt}\r`);
     await until(`got again${attempt}\r\n`);
   }
-  assert.match(seen(), /44 99\r\n/);
   child.stdin?.write('\x03');
   await until('int\r\n');
   await until('code 6');

@@ -99,11 +99,11 @@ it('containers of a network reach each other, those of another do not, and nothi
       await network.connect('c', endpoint(3, 6, 3));
 
       assert.match(
-        (await runIn(client, 'a', 'ping', '-c', '1', '-W', '5', '-s', '60000', '10.9.5.3')).output,
+        (await runIn(client, 'a', 'ping', '-c', '1', '-W', '20', '-s', '60000', '10.9.5.3')).output,
         / 1 packets received/,
       );
       assert.match(
-        (await runIn(client, 'b', 'ping', '-c', '1', '-W', '5', 'fd00::502')).output,
+        (await runIn(client, 'b', 'ping', '-c', '1', '-W', '20', 'fd00::502')).output,
         / 1 packets received/,
       );
       assert.match(
@@ -137,7 +137,7 @@ it('containers of a network reach each other, those of another do not, and nothi
       await again.disconnect(2);
       await again.connect('b', endpoint(4, 6, 4));
       assert.match(
-        (await runIn(client, 'c', 'ping', '-c', '1', '-W', '5', '10.9.6.4')).output,
+        (await runIn(client, 'c', 'ping', '-c', '1', '-W', '20', '10.9.6.4')).output,
         / 1 packets received/,
       );
       await again.createNamespace('a');

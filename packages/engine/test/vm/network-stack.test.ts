@@ -120,8 +120,8 @@ describe('a machine on the network worker', () => {
   });
 
   it('pings its gateway', async () => {
-    assert.match(await runIn('a', `ping -c 3 -i 0.1 -W 5 ${GATEWAY}`), / 3 packets received/);
-    assert.match(await runIn('a', `ping -c 1 -s 60000 -W 5 ${GATEWAY}`), / 1 packets received/);
+    assert.match(await runIn('a', `ping -c 3 -i 0.1 -W 20 ${GATEWAY}`), / 3 packets received/);
+    assert.match(await runIn('a', `ping -c 1 -s 60000 -W 20 ${GATEWAY}`), / 1 packets received/);
   });
 
   it('resolves the names of its network, and the host', async () => {
