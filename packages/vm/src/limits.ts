@@ -24,13 +24,15 @@ export const QMP_LINE_BYTES_MAX = 4 * 1024 * 1024;
 export const QMP_PENDING_MAX = 64;
 export const QMP_TIMEOUT_MS = 10_000;
 
-/** For a socket of a machine whose queue is full. */
-export const CONNECT_TIMEOUT_MS = 2_000;
+/** For a socket of a machine whose queue is full: until QEMU, which may have to wait for a processor, takes it up. */
+export const CONNECT_TIMEOUT_MS = 10_000;
+/** Between two tries. */
+export const CONNECT_RETRY_MS_MAX = 50;
 
 /** Everything the guardian may say: a few lines and the ends of four logs. */
 export const LEASE_BYTES_MAX = 64 * 1024;
 /** From starting the guardian to its word that the VMM runs. */
-export const GUARDIAN_TIMEOUT_MS = 5_000;
+export const GUARDIAN_TIMEOUT_MS = 15_000;
 
 /**
  * Translated code that QEMU keeps under TCG, MiB. It never shrinks, and its default is 1 GiB. Starting programs in the

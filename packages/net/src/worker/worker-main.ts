@@ -26,7 +26,8 @@ import { PublishedPorts } from './published-ports.ts';
 import { StackRunner } from './runner.ts';
 
 const DNS_PORT = 53;
-const PLUG_TIMEOUT_MS = 2_000;
+const PLUG_TIMEOUT_MS = 10_000;
+const PLUG_RETRY_MS_MAX = 50;
 
 export interface WorkerData {
   /** Captured frames go here. */
@@ -266,7 +267,7 @@ class NetworkWorkerMain {
     }
     // QEMU takes one peer at a time and lets one more wait: after a peer has left the queue can be full for a moment.
     const endMs = performance.now() + PLUG_TIMEOUT_MS;
-    for (let waitMs = 1; ; waitMs *= 2) {
+    for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, PLUG_RETRY_MS_MAX)) {
       try {
         await this.#connect(link, path);
         return;

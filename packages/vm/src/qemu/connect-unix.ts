@@ -1,5 +1,5 @@
 import { connect, type Socket } from 'node:net';
-import { CONNECT_TIMEOUT_MS } from '../limits.ts';
+import { CONNECT_RETRY_MS_MAX, CONNECT_TIMEOUT_MS } from '../limits.ts';
 import { isCode } from './run-dir.ts';
 
 /**
@@ -8,7 +8,7 @@ import { isCode } from './run-dir.ts';
  */
 export async function connectUnix(path: string): Promise<Socket> {
   const end = performance.now() + CONNECT_TIMEOUT_MS;
-  for (let waitMs = 1; ; waitMs *= 2) {
+  for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, CONNECT_RETRY_MS_MAX)) {
     try {
       return await connectOnce(path);
     } catch (error) {
