@@ -24,6 +24,8 @@ import {
 } from '../src/dns/index.ts';
 import { type TestUpstream, type Told, testUpstream } from './support/dns-upstream.ts';
 
+/** A resolver of these tests that says something says it at once: no question is asked twice because we were slow. */
+const PATIENT = { attemptMs: [600_000], forwardMs: 600_000 };
 const SOURCE: DnsSource = { vm: 'vm1', network: 'front', address: '10.1.0.2' };
 const a = (name: string, data: string, ttl = 60): Answer => ({ type: 'A', name, ttl, data });
 
@@ -102,7 +104,7 @@ async function withUpstream(
 ): Promise<void> {
   await using upstream = await testUpstream(tell);
   const source = { resolvers: async () => [upstream.resolver] };
-  await body(new DnsServer({ upstream: new ForwardingUpstream(source), ...options }), upstream);
+  await body(new DnsServer({ upstream: new ForwardingUpstream(source, PATIENT), ...options }), upstream);
 }
 
 test('containers by name, alias and network, as seen from where one asks', async () => {
@@ -317,12 +319,11 @@ test('a resolver that fails, refuses or is not there: the next one is asked', as
   await using good = await testUpstream((name) => ({ answers: [a(name, '192.0.2.9')] }));
   const gone: Resolver = { address: '127.0.0.1', port: 1 };
   const serverOf = (...list: Resolver[]): DnsServer =>
-    new DnsServer({ upstream: new ForwardingUpstream({ resolvers: async () => list }) });
+    new DnsServer({ upstream: new ForwardingUpstream({ resolvers: async () => list }, PATIENT) });
   for (const first of [gone, broken.resolver, liar.resolver]) {
-    const began = performance.now();
+    // Without waiting for a time-out, which would be that of the test.
     const reply = await ask(serverOf(first, good.resolver), query('x.test', 'A'));
     assert.deepEqual(addressesOf(reply.answers), ['192.0.2.9']);
-    assert.ok(performance.now() - began < 500, 'without waiting for a timeout');
   }
   assert.equal((await ask(serverOf(broken.resolver), query('x.test', 'A'))).rcode, 'SERVFAIL');
   assert.equal((await ask(serverOf(gone), query('x.test', 'A'))).rcode, 'SERVFAIL');

@@ -36,7 +36,11 @@ test('no name of the world is asked for from an internal network', async () => {
       const prefix = new Uint8Array(4);
       putU32(prefix, 0, frame.length);
       cable.write(Buffer.concat([prefix, frame]));
-      const [bytes] = (await once(cable, 'data')) as [Buffer];
+      let bytes = Buffer.alloc(0);
+      while (bytes.length < 4 || bytes.length < 4 + u32(bytes, 0)) {
+        const [piece] = (await once(cable, 'data')) as [Buffer];
+        bytes = Buffer.concat([bytes, piece]);
+      }
       const answer = decode(Buffer.from(parse(bytes.subarray(4, 4 + u32(bytes, 0))).data));
       return { code: (answer.flags ?? 0) & 15, answers: answer.answers ?? [] };
     };

@@ -50,18 +50,23 @@ test('between two threads nothing is lost, doubled or reordered', async () => {
      const producer = new RingProducer(workerData.memory);
      const record = new Uint8Array(64);
      const words = new Uint32Array(record.buffer);
+     const nap = new Int32Array(new SharedArrayBuffer(4));
      for (let i = 0; i < workerData.count; ) {
        words[0] = i;
        const length = 4 + (i % 60);
        record.fill(i & 255, 4, length);
        if (producer.put(record.subarray(0, length))) i += 1;
+       // Full: where there is one processor for both threads, the other one needs it now.
+       else Atomics.wait(nap, 0, 0, 0.01);
      }`,
     { eval: true, workerData: { memory, count }, execArgv: ['--input-type=module'] },
   );
   const ended = once(worker, 'exit');
   const consumer = new RingConsumer(memory);
+  const nap = new Int32Array(new SharedArrayBuffer(4));
   let expected = 0;
   while (expected < count) {
+    const before = expected;
     consumer.drain((record) => {
       const bytes = Buffer.from(record);
       if (bytes.readUInt32LE(0) !== expected || bytes.length !== 4 + (expected % 60)) {
@@ -70,6 +75,7 @@ test('between two threads nothing is lost, doubled or reordered', async () => {
       if (bytes.length > 4 && bytes.at(-1) !== (expected & 255)) assert.fail(`record ${expected} is torn`);
       expected += 1;
     });
+    if (expected === before) Atomics.wait(nap, 0, 0, 0.01);
     await new Promise(setImmediate);
   }
   await ended;

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readlinkSync } from 'node:fs';
 import net, { type AddressInfo } from 'node:net';
 import { after, before, test } from 'node:test';
 import { StackRunner } from '@arcbox/net/worker';
@@ -12,6 +12,9 @@ import type { TcpConnection, TcpEnd, TcpUser } from '../src/tcp/connection.ts';
 import { ipBytes } from '../src/wire/address.ts';
 import { PublishedPorts } from '../src/worker/published-ports.ts';
 import { GATEWAY_MAC, GUEST_MAC } from './support/lab.ts';
+
+/** What is on its way has come in this time, and what was closed is gone. */
+const SETTLE_MS_MAX = 20_000;
 
 /** Two links, one in each runner, joined by a task queue. */
 class Cable implements Link {
@@ -90,14 +93,25 @@ class Client implements TcpUser {
   }
 }
 
-const descriptors = (): number => readdirSync('/proc/self/fd').length;
+/** Sockets of this process, by their numbers. */
+const sockets = (): Set<string> =>
+  new Set(
+    readdirSync('/proc/self/fd').flatMap((fd) => {
+      try {
+        const target = readlinkSync(`/proc/self/fd/${fd}`);
+        return target.startsWith('socket:') ? [target] : [];
+      } catch {
+        return [];
+      }
+    }),
+  );
 
 let gateway: StackRunner;
 let machine: StackRunner;
-let before0: number;
+let socketsBefore: Set<string>;
 
 before(() => {
-  before0 = descriptors();
+  socketsBefore = sockets();
   gateway = new StackRunner({ ports: 2, chunks: 1024 });
   machine = new StackRunner({ ports: 2, chunks: 1024 });
   const ends = [new Cable('gateway'), new Cable('machine')] as const;
@@ -132,9 +146,10 @@ before(() => {
 after(async () => {
   gateway[Symbol.dispose]();
   machine[Symbol.dispose]();
-  await new Promise(setImmediate);
-  await new Promise(setImmediate);
-  assert.equal(descriptors(), before0, 'descriptors');
+  for (let waitMs = 1; sockets().difference(socketsBefore).size > 0 && waitMs < SETTLE_MS_MAX; waitMs *= 2) {
+    await new Promise((resolve) => setTimeout(resolve, waitMs));
+  }
+  assert.deepEqual([...sockets().difference(socketsBefore)], []);
 });
 
 function connect(port: number, send: Uint8Array): Client {
@@ -218,7 +233,7 @@ test('many connections at once share the memory there is, and all arrive', async
   for (const client of clients) assert.equal(client.digest.digest('hex'), expected);
   const { arena } = gateway.switch.environment;
   // The last acknowledgements are on their way.
-  for (let waitMs = 1; arena.freeChunks < arena.chunksTotal && waitMs < 2000; waitMs *= 2) {
+  for (let waitMs = 1; arena.freeChunks < arena.chunksTotal && waitMs < SETTLE_MS_MAX; waitMs *= 2) {
     await new Promise((resolve) => setTimeout(resolve, waitMs));
   }
   assert.equal(arena.freeChunks, arena.chunksTotal, 'given back');

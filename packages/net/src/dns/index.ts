@@ -11,4 +11,9 @@ export type { Transport } from './query.ts';
 export { HostResolvers, parseResolvConf, type Resolver, type ResolverSource } from './resolvers.ts';
 export { type DnsCounters, DnsServer, type DnsServerOptions, type ResolvedName } from './server.ts';
 export { type DnsSocketOptions, type DnsSockets, serveDnsSockets, serveDnsStream } from './sockets.ts';
-export { ForwardingUpstream, type Upstream, type UpstreamQuestion } from './upstream.ts';
+export {
+  ForwardingUpstream,
+  type Upstream,
+  type UpstreamPatience,
+  type UpstreamQuestion,
+} from './upstream.ts';

@@ -24,19 +24,32 @@ export interface Upstream {
   ask(question: UpstreamQuestion): Promise<Uint8Array>;
 }
 
+/** How long to wait for resolvers, in milliseconds. */
+export interface UpstreamPatience {
+  /** One question to one resolver, in the first and in later rounds. */
+  readonly attemptMs: readonly number[];
+  /** A question to all resolvers. */
+  readonly forwardMs: number;
+}
+
 export class ForwardingUpstream implements Upstream {
   readonly #source: ResolverSource;
+  readonly #patience: UpstreamPatience;
 
-  constructor(source: ResolverSource) {
+  constructor(
+    source: ResolverSource,
+    patience: UpstreamPatience = { attemptMs: ATTEMPT_MS, forwardMs: FORWARD_MS },
+  ) {
     this.#source = source;
+    this.#patience = patience;
   }
 
   async ask(question: UpstreamQuestion): Promise<Uint8Array> {
     const resolvers = await this.#source.resolvers();
-    const endMs = performance.now() + FORWARD_MS;
+    const endMs = performance.now() + this.#patience.forwardMs;
     const reasons: string[] = [];
     let failure: Uint8Array | undefined;
-    for (const attemptMs of ATTEMPT_MS) {
+    for (const attemptMs of this.#patience.attemptMs) {
       for (const resolver of resolvers) {
         const leftMs = endMs - performance.now();
         if (leftMs <= 0) break;

@@ -1,7 +1,7 @@
 /** A resolver on loopback that answers as it is told to. */
 import dgram from 'node:dgram';
 import { once } from 'node:events';
-import { createServer, type Socket } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { type Answer, decode, encode } from 'dns-packet';
 import type { Resolver } from '../../src/dns/index.ts';
 
@@ -65,13 +65,7 @@ export async function testUpstream(
       });
     });
   });
-  tcp.listen(0, '127.0.0.1');
-  await once(tcp, 'listening');
-  const bound = tcp.address();
-  if (typeof bound !== 'object' || bound === null) throw new Error('not listening');
-  const udp = dgram.createSocket('udp4');
-  udp.bind(bound.port, '127.0.0.1');
-  await once(udp, 'listening');
+  const { port, udp } = await listenOnBoth(tcp);
   udp.on('message', (query, remote) => {
     ports.add(remote.port);
     void reply(query, 'udp').then((messages) => {
@@ -79,7 +73,7 @@ export async function testUpstream(
     });
   });
   return {
-    resolver: { address: '127.0.0.1', port: bound.port },
+    resolver: { address: '127.0.0.1', port },
     asked,
     ports,
     ids,
@@ -90,4 +84,25 @@ export async function testUpstream(
       await closed;
     },
   };
+}
+
+/** One port for both: that the system gives it for TCP does not mean that it is free for UDP. */
+async function listenOnBoth(tcp: Server): Promise<{ port: number; udp: dgram.Socket }> {
+  for (;;) {
+    tcp.listen(0, '127.0.0.1');
+    await once(tcp, 'listening');
+    const bound = tcp.address();
+    if (typeof bound !== 'object' || bound === null) throw new Error('not listening');
+    const udp = dgram.createSocket('udp4');
+    try {
+      udp.bind(bound.port, '127.0.0.1');
+      await once(udp, 'listening');
+      return { port: bound.port, udp };
+    } catch (error) {
+      udp.close();
+      tcp.close();
+      await once(tcp, 'close');
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error;
+    }
+  }
 }

@@ -7,7 +7,7 @@ import { once } from 'node:events';
 import { promisify } from 'node:util';
 
 const run = promisify(execFile);
-const COMMAND_LIMIT_MS = 20_000;
+const COMMAND_LIMIT_MS = 90_000;
 /** What runs a TypeScript file with the pinned runtime. */
 const NODE = process.execPath;
 
@@ -102,6 +102,8 @@ export class Program implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly #end: 'input' | 'signal';
   #output = '';
+  /** It has ended, and all that it has printed is in `#output`. */
+  #closed = false;
   #wake: () => void = () => {};
 
   /** It ends when its standard input does, or on SIGTERM. */
@@ -112,7 +114,12 @@ export class Program implements AsyncDisposable {
       this.#output += data.toString();
       this.#wake();
     });
-    child.once('exit', () => this.#wake());
+    // What is told to one that has ended goes nowhere.
+    child.stdin?.on('error', () => {});
+    child.once('close', () => {
+      this.#closed = true;
+      this.#wake();
+    });
   }
 
   get output(): string {
@@ -128,7 +135,7 @@ export class Program implements AsyncDisposable {
     const limit = AbortSignal.timeout(COMMAND_LIMIT_MS);
     limit.addEventListener('abort', () => this.#wake());
     while (!this.#output.includes(text, from)) {
-      if (this.#child.exitCode !== null || limit.aborted) {
+      if (this.#closed || limit.aborted) {
         const how = limit.aborted ? 'did not print' : 'ended before it printed';
         throw new Error(`the program ${how} ${text}; it printed: ${this.#output}`);
       }

@@ -1,7 +1,7 @@
 /** Pings the address given, once, and prints what came back. */
 import { NodeNetwork } from '@arcbox/net/stack';
 
-const TIMEOUT_MS = 10_000;
+const TIMEOUT_MS = 60_000;
 
 const network = new NodeNetwork(new Uint8Array(65_536));
 const timer = setTimeout(() => process.exit(1), TIMEOUT_MS);
