@@ -1,14 +1,16 @@
-/** Debian's docker-registry on a free port of loopback, and a small server that fails in every way that registries fail. */
+/** Debian's docker-registry on a port of loopback, and a small server that fails in every way that registries fail. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { type AddressInfo, connect, createServer as createTcpServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 export const USER = 'ada';
 export const PASSWORD = 'lovelace';
+/** The end of its log is enough to say why it ended. */
+const SAID_LENGTH_MAX = 10_000;
 /** USER:PASSWORD as htpasswd -B writes it. */
 const HTPASSWD = 'ada:$2b$05$abcdefghijklmnopqrstuuugyJgZetmHGvxwCJ1rpgM8bgT8KJ8.i';
 
@@ -18,7 +20,6 @@ export class DockerRegistry implements AsyncDisposable {
   readonly #process: ChildProcess;
 
   static async start(options: { login?: boolean } = {}): Promise<DockerRegistry> {
-    const port = await freePort();
     const directory = mkdtempSync(join(tmpdir(), 'arcbox-registry-'));
     mkdirSync(join(directory, 'data'));
     writeFileSync(join(directory, 'htpasswd'), `${HTPASSWD}\n`);
@@ -28,9 +29,10 @@ export class DockerRegistry implements AsyncDisposable {
       join(directory, 'config.yml'),
       [
         'version: 0.1',
-        'log: {level: error, accesslog: {disabled: true}}',
+        // At this level it says which port it was given.
+        'log: {level: info, accesslog: {disabled: true}}',
         `storage: {filesystem: {rootdirectory: ${join(directory, 'data')}}, delete: {enabled: true}}`,
-        `http: {addr: "127.0.0.1:${port}"}`,
+        'http: {addr: "127.0.0.1:0"}',
         auth,
       ].join('\n'),
     );
@@ -38,15 +40,16 @@ export class DockerRegistry implements AsyncDisposable {
       stdio: ['ignore', 'ignore', 'pipe'],
       env: { PATH: process.env.PATH ?? '', OTEL_TRACES_EXPORTER: 'none' },
     });
+    const { promise: port, resolve, reject } = Promise.withResolvers<string>();
     let said = '';
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-      said += text;
+      said = (said + text).slice(-SAID_LENGTH_MAX);
+      const [, listening] = /listening on 127\.0\.0\.1:(\d+)/.exec(said) ?? [];
+      if (listening !== undefined) resolve(listening);
     });
-    for (let delayMs = 1; !(await listens(port)); delayMs = Math.min(delayMs * 2, 50)) {
-      if (child.exitCode !== null) throw new Error(`docker-registry ended: ${said}`);
-      await new Promise((resolve) => setTimeout(resolve, delayMs));
-    }
-    return new DockerRegistry(`127.0.0.1:${port}`, directory, child);
+    child.once('error', reject);
+    child.once('close', () => reject(new Error(`docker-registry ended: ${said}`)));
+    return new DockerRegistry(`127.0.0.1:${await port}`, directory, child);
   }
 
   private constructor(host: string, directory: string, child: ChildProcess) {
@@ -94,26 +97,5 @@ export class FakeServer implements AsyncDisposable {
     this.#server.close();
     this.#server.closeAllConnections();
     if (this.#server.listening) await once(this.#server, 'close');
-  }
-}
-
-async function freePort(): Promise<number> {
-  const server = createTcpServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-}
-
-async function listens(port: number): Promise<boolean> {
-  const socket = connect(port, '127.0.0.1');
-  try {
-    await once(socket, 'connect');
-    return true;
-  } catch {
-    return false;
-  } finally {
-    socket.destroy();
   }
 }
