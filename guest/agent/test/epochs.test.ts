@@ -93,7 +93,7 @@ for (const kind of ['socket', 'port'] as const) {
     };
   }
 
-  test(`output over breaking connections (${kind})`, { timeout: 120_000 }, async () => {
+  test(`output over breaking connections (${kind})`, async () => {
     await using agent = await HostAgent.start();
     const { connect, end } = await connector(agent);
     const random = seeded(1);
@@ -181,7 +181,7 @@ for (const kind of ['socket', 'port'] as const) {
     end();
   });
 
-  test(`input over breaking connections (${kind})`, { timeout: 120_000 }, async () => {
+  test(`input over breaking connections (${kind})`, async () => {
     await using agent = await HostAgent.start();
     const { connect, end } = await connector(agent);
     const random = seeded(2);

@@ -13,7 +13,7 @@ import { test } from './support/test.ts';
 const STEPS = 20;
 const ENOUGH = 1000;
 
-test('an operation without descriptors fails and leaves none', { timeout: 120_000 }, async () => {
+test('an operation without descriptors fails and leaves none', async () => {
   await using agent = await HostAgent.start();
   await using client = await agent.connect();
   const path = agent.path('listener');

@@ -4,6 +4,7 @@ import { freemem, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { type AgentClient, AgentOpError, WatchEventSchema } from '@arcbox/protocol';
 import { fromBinary } from '@bufbuild/protobuf';
+import { eventually } from './support/eventually.ts';
 import { HostAgent } from './support/host-agent.ts';
 import { freshId, Gathered, resultOf, run, shell } from './support/run.ts';
 import { test } from './support/test.ts';
@@ -96,8 +97,11 @@ test('netlink: the links, of here and of another namespace', async () => {
     return found;
   };
   assert.ok((await names(0)).includes('lo'));
-  const { output } = await run(client, shell('ls /sys/class/net'));
-  assert.deepEqual((await names(0)).sort(), output.trim().split(/\s+/).sort());
+  // Devices of the machine that the tests run on may come and go between the two.
+  await eventually(async () => {
+    const { output } = await run(client, shell('ls /sys/class/net'));
+    assert.deepEqual((await names(0)).sort(), output.trim().split(/\s+/).sort());
+  });
   const id = freshId();
   const [spawn] = await client.batch([shell('exec unshare --net sleep 1000', { id })]);
   const pid = resultOf([spawn ?? assert.fail()], 0, 'process').pid;

@@ -158,7 +158,7 @@ test('the end of a process is told while its descendant holds its output', async
   const spawn = shell('sleep 1000 & echo $!');
   const id = spawn.value.id ?? '';
   await client.batch([spawn]);
-  assert.equal((await client.wait(id, { timeoutMs: 5000 })).code, 0);
+  assert.equal((await client.wait(id, { timeoutMs: 60_000 })).code, 0);
   const gathered = await Gathered.attach(client, id);
   await gathered.until(({ output }) => output.endsWith('\n'));
   const pid = gathered.output.trim();
@@ -267,7 +267,7 @@ test('five hundred processes leave no zombie and no descriptor', async () => {
   assert.deepEqual(agent.descriptors(), before);
 });
 
-test('there is a limit on objects, and it is told', { timeout: 120_000 }, async () => {
+test('there is a limit on objects, and it is told', async () => {
   await using agent = await HostAgent.start();
   await using client = await agent.connect();
   const ids: string[] = [];

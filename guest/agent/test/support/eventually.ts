@@ -1,6 +1,7 @@
 const FIRST_MS = 1;
 const LAST_MS = 100;
-const TOTAL_MS = 10_000;
+/** Nothing is slower for it but a failure. */
+const TOTAL_MS = 60_000;
 
 /** Calls `check` until it does not throw, backing off from one millisecond. For what gives no event. */
 export async function eventually<T>(check: () => T | Promise<T>): Promise<T> {

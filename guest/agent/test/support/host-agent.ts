@@ -17,6 +17,8 @@ import { AgentClient } from '@arcbox/protocol';
 import { eventually } from './eventually.ts';
 
 const BINARY = resolve(process.env.ARCBOX_AGENT ?? join(import.meta.dirname, '../../../../build/boot/agent'));
+/** A sanitizer looks for leaks at the end, which takes its time. */
+const END_LIMIT_MS = 60_000;
 const DROPPED = '-sys_time,-sys_boot,-sys_module';
 
 export const SECRET = new Uint8Array(16).fill(0x5a);
@@ -70,7 +72,8 @@ export class HostAgent implements AsyncDisposable {
 
   private constructor(child: ChildProcess, directory: string, socketPath: string, leftovers: boolean) {
     this.#child = child;
-    this.#exited = once(child, 'exit');
+    // With it everything that it has said has come.
+    this.#exited = once(child, 'close');
     this.directory = directory;
     this.socketPath = socketPath;
     this.#leftovers = leftovers;
@@ -136,7 +139,7 @@ export class HostAgent implements AsyncDisposable {
       if (!this.#leftovers) await this.#assertNothingLeft();
     } finally {
       this.#child.kill('SIGTERM');
-      const late = setTimeout(() => this.#child.kill('SIGKILL'), 10_000);
+      const late = setTimeout(() => this.#child.kill('SIGKILL'), END_LIMIT_MS);
       await this.#exited;
       clearTimeout(late);
       rmSync(this.directory, { recursive: true, force: true });
