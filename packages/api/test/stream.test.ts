@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -227,7 +227,15 @@ test('a client that was killed is let go at once, one that has only said everyth
   await host.start();
   const id = await create(host.control, ['sleep']);
   await host.control.call('ContainerService/Start', { id });
-  const fds = (): number => readdirSync('/proc/self/fd').length;
+  // Both ends of every connection are in this process.
+  const sockets = (): number =>
+    readdirSync('/proc/self/fd').filter((fd) => {
+      try {
+        return readlinkSync(`/proc/self/fd/${fd}`).startsWith('socket:');
+      } catch {
+        return false;
+      }
+    }).length;
   const attach = async (): Promise<Socket> => {
     const socket = connect({ path: host.fake.layout.socket, allowHalfOpen: true });
     socket.write(
@@ -240,9 +248,9 @@ test('a client that was killed is let go at once, one that has only said everyth
   half.end();
   const [ping] = (await once(half, 'data')) as [Buffer];
   assert.deepEqual(ping, frame(FrameType.ping));
-  const before = fds();
+  const before = sockets();
   (await attach()).destroy();
-  while (fds() > before) await new Promise((resolve) => setImmediate(resolve));
+  while (sockets() > before) await new Promise((resolve) => setImmediate(resolve));
   await host.control.call('ContainerService/Kill', { id });
   let told = '';
   half.on('data', (data: Buffer) => {

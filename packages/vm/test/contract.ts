@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 import {
   FAULT_POINTS,
   type FaultHook,
@@ -25,7 +26,9 @@ export interface ContractHarness extends AsyncDisposable {
   leftovers(): string[];
 }
 
-const TIMEOUT_MS = 20_000;
+const TIMEOUT_MS = 60_000;
+/** How long a guardian or a machine takes to be gone after it was told, at most. */
+const SETTLE_MS = 5000;
 const ephemeral = { kind: 'ephemeral' } as const;
 
 export function vmContract(name: string, makeHarness: () => Promise<ContractHarness>): void {
@@ -36,11 +39,16 @@ export function vmContract(name: string, makeHarness: () => Promise<ContractHarn
       const prepared = await by.create(harness.config(overrides));
       return prepared.boot();
     };
-    /** Runs a test's body and checks that it left nothing. */
+    /** Runs a test's body and checks that it left nothing; a process that has been told to end may still be ending. */
     const clean = (body: () => Promise<void>) => async (): Promise<void> => {
       const before = harness.leftovers();
       await body();
-      assert.deepEqual(harness.leftovers(), before, 'something is left behind');
+      await settled(before, 'something is left behind');
+    };
+    const settled = async (before: readonly string[], message: string): Promise<void> => {
+      const endMs = performance.now() + SETTLE_MS;
+      await backOff(() => isDeepStrictEqual(harness.leftovers(), before) || performance.now() > endMs);
+      assert.deepEqual(harness.leftovers(), before, message);
     };
 
     before(async () => {
@@ -163,7 +171,7 @@ export function vmContract(name: string, makeHarness: () => Promise<ContractHarn
         const agent = await vm.openAgent();
         for (const { lun } of [first, second]) {
           await agent.batch([
-            { case: 'waitDevice', value: { match: { case: 'scsiLun', value: lun }, timeoutMs: 5000 } },
+            { case: 'waitDevice', value: { match: { case: 'scsiLun', value: lun }, timeoutMs: TIMEOUT_MS } },
           ]);
         }
         await assert.rejects(vm.attachDisk(disk('first', true)), code('ERR_ARCBOX_VM_DISK'));
@@ -422,7 +430,7 @@ export function vmContract(name: string, makeHarness: () => Promise<ContractHarn
           const failing = harness.driver(failAt(point));
           const options = { name: 'clone', lifetime: ephemeral, timeoutMs: TIMEOUT_MS };
           await assert.rejects(failing.restore(snapshot, options), hasCause(point));
-          assert.deepEqual(harness.leftovers(), before, `something is left behind by ${point}`);
+          await settled(before, `something is left behind by ${point}`);
         }
         fs.rmSync(directory, { recursive: true });
       }),
@@ -453,7 +461,7 @@ export function vmContract(name: string, makeHarness: () => Promise<ContractHarn
           assert.deepEqual(fs.readdirSync(directory), ['disk']);
         }
         failing = undefined;
-        assert.deepEqual(harness.leftovers(), before);
+        await settled(before, 'something is left behind');
         await vm.attachDisk(disk);
         await vm.snapshot(directory);
         await write(vm, '/run/still', 'here');

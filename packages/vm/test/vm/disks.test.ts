@@ -8,7 +8,7 @@ import { type DiskConfig, type RunningVm, VmError } from '../../src/index.ts';
 import { QemuHarness } from './harness.ts';
 
 const DISK_BYTES = 1024 * 1024;
-const TIMEOUT_MS = 30_000;
+const TIMEOUT_MS = 60_000;
 
 describe('disks', () => {
   let harness: QemuHarness;
@@ -164,7 +164,7 @@ type Match = { case: 'serial'; value: string } | { case: 'scsiLun'; value: numbe
 
 async function deviceOf(vm: RunningVm, match: Match): Promise<string> {
   const agent = await vm.openAgent();
-  const [answer] = await agent.batch([{ case: 'waitDevice', value: { match, timeoutMs: 5000 } }]);
+  const [answer] = await agent.batch([{ case: 'waitDevice', value: { match, timeoutMs: TIMEOUT_MS } }]);
   assert.ok(answer?.result.case === 'device');
   return answer.result.value.path;
 }

@@ -50,7 +50,7 @@ export class QemuHarness implements ContractHarness {
       disks: [],
       nics: [],
       lifetime: { kind: 'ephemeral' },
-      bootTimeoutMs: 30_000,
+      bootTimeoutMs: 90_000,
       ...overrides,
     };
   }

@@ -8,7 +8,7 @@ import type { RunningVm, VmInspect } from '../../src/index.ts';
 import { QemuHarness } from './harness.ts';
 
 const MIB = 1024 * 1024;
-const TIMEOUT_MS = 30_000;
+const TIMEOUT_MS = 90_000;
 const FILE_MIB = 96;
 
 describe('guest memory', () => {

@@ -5,7 +5,7 @@ import { QemuDriver, type RunningVm } from '@arcbox/vm';
 const root = '/tmp/nested';
 const runRoot = `${root}/run`;
 const snapshotDirectory = `${root}/snapshot`;
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 120_000;
 const ephemeral = { kind: 'ephemeral' } as const;
 
 async function read(vm: RunningVm, path: string): Promise<string> {
