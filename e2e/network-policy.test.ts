@@ -76,7 +76,7 @@ test('what was denied is an event, and counted', async () => {
   const denied = events
     .trim()
     .split('\n')
-    .map((line) => (JSON.parse(line) as { attributes: Record<string, string> }).attributes);
+    .map((line) => (JSON.parse(line) as { Actor: { Attributes: Record<string, string> } }).Actor.Attributes);
   const [direct] = denied;
   assert.equal(direct?.destination, GATEWAY);
   assert.equal(direct?.port, String(port));

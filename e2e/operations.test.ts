@@ -136,6 +136,11 @@ test('top, stats, ps and their formats', async () => {
   ).split(' ');
   assert.ok(Number.parseFloat(cpu) > 20, `a loop uses ${cpu} of a CPU`);
   assert.match(memory, /^[\d.]+[KM]iB$/);
+  // What goes from one container to another counts for both.
+  const address = await run('inspect', '-f', '{{.NetworkSettings.IPAddress}}', 'busy');
+  await run('run', '--rm', 'busybox', 'ping', '-c', '2', '-s', '50000', address.trim());
+  const traffic = await run('stats', '--no-stream', '--format', '{{.NetIO}}', 'busy');
+  assert.match(traffic, /^10\d(\.\d)?kB \/ 10\d(\.\d)?kB$/m);
   assert.equal(await run('ps', '-q', '-f', 'label=tier=front'), await run('ps', '-q', '-l'));
   assert.equal(
     await run('ps', '-f', 'label=tier=back'),
@@ -149,6 +154,23 @@ test('top, stats, ps and their formats', async () => {
     /^NAMES +tier\nbusy +front\n$/,
   );
   assert.match((await run('ps', '--no-trunc', '-q')).trim(), /^[0-9a-f]{64}$/);
+  const { stdout: own } = await arcbox.run(['version', '--format', '{{.Client.Version}}']);
+  assert.equal(await run('version', '--format', '{{.Server.Version}}'), own);
+  assert.equal(await run('info', '--format', '{{.ContainersRunning}} {{.ServerVersion}}'), `1 ${own}`);
+  assert.match(await run('system', 'df', '--format', '{{.Type}}: {{.TotalCount}}'), /^Containers: 1$/m);
+  assert.match(await run('doctor', '--format', '{{.Name}} {{.Status}}'), /^.+ (ok|warn|fail)$/m);
+  assert.match(
+    await run(
+      'events',
+      '--since',
+      '0',
+      '--until',
+      '0s',
+      '--format',
+      '{{.Action}} {{.Actor.Attributes.name}}',
+    ),
+    /^start busy$/m,
+  );
   assert.equal(await run('port', 'busy'), '');
   assert.match((await arcbox.run(['port', 'busy', '80'])).stderr, /no public port '80\/tcp'/);
   await run('rm', '-f', 'busy');

@@ -85,6 +85,14 @@ export async function metricsPage(runtime: Runtime): Promise<MetricsPage> {
     'Processes of running containers.',
     ofEach(({ pids }) => pids),
   );
+  const traffic = (of: 'rxBytes' | 'txBytes'): [Labels, number][] =>
+    ofEach(({ interfaces }) => interfaces.reduce((sum, counters) => sum + counters[of], 0));
+  show(
+    'container_network_receive_bytes_total',
+    'Bytes that running containers received.',
+    traffic('rxBytes'),
+  );
+  show('container_network_transmit_bytes_total', 'Bytes that running containers sent.', traffic('txBytes'));
   show(
     'container_restarts',
     'How often its restart policy has started a container.',

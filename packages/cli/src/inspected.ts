@@ -2,6 +2,13 @@
 import { complain, print } from './output.ts';
 import { compileTemplate } from './template/evaluate.ts';
 
+/** One thing as JSON, or by a template; false when no such format was asked for. */
+export function printFormatted(format: string | undefined, thing: Record<string, unknown>): boolean {
+  if (format === undefined || format === '' || format === 'table') return false;
+  print(format === 'json' ? JSON.stringify(thing) : compileTemplate(format)(thing));
+  return true;
+}
+
 /** Answers with what to exit with. */
 export async function printInspected(
   names: readonly string[],

@@ -82,7 +82,7 @@ program
     'only these; keys: type, event, label, container, image, machine, …',
     collect,
   )
-  .addOption(new Option('--format <format>', 'text or json').default('text'))
+  .addOption(new Option('--format <format>', 'text, json, or a template such as {{.Action}}').default('text'))
   .action(action(async (options) => (await import('./commands/events.ts')).events(context, options)));
 program
   .command('doctor')

@@ -1,41 +1,8 @@
-/** Listings: a table for people, JSON for programs, IDs alone with `-q`. */
-import { CliError } from './errors.ts';
-import { print } from './output.ts';
+/** What listings have in common: the wishes of their users, and cells of their tables. */
 
 export interface ListingOptions {
   readonly format?: string;
   readonly quiet?: boolean;
-}
-
-export function printListing<Row>(
-  options: ListingOptions,
-  rows: readonly Row[],
-  id: (row: Row) => string,
-  columns: Readonly<Record<string, (row: Row) => string>>,
-): void {
-  const format = options.format ?? 'table';
-  if (options.quiet === true) {
-    for (const row of rows) print(id(row));
-  } else if (format === 'json') {
-    for (const row of rows) print(JSON.stringify(row));
-  } else if (format === 'table') {
-    const lines = [
-      Object.keys(columns),
-      ...rows.map((row) => Object.values(columns).map((column) => harmless(column(row)))),
-    ];
-    const widths = Object.keys(columns).map((_, index) =>
-      Math.max(...lines.map((line) => line[index]?.length ?? 0)),
-    );
-    for (const line of lines) {
-      print(
-        line
-          .map((cell, index) => (index === line.length - 1 ? cell : cell.padEnd((widths[index] ?? 0) + 3)))
-          .join(''),
-      );
-    }
-  } else {
-    throw new CliError(`${JSON.stringify(format)} is not a format; there are table and json`, 1);
-  }
 }
 
 /** What a terminal would obey as spaces; images and containers bring texts of strangers. Tabs and line feeds stay. */

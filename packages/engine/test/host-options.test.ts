@@ -136,6 +136,13 @@ test('what a container uses, from its cgroup’s files', () => {
       '253:0 rbytes=10 wbytes=20 rios=1\n8:0 rbytes=5 wbytes=6\n',
       'cpu  1 2 3 4 5 6 7 8 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n',
       'MemTotal:   100 kB\n',
+      [
+        'Inter-|   Receive                                                |  Transmit',
+        ' face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed',
+        '    lo:     900       9    0    0    0     0          0         0      900       9    0    0    0     0       0          0',
+        '  eth0:1234567890      12    1    2    0     0          0         0   3456      34    3    4    0     0       0          0',
+        '',
+      ].join('\n'),
     ],
     7n,
   );
@@ -160,5 +167,18 @@ test('what a container uses, from its cgroup’s files', () => {
     pidsLimit: 100,
     blockReadBytes: 15,
     blockWriteBytes: 26,
+    interfaces: [
+      {
+        name: 'eth0',
+        rxBytes: 1_234_567_890,
+        rxPackets: 12,
+        rxErrors: 1,
+        rxDropped: 2,
+        txBytes: 3456,
+        txPackets: 34,
+        txErrors: 3,
+        txDropped: 4,
+      },
+    ],
   });
 });

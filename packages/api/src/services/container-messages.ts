@@ -119,17 +119,21 @@ function networkMessages(
 /** Numbers become 64-bit integers, but for those that count CPUs. */
 export function statsMessage({ id, name, usage }: NamedUsage): MessageInitShape<typeof ContainerStatsSchema> {
   if (usage === undefined) return { id, name, running: false };
-  const { readUnixNs, machineCpus, ...counters } = usage;
+  const { readUnixNs, machineCpus, interfaces, ...counters } = usage;
   return {
     id,
     name,
     running: true,
     readUnixNs,
     machineCpus,
-    ...(Object.fromEntries(
-      Object.entries(counters).map(([key, value]) => [key, BigInt(Math.round(value))]),
-    ) as Record<keyof typeof counters, bigint>),
+    interfaces: interfaces.map(({ name, ...traffic }) => ({ name, ...bigints(traffic) })),
+    ...bigints(counters),
   };
+}
+
+function bigints<Counters extends object>(counters: Counters): Record<keyof Counters, bigint> {
+  const entries = Object.entries(counters).map(([key, value]) => [key, BigInt(Math.round(Number(value)))]);
+  return Object.fromEntries(entries) as Record<keyof Counters, bigint>;
 }
 
 function hostOptions({

@@ -1,8 +1,10 @@
 /** `arcbox events`: what happens, as it happens; goes on where it was when the daemon dies under it. */
 import { type EventJson, isUnreachable } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
+import { eventFields, eventJson } from '../docker-event.ts';
 import { CliError } from '../errors.ts';
 import { complain, print } from '../output.ts';
+import { compileTemplate } from '../template/evaluate.ts';
 import { parseTime } from '../time.ts';
 
 export interface EventsOptions {
@@ -51,9 +53,11 @@ export async function events(context: Context, options: EventsOptions): Promise<
 }
 
 function printer(format = 'text'): (event: EventJson) => void {
-  if (format === 'json') return (event) => print(JSON.stringify(event));
-  if (format !== 'text')
-    throw new CliError(`${JSON.stringify(format)} is not a format; there are text and json`, 1);
+  if (format === 'json') return (event) => print(eventJson(event));
+  if (format !== 'text') {
+    const template = compileTemplate(format);
+    return (event) => print(template(eventFields(event)));
+  }
   return (event) => {
     const attributes = Object.entries(event.attributes ?? {})
       .map(([key, value]) => `${key}=${value}`)

@@ -110,8 +110,14 @@ function show(rows: readonly Row[], options: StatsOptions): void {
       MemPerc: ifRunning(
         ({ now }) => `${((memoryUsage(now) / Number(now.memoryLimitBytes || 1)) * 100).toFixed(2)}%`,
       ),
-      // The machine's card is shared: nobody counts a single container's traffic.
-      NetIO: () => '--',
+      NetIO: ifRunning(({ now: { interfaces = [] } }) => {
+        const sum = (of: 'rxBytes' | 'txBytes'): string =>
+          humanSize(
+            interfaces.reduce((total, counters) => total + Number(counters[of] ?? 0), 0),
+            1000,
+          );
+        return `${sum('rxBytes')} / ${sum('txBytes')}`;
+      }),
       BlockIO: ifRunning(
         ({ now }) =>
           `${humanSize(Number(now.blockReadBytes ?? 0), 1000)} / ${humanSize(Number(now.blockWriteBytes ?? 0), 1000)}`,

@@ -1,8 +1,11 @@
 /** Commands about the daemon and the host. */
 import { VERSION } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
+import { printFormatted } from '../inspected.ts';
+import { printList } from '../listing.ts';
 import { print } from '../output.ts';
 import { formatSize } from '../size.ts';
+import type { ListingOptions } from '../table.ts';
 
 const MARKS: Readonly<Record<string, string>> = {
   STATUS_OK: 'ok  ',
@@ -37,44 +40,82 @@ export async function daemonStatus(context: Context): Promise<number> {
   return 0;
 }
 
-export async function doctor(context: Context, options: { format?: string }): Promise<number> {
+export async function doctor(context: Context, options: ListingOptions): Promise<number> {
   const { checks = [] } = await context.daemon.call('SystemService/Doctor', {});
+  const code = checks.some((check) => check.status === 'STATUS_FAIL') ? 1 : 0;
+  if (options.format !== undefined && options.format !== 'table') {
+    printList(options, {
+      rows: checks,
+      id: ({ name = '' }) => name,
+      columns: [],
+      fields: {
+        Name: ({ name = '' }) => name,
+        Status: ({ status = '' }) => (MARKS[status] ?? '?').trim().toLowerCase(),
+        Detail: ({ detail = '' }) => detail,
+        NextStep: ({ nextStep = '' }) => nextStep,
+      },
+    });
+    return code;
+  }
   for (const check of checks) {
-    if (options.format === 'json') {
-      print(JSON.stringify(check));
-      continue;
-    }
     print(`${MARKS[check.status ?? ''] ?? '?   '}  ${check.name}: ${check.detail}`);
     if (check.nextStep !== undefined && check.nextStep !== '') print(`      → ${check.nextStep}`);
   }
-  return checks.some((check) => check.status === 'STATUS_FAIL') ? 1 : 0;
+  return code;
 }
 
+/** Formats find what docker has: `{{.Client.Version}}`, `{{.Server.Version}}`; no server is null. */
 export async function version(context: Context, options: { format?: string }): Promise<number> {
   const daemon = await context.daemon.callIfUp('SystemService/Version', {});
-  if (options.format === 'json') {
-    print(
-      JSON.stringify({ client: { version: VERSION, nodeVersion: process.version }, daemon: daemon ?? null }),
-    );
-    return 0;
-  }
+  const platform = { Os: 'linux', Arch: process.arch === 'x64' ? 'amd64' : process.arch };
+  const shape = {
+    Client: { Version: VERSION, NodeVersion: process.version, ...platform },
+    Server:
+      daemon === undefined
+        ? null
+        : {
+            Version: daemon.version ?? '',
+            NodeVersion: daemon.nodeVersion ?? '',
+            ...platform,
+            BootAssets: daemon.bootHash ?? '',
+            Pid: daemon.daemonPid ?? 0,
+          },
+  };
+  if (printFormatted(options.format, shape)) return 0;
   print(`arcbox ${VERSION} (Node.js ${process.version})`);
   if (daemon === undefined) print('daemon: not running');
   else print(`daemon: ${daemon.version}, boot assets ${daemon.bootHash} (${daemon.architecture})`);
   return 0;
 }
 
+/** Formats find docker's names, for what there is here. */
 export async function info(context: Context, options: { format?: string }): Promise<number> {
   const answer = await context.daemon.call('SystemService/Info', {});
-  if (options.format === 'json') {
-    print(JSON.stringify(answer));
-    return 0;
-  }
+  const { containers = 0, containersRunning = 0, containersPaused = 0 } = answer;
+  const shape = {
+    Containers: containers,
+    ContainersRunning: containersRunning,
+    ContainersPaused: containersPaused,
+    ContainersStopped: containers - containersRunning - containersPaused,
+    Images: answer.images ?? 0,
+    Machines: answer.machines ?? 0,
+    Driver: 'overlay2',
+    VmDriver: answer.driver ?? '',
+    OSType: 'linux',
+    Architecture: answer.architecture ?? '',
+    NCPU: answer.machineCpus ?? 0,
+    MemTotal: Number(answer.machineMemoryBytes ?? 0),
+    DockerRootDir: answer.home ?? '',
+    ServerVersion: answer.version ?? '',
+    OrphanGraceSeconds: answer.orphanGraceS ?? null,
+    UptimeSeconds: answer.uptimeS ?? 0,
+  };
+  if (printFormatted(options.format, shape)) return 0;
   print(`Data directory: ${answer.home}`);
-  print(`Containers: ${answer.containers ?? 0} (${answer.containersRunning ?? 0} running)`);
-  print(`Images: ${answer.images ?? 0}`);
+  print(`Containers: ${containers} (${containersRunning} running)`);
+  print(`Images: ${shape.Images}`);
   print(
-    `Machine: ${answer.machineCpus} CPUs, ${formatSize(Number(answer.machineMemoryBytes))}, driver ${answer.driver}`,
+    `Machines: ${shape.Machines}, by default of ${answer.machineCpus} CPUs and ${formatSize(shape.MemTotal)}, driver ${answer.driver}`,
   );
   print(
     answer.orphanGraceS === undefined

@@ -2,9 +2,10 @@
 import type { UsageRowJson } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
 import { CliError } from '../errors.ts';
+import { printList } from '../listing.ts';
 import { print } from '../output.ts';
 import { formatSize } from '../size.ts';
-import { type ListingOptions, printListing } from '../table.ts';
+import type { ListingOptions } from '../table.ts';
 import { printRemovals } from './images.ts';
 
 interface NamedRow extends UsageRowJson {
@@ -19,14 +20,20 @@ export async function systemDf(context: Context, options: ListingOptions): Promi
     { type: 'Volumes', ...volumes },
     { type: 'Machines', ...machines },
   ];
-  printListing(options, rows, ({ type }) => type, {
-    TYPE: ({ type }) => type,
-    TOTAL: ({ count = 0 }) => String(count),
-    ACTIVE: ({ active = 0 }) => String(active),
-    SIZE: ({ bytes = '0' }) => formatSize(Number(bytes)),
-    RECLAIMABLE: ({ bytes = '0', reclaimableBytes = '0' }) => {
-      const share = Number(bytes) === 0 ? 0 : Math.round((100 * Number(reclaimableBytes)) / Number(bytes));
-      return `${formatSize(Number(reclaimableBytes))} (${share}%)`;
+  printList(options, {
+    rows,
+    id: ({ type }) => type,
+    columns: ['Type', 'TotalCount', 'Active', 'Size', 'Reclaimable'],
+    headings: { TotalCount: 'TOTAL' },
+    fields: {
+      Type: ({ type }) => type,
+      TotalCount: ({ count = 0 }) => String(count),
+      Active: ({ active = 0 }) => String(active),
+      Size: ({ bytes = '0' }) => formatSize(Number(bytes)),
+      Reclaimable: ({ bytes = '0', reclaimableBytes = '0' }) => {
+        const share = Number(bytes) === 0 ? 0 : Math.round((100 * Number(reclaimableBytes)) / Number(bytes));
+        return `${formatSize(Number(reclaimableBytes))} (${share}%)`;
+      },
     },
   });
   return 0;

@@ -57,9 +57,10 @@ export class ContainerTools {
     return Promise.all(
       wanted.map(async ({ record, process }) => {
         const { id, name } = record;
-        const up =
-          process === undefined ? undefined : await this.#environment.machine(record.machine).current();
-        return { id, name, usage: up === undefined ? undefined : await containerUsage(up.agent, id) };
+        if (process === undefined) return { id, name, usage: undefined };
+        const up = await this.#environment.machine(record.machine).current();
+        const usage = up === undefined ? undefined : await containerUsage(up.agent, record, process.pid);
+        return { id, name, usage };
       }),
     );
   }

@@ -2,9 +2,14 @@
 import { AgentOpError, type OpInput } from '@arcbox/protocol';
 import type { AgentSession } from '../machine/agent-session.ts';
 import { CGROUP_ROOT, containerPaths } from '../machine/guest-layout.ts';
+import type { ContainerRecord } from './container-record.ts';
 
 const US_TO_NS = 1000;
 const TICK_NS = 10_000_000;
+/** In a line of /proc/net/dev. */
+const INTERFACE_COUNTERS = 16;
+/** What reading the files of something says that is no more. */
+const ENDED = new Set(['ENOENT', 'ENODEV', 'ESRCH', 'EINVAL']);
 const FILES = [
   'cpu.stat',
   'memory.current',
@@ -42,15 +47,36 @@ export interface ContainerUsage {
   readonly pidsLimit: number;
   readonly blockReadBytes: number;
   readonly blockWriteBytes: number;
+  /** Of its network namespace, without the loopback; none when that is its machine's. */
+  readonly interfaces: readonly InterfaceUsage[];
 }
 
-/** Undefined when it has just ended. */
+export interface InterfaceUsage {
+  readonly name: string;
+  readonly rxBytes: number;
+  readonly rxPackets: number;
+  readonly rxErrors: number;
+  readonly rxDropped: number;
+  readonly txBytes: number;
+  readonly txPackets: number;
+  readonly txErrors: number;
+  readonly txDropped: number;
+}
+
+/** `pid` is its process's in the machine. Undefined when it has just ended. */
 export async function containerUsage(
   agent: AgentSession,
-  containerId: string,
+  { id, config }: ContainerRecord,
+  pid: number,
 ): Promise<ContainerUsage | undefined> {
-  const cgroup = CGROUP_ROOT + containerPaths(containerId).cgroup;
-  const paths = [...FILES.map((file) => `${cgroup}/${file}`), '/proc/stat', '/proc/meminfo'];
+  const cgroup = CGROUP_ROOT + containerPaths(id).cgroup;
+  const ofMachine = config.host.networkMode === 'host';
+  const paths = [
+    ...FILES.map((file) => `${cgroup}/${file}`),
+    '/proc/stat',
+    '/proc/meminfo',
+    ...(ofMachine ? [] : [`/proc/${pid}/net/dev`]),
+  ];
   try {
     const results = await agent.batch(
       paths.map((path): OpInput => ({ case: 'read', value: { path, limit: 64 * 1024 } })),
@@ -60,13 +86,12 @@ export async function containerUsage(
     );
     return parseUsage(texts, BigInt(Date.now()) * 1_000_000n);
   } catch (error) {
-    if (error instanceof AgentOpError && (error.errnoName === 'ENOENT' || error.errnoName === 'ENODEV'))
-      return undefined;
+    if (error instanceof AgentOpError && ENDED.has(error.errnoName)) return undefined;
     throw error;
   }
 }
 
-/** From the files' texts, in the order of `FILES`, then /proc/stat and /proc/meminfo. Exported for its test. */
+/** From the files' texts, in the order of `FILES`, then /proc/stat, /proc/meminfo and net/dev. Exported for its test. */
 export function parseUsage(texts: readonly string[], readUnixNs: bigint): ContainerUsage {
   const [
     cpu = '',
@@ -79,7 +104,7 @@ export function parseUsage(texts: readonly string[], readUnixNs: bigint): Contai
     pidsMax = '',
     io = '',
   ] = texts;
-  const [stat = '', meminfo = ''] = texts.slice(FILES.length);
+  const [stat = '', meminfo = '', netDev = ''] = texts.slice(FILES.length);
   const machineBytes = valueIn(meminfo, 'MemTotal:') * 1024;
   const limit = max.trim() === 'max' ? machineBytes : Number(max);
   // user nice system idle iowait irq softirq steal; what runs guests is in user already.
@@ -105,7 +130,21 @@ export function parseUsage(texts: readonly string[], readUnixNs: bigint): Contai
     pidsLimit: pidsMax.trim() === 'max' ? 0 : Number(pidsMax),
     blockReadBytes: sumOf(io, 'rbytes'),
     blockWriteBytes: sumOf(io, 'wbytes'),
+    interfaces: parseInterfaces(netDev),
   };
+}
+
+/** `eth0: ` and eight counters of what came in, then eight of what went out. */
+function parseInterfaces(text: string): InterfaceUsage[] {
+  return text.split('\n').flatMap((line) => {
+    const [name = '', counters = ''] = line.trim().split(':');
+    const numbers = counters.trim().split(/\s+/).map(Number);
+    // The two lines of headings have no colon, and there is always a loopback.
+    if (numbers.length < INTERFACE_COUNTERS || name === 'lo') return [];
+    const [rxBytes = 0, rxPackets = 0, rxErrors = 0, rxDropped = 0] = numbers;
+    const [txBytes = 0, txPackets = 0, txErrors = 0, txDropped = 0] = numbers.slice(INTERFACE_COUNTERS / 2);
+    return [{ name, rxBytes, rxPackets, rxErrors, rxDropped, txBytes, txPackets, txErrors, txDropped }];
+  });
 }
 
 function valueIn(text: string, key: string): number {
