@@ -42,6 +42,7 @@ export interface CreateFlags extends LimitFlags, LifeFlags, MountFlags {
   readonly network?: string;
   readonly networkAlias?: readonly string[];
   readonly ip?: string;
+  readonly ip6?: string;
   readonly macAddress?: string;
   readonly publish?: readonly string[];
   readonly addHost?: readonly string[];
@@ -121,6 +122,7 @@ function hostRequest(flags: CreateFlags): HostOptionsJson {
     networkMode: flags.network ?? '',
     networkAliases: [...(flags.networkAlias ?? [])],
     ipAddress: flags.ip ?? '',
+    ip6Address: flags.ip6 ?? '',
     macAddress: flags.macAddress ?? '',
     publish: [...(flags.publish ?? [])],
     extraHosts: [...(flags.addHost ?? [])],

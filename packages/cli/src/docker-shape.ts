@@ -65,7 +65,7 @@ function networkSettings(
   { networks = [], ports = [] }: ContainerJson,
   running: boolean,
 ): Record<string, unknown> {
-  const shown = networks.map(({ networkId, name, address, prefix, gateway, mac, aliases }) => ({
+  const shown = networks.map(({ networkId, name, address, prefix, gateway, mac, aliases, ...six }) => ({
     name: name ?? '',
     endpoint: {
       NetworkID: networkId ?? '',
@@ -74,6 +74,9 @@ function networkSettings(
       IPPrefixLen: running ? (prefix ?? 0) : 0,
       Gateway: running ? (gateway ?? '') : '',
       MacAddress: running ? (mac ?? '') : '',
+      IPv6Gateway: running ? (six.gateway6 ?? '') : '',
+      GlobalIPv6Address: running ? (six.address6 ?? '') : '',
+      GlobalIPv6PrefixLen: running ? (six.prefix6 ?? 0) : 0,
     },
   }));
   const [bridge] = shown.filter(({ name }) => name === 'bridge');
@@ -83,6 +86,9 @@ function networkSettings(
     IPPrefixLen: bridge?.endpoint.IPPrefixLen ?? 0,
     Gateway: bridge?.endpoint.Gateway ?? '',
     MacAddress: bridge?.endpoint.MacAddress ?? '',
+    IPv6Gateway: bridge?.endpoint.IPv6Gateway ?? '',
+    GlobalIPv6Address: bridge?.endpoint.GlobalIPv6Address ?? '',
+    GlobalIPv6PrefixLen: bridge?.endpoint.GlobalIPv6PrefixLen ?? 0,
     Networks: goMap(Object.fromEntries(shown.map(({ name, endpoint }) => [name, endpoint]))),
   };
 }

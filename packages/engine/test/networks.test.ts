@@ -103,6 +103,37 @@ it('networks overlap nobody, and go only when they are empty', () => {
   assert.equal(manager.create({ name: 'next' }).vlan, 2);
 });
 
+it('IPv6 beside IPv4: given out, given back when the rest fails, and known after a restart', () => {
+  using store = storeWith('a', 'b', 'c');
+  const before = new NetworkManager(store.networks, SUBNET);
+  const six = { ipv6: true, subnet6: 'fd00:5::/64' };
+  before.create({ name: 'own', subnet: '10.5.0.0/24', ...six });
+  assert.equal(before.find('own').gateway6, 'fd00:5::1');
+  const own = before.connect('a', 'own');
+  assert.deepEqual([own.address, own.address6], ['10.5.0.2', 'fd00:5::2']);
+  assert.throws(() => before.connect('b', 'own', { address: '10.5.0.9', address6: own.address6 ?? '' }), {
+    code: 'ERR_ARCBOX_NETWORK',
+  });
+  assert.equal(before.connect('b', 'own', { address: '10.5.0.9' }).address6, 'fd00:5::3');
+  assert.equal(before.connect('a', 'bridge').address6, undefined);
+  assert.throws(() => before.connect('c', 'bridge', { address6: 'fd00:5::7' }), {
+    code: 'ERR_ARCBOX_INVALID_ARGUMENT',
+    message: /has no IPv6/,
+  });
+  assert.throws(() => before.create({ name: 'other', ...six }), { code: 'ERR_ARCBOX_NETWORK' });
+  assert.throws(() => before.create({ name: 'other', subnet6: 'fd00:6::/64' }), {
+    code: 'ERR_ARCBOX_INVALID_ARGUMENT',
+  });
+  for (const name of ['one', 'two'])
+    assert.match(before.create({ name, ipv6: true }).subnet6 ?? '', /^fd[0-9a-f]{2}:[0-9a-f:]+::\/64$/);
+  const after = new NetworkManager(store.networks, SUBNET);
+  assert.deepEqual(after.list(), before.list());
+  assert.deepEqual(after.endpointsOf('a'), before.endpointsOf('a'));
+  assert.throws(() => after.connect('c', 'own', { address6: 'fd00:5::2' }), { code: 'ERR_ARCBOX_NETWORK' });
+  after.release('a');
+  assert.equal(after.connect('c', 'own', { address6: 'fd00:5::2' }).address6, 'fd00:5::2');
+});
+
 it('what was given out is known after a restart, and a removed container has left its networks', () => {
   using store = storeWith('a', 'b');
   const before = new NetworkManager(store.networks, SUBNET);

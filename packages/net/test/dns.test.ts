@@ -83,7 +83,11 @@ const addressesOf = (answers: readonly Answer[]): unknown[] =>
 
 function names(): NameTable {
   const table = new NameTable();
-  table.addNetwork('front', { subnet: '10.1.0.0/24', gateway: ['10.1.0.1', 'fd00::1'] });
+  table.addNetwork('front', {
+    subnet: '10.1.0.0/24',
+    subnet6: 'fd00::/64',
+    gateway: ['10.1.0.1', 'fd00::1'],
+  });
   table.addNetwork('back', { subnet: '10.2.0.0/24', gateway: ['10.2.0.1'] });
   table.add({ owner: 'c1', network: 'front', addresses: ['10.1.0.2'], names: ['web', 'c1c1c1'] });
   table.add({ owner: 'c1', network: 'back', addresses: ['10.2.0.2'], names: ['web'] });
@@ -152,6 +156,11 @@ test('the other family: a name that exists has no record; addresses backwards', 
   assert.deepEqual([none.rcode, none.answers.length, none.authorities[0]?.type], ['NOERROR', 0, 'SOA']);
   assert.deepEqual(addressesOf((await ask(server, query('six', 'AAAA'))).answers), ['fd00::4']);
   assert.deepEqual(addressesOf((await ask(server, query('gateway', 'AAAA'))).answers), ['fd00::1']);
+  assert.deepEqual((await ask(server, query('host.docker.internal', 'AAAA'))).answers, []);
+  const backwards = (nibbles: string) => query(`${nibbles}${'0.'.repeat(27)}d.f.ip6.arpa`, 'PTR');
+  assert.deepEqual(addressesOf((await ask(server, backwards('4.0.0.'))).answers), ['six.front']);
+  assert.deepEqual(addressesOf((await ask(server, backwards('1.0.0.'))).answers), ['gateway.arcbox.local']);
+  assert.equal((await ask(server, backwards('9.0.0.'))).rcode, 'NXDOMAIN');
   assert.equal((await ask(server, query('web', 'MX'))).rcode, 'NOERROR');
   assert.deepEqual(addressesOf((await ask(server, query('2.0.1.10.in-addr.arpa', 'PTR'))).answers), [
     'web.front',

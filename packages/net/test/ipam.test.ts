@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import {
   AddressPool,
+  AddressPool6,
   type AddressPoolState,
   cidrContains,
   formatIp,
@@ -183,6 +184,45 @@ test('state that contradicts itself is refused', () => {
     assert.throws(() => AddressPool.restore({ ...state, leases }), code('ERR_ARCBOX_NET_STATE'));
   }
   assert.throws(() => AddressPool.restore({ ...state, version: 2 as 1 }), code('ERR_ARCBOX_NET_STATE'));
+});
+
+test('an IPv6 pool: addresses one after the other, by value, from a range, until a small one is exhausted', () => {
+  const pool = new AddressPool6({ subnet: 'fd00:1::/64' });
+  assert.equal(pool.gateway, 'fd00:1::1');
+  assert.equal(pool.lease('a'), 'fd00:1::2');
+  assert.equal(pool.lease('a'), 'fd00:1::2');
+  assert.equal(pool.lease('b', 'FD00:1:0::3'), 'fd00:1::3');
+  assert.equal(pool.lease('c'), 'fd00:1::4', 'passes what is taken');
+  assert.throws(() => pool.lease('d', 'fd00:1::3'), code('ERR_ARCBOX_NET_ADDRESS_TAKEN'));
+  assert.throws(() => pool.lease('d', 'fd00:1::1'), code('ERR_ARCBOX_NET_ADDRESS_TAKEN'));
+  assert.throws(() => pool.lease('d', 'fd00:2::3'), code('ERR_ARCBOX_NET_ADDRESS'));
+  assert.throws(() => pool.lease('d', '10.0.0.3'), code('ERR_ARCBOX_NET_ADDRESS'));
+  assert.throws(() => pool.lease('a', 'fd00:1::9'), code('ERR_ARCBOX_NET_ADDRESS'));
+  assert.equal(pool.release('b'), true);
+  assert.equal(pool.release('b'), false);
+  assert.equal(pool.lease('d'), 'fd00:1::5', 'what was just given back comes last');
+  assert.equal(pool.lease('e', 'fd00:1::3'), 'fd00:1::3');
+
+  const small = new AddressPool6({ subnet: 'fd00:2::/126', gateway: 'fd00:2::3' });
+  assert.deepEqual([small.lease('a'), small.lease('b')], ['fd00:2::1', 'fd00:2::2']);
+  assert.throws(() => small.lease('c'), code('ERR_ARCBOX_NET_EXHAUSTED'));
+  small.release('a');
+  assert.equal(small.lease('c'), 'fd00:2::1');
+
+  const ranged = new AddressPool6({ subnet: 'fd00:3::/64', range: 'fd00:3::ff00/127' });
+  assert.deepEqual([ranged.lease('a'), ranged.lease('b')], ['fd00:3::ff00', 'fd00:3::ff01']);
+  assert.throws(() => ranged.lease('c'), code('ERR_ARCBOX_NET_EXHAUSTED'));
+  assert.equal(ranged.lease('c', 'fd00:3::7'), 'fd00:3::7');
+
+  for (const options of [
+    { subnet: '10.0.0.0/24' },
+    { subnet: 'fd00::/127' },
+    { subnet: 'fd00::/7' },
+    { subnet: 'fd00:3::/64', gateway: 'fd00:4::1' },
+    { subnet: 'fd00:3::/64', range: 'fd00:4::/80' },
+    { subnet: 'fd00:3::/64', range: '10.0.0.0/24' },
+  ])
+    assert.throws(() => new AddressPool6(options), code('ERR_ARCBOX_NET_ADDRESS'));
 });
 
 test('subnets for new networks overlap nothing', () => {

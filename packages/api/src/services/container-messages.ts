@@ -109,10 +109,13 @@ function networkMessages(
   networks: NetworkManager,
   containerId: string,
 ): MessageInitShape<typeof ContainerNetworkSchema>[] {
-  return networks.endpointsOf(containerId).map(({ networkId, address, mac, aliases }) => {
-    const { name, subnet, gateway } = networks.find(networkId);
-    const prefix = Number(subnet.slice(subnet.indexOf('/') + 1));
-    return { networkId, name, address, prefix, gateway, mac, aliases: [...aliases] };
+  const prefixOf = (subnet: string): number => Number(subnet.slice(subnet.indexOf('/') + 1));
+  return networks.endpointsOf(containerId).map(({ networkId, address, address6, mac, aliases }) => {
+    const { name, subnet, gateway, subnet6, gateway6 = '' } = networks.find(networkId);
+    const four = { networkId, name, address, prefix: prefixOf(subnet), gateway, mac, aliases: [...aliases] };
+    return address6 === undefined || subnet6 === undefined
+      ? four
+      : { ...four, address6, prefix6: prefixOf(subnet6), gateway6 };
   });
 }
 

@@ -41,14 +41,13 @@ export function networkService(runtime: Runtime): ServiceImpl<typeof NetworkServ
       const pseudo = PSEUDO.find(({ name }) => name === network);
       return { network: pseudo ?? (await describe(networks.find(network))) };
     },
-    async create({ name, subnet, gateway, range, internal, labels }) {
+    async create({ name, internal, labels, ipv6, ...blocks }) {
       const record = networks.create({
         name,
         internal,
         labels,
-        ...(subnet === '' ? {} : { subnet }),
-        ...(gateway === '' ? {} : { gateway }),
-        ...(range === '' ? {} : { range }),
+        ipv6,
+        ...given(blocks, ['subnet', 'gateway', 'range', 'subnet6', 'gateway6', 'range6']),
       });
       events.emit('network', 'create', record.id, { name, type: 'bridge' });
       return { network: await describe(record) };
@@ -57,12 +56,11 @@ export function networkService(runtime: Runtime): ServiceImpl<typeof NetworkServ
       await runtime.removeNetwork(network);
       return {};
     },
-    async connect({ network, container, address, mac, aliases }) {
+    async connect({ network, container, aliases, ...places }) {
       const target = (await runtime.containers()).find(container);
       await connectContainer(environment, target, network, {
         aliases,
-        ...(address === '' ? {} : { address }),
-        ...(mac === '' ? {} : { mac }),
+        ...given(places, ['address', 'address6', 'mac']),
       });
       return {};
     },
@@ -94,6 +92,9 @@ function toMessage(
     subnet: record.subnet,
     gateway: record.gateway,
     range: record.range ?? '',
+    subnet6: record.subnet6 ?? '',
+    gateway6: record.gateway6 ?? '',
+    range6: record.range6 ?? '',
     internal: record.internal,
     labels: { ...record.labels },
     createdMs: BigInt(record.createdMs),
@@ -104,9 +105,20 @@ function toMessage(
         containerName: nameOf(endpoint.containerId),
         interface: `eth${endpoint.position}`,
         address: endpoint.address,
+        address6: endpoint.address6 ?? '',
         mac: endpoint.mac,
         aliases: [...endpoint.aliases],
       }),
     ),
   };
+}
+
+/** Those of a message's texts that are not empty. */
+function given<K extends string>(
+  message: Readonly<Record<K, string>>,
+  keys: readonly K[],
+): { [P in K]?: string } {
+  const texts: { [P in K]?: string } = {};
+  for (const key of keys) if (message[key] !== '') texts[key] = message[key];
+  return texts;
 }

@@ -10,9 +10,11 @@ import { type ListingOptions, shortId } from '../table.ts';
 import { goMap } from '../template/evaluate.ts';
 
 export interface NetworkCreateOptions {
-  readonly subnet?: string;
-  readonly gateway?: string;
-  readonly ipRange?: string;
+  /** One of each for each family. */
+  readonly subnet?: readonly string[];
+  readonly gateway?: readonly string[];
+  readonly ipRange?: readonly string[];
+  readonly ipv6?: boolean;
   readonly internal?: boolean;
   readonly label?: readonly string[];
   readonly driver?: string;
@@ -39,7 +41,7 @@ export async function networkList(
       Gateway: (network) => network.gateway ?? '',
       Containers: (network) => String(network.endpoints?.length ?? 0),
       Internal: (network) => String(network.internal === true),
-      IPv6: () => 'false',
+      IPv6: (network) => String((network.subnet6 ?? '') !== ''),
       CreatedAt: (network) => new Date(Number(network.createdMs ?? 0)).toISOString(),
       Labels: (network) =>
         Object.entries(network.labels ?? {})
@@ -63,16 +65,35 @@ export async function networkCreate(
       return equals < 0 ? [label, ''] : [label.slice(0, equals), label.slice(equals + 1)];
     }),
   );
+  const subnet = byFamily('--subnet', options.subnet);
+  const gateway = byFamily('--gateway', options.gateway);
+  const range = byFamily('--ip-range', options.ipRange);
   const { network } = await context.daemon.call('NetworkService/Create', {
     name,
-    subnet: options.subnet ?? '',
-    gateway: options.gateway ?? '',
-    range: options.ipRange ?? '',
+    subnet: subnet.four,
+    gateway: gateway.four,
+    range: range.four,
+    ipv6: options.ipv6 === true,
+    subnet6: subnet.six,
+    gateway6: gateway.six,
+    range6: range.six,
     internal: options.internal === true,
     labels,
   });
   print(network?.id ?? '');
   return 0;
+}
+
+/** At most one of each family; the other one is empty. */
+function byFamily(flag: string, given: readonly string[] = []): { four: string; six: string } {
+  const six = given.filter((text) => text.includes(':'));
+  const four = given.filter((text) => !text.includes(':'));
+  if (four.length > 1 || six.length > 1)
+    throw new CliError(
+      `${flag}: a network has one for IPv4 and one for IPv6; ${given.join(', ')} are more`,
+      1,
+    );
+  return { four: four[0] ?? '', six: six[0] ?? '' };
 }
 
 export function networkRemove(context: Context, names: readonly string[]): Promise<number> {
@@ -95,12 +116,13 @@ export async function networkConnect(
   context: Context,
   network: string,
   container: string,
-  options: { ip?: string; alias?: readonly string[]; macAddress?: string },
+  options: { ip?: string; ip6?: string; alias?: readonly string[]; macAddress?: string },
 ): Promise<number> {
   await context.daemon.call('NetworkService/Connect', {
     network,
     container,
     address: options.ip ?? '',
+    address6: options.ip6 ?? '',
     mac: options.macAddress ?? '',
     aliases: [...(options.alias ?? [])],
   });
@@ -122,28 +144,29 @@ export async function networkPrune(context: Context): Promise<number> {
   return 0;
 }
 
+/** One family's addresses, where the network has it. */
+function blockOf(subnet = '', gateway = '', range = ''): Record<string, string>[] {
+  if (subnet === '') return [];
+  return [{ Subnet: subnet, Gateway: gateway, ...(range === '' ? {} : { IPRange: range }) }];
+}
+
 /** As `docker network inspect` shows it. */
 function dockerNetwork(network: NetworkJson): Record<string, unknown> {
   const prefix = (network.subnet ?? '').split('/')[1] ?? '';
+  const prefix6 = (network.subnet6 ?? '').split('/')[1] ?? '';
   return {
     Name: network.name ?? '',
     Id: network.id ?? '',
     Created: new Date(Number(network.createdMs ?? 0)).toISOString(),
     Scope: 'local',
     Driver: network.driver ?? '',
-    EnableIPv6: false,
+    EnableIPv6: prefix6 !== '',
     IPAM: {
       Driver: 'default',
-      Config:
-        network.subnet === undefined
-          ? []
-          : [
-              {
-                Subnet: network.subnet,
-                Gateway: network.gateway ?? '',
-                ...((network.range ?? '') === '' ? {} : { IPRange: network.range }),
-              },
-            ],
+      Config: [
+        ...blockOf(network.subnet, network.gateway, network.range),
+        ...blockOf(network.subnet6, network.gateway6, network.range6),
+      ],
     },
     Internal: network.internal === true,
     Vlan: network.vlan ?? 0,
@@ -155,6 +178,7 @@ function dockerNetwork(network: NetworkJson): Record<string, unknown> {
             Name: endpoint.containerName ?? '',
             MacAddress: endpoint.mac ?? '',
             IPv4Address: `${endpoint.address}/${prefix}`,
+            IPv6Address: (endpoint.address6 ?? '') === '' ? '' : `${endpoint.address6}/${prefix6}`,
             Aliases: endpoint.aliases ?? [],
           },
         ]),

@@ -69,6 +69,7 @@ export function createFlags(command: Command): Command {
     .option('--net, --network <network>', 'a network, none, host or container:NAME (bridge)')
     .option('--network-alias <name>', 'a further name in that network', collect)
     .option('--ip <address>', 'its address in that network')
+    .option('--ip6 <address>', 'its IPv6 address in that network')
     .option('-p, --publish <[address:][port:]port[/udp]>', 'a port of the host that leads to it', collect)
     .option('--mac-address <address>', 'of its interface in that network')
     .option('--add-host <name:address>', 'a line of its /etc/hosts', collect)

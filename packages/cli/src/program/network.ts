@@ -21,9 +21,10 @@ export function defineNetworkCommands(program: Command, context: Context): void 
     .command('create <name>')
     .description('Make a network and print its ID')
     .option('-d, --driver <driver>', 'bridge')
-    .option('--subnet <subnet>', 'such as 10.9.0.0/24 (one that is free)')
-    .option('--gateway <address>', "where the outside is reached (the subnet's first address)")
-    .option('--ip-range <subnet>', 'the part of the subnet that addresses are of')
+    .option('--ipv6', 'IPv6 beside IPv4')
+    .option('--subnet <subnet>', 'such as 10.9.0.0/24, or fd00:9::/64 (one that is free)', collect)
+    .option('--gateway <address>', "where the outside is reached (the subnet's first address)", collect)
+    .option('--ip-range <subnet>', 'the part of the subnet that addresses are of', collect)
     .option('--internal', 'nothing leaves it')
     .option('--label <name=value>', 'metadata', collect)
     .action(
@@ -45,6 +46,7 @@ export function defineNetworkCommands(program: Command, context: Context): void 
     .command('connect <network> <container>')
     .description('Put a container into a network')
     .option('--ip <address>', 'its address there')
+    .option('--ip6 <address>', 'its IPv6 address there')
     .option('--mac-address <address>', 'of its interface there')
     .option('--alias <name>', 'a further name of it there', collect)
     .action(

@@ -63,6 +63,8 @@ export interface HostOptions {
   readonly networkMode: string;
   /** In the network that `networkMode` names; empty: the next free one. */
   readonly ipAddress: string;
+  /** Likewise, of a network that has IPv6. */
+  readonly ip6Address: string;
   /** Empty: one that follows from the address. */
   readonly macAddress: string;
   /** Further names of the container in that network. */
@@ -95,6 +97,7 @@ export const DEFAULT_HOST_OPTIONS: HostOptions = {
   utsMode: '',
   networkMode: '',
   ipAddress: '',
+  ip6Address: '',
   macAddress: '',
   networkAliases: [],
   publish: [],
@@ -172,7 +175,8 @@ export function checkHostOptions(options: Partial<HostOptions>): HostOptions {
     invalid(`${JSON.stringify(checked.utsMode)} is no mode of --uts; there is host`);
   const joinsNothing =
     ['none', 'host'].includes(checked.networkMode) || containerOfMode(checked.networkMode) !== undefined;
-  if (joinsNothing && checked.ipAddress + checked.macAddress + checked.networkAliases.join('') !== '')
+  const { ipAddress, ip6Address, macAddress, networkAliases } = checked;
+  if (joinsNothing && ipAddress + ip6Address + macAddress + networkAliases.join('') !== '')
     invalid(
       `an address or alias was given, but with the network ${checked.networkMode} the container is in none`,
     );

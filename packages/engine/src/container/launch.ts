@@ -167,14 +167,17 @@ export async function readAccounts(
 /** What opening and reading something says that is no file. */
 const NO_FILE = new Set(['ENOENT', 'ENOTDIR', 'EISDIR', 'ELOOP', 'ENXIO', 'EACCES', 'EINVAL', 'EAGAIN']);
 
-function hostsFile({ config }: ContainerRecord, { address: own, nameServer }: NetworkPlace): string {
+function hostsFile(
+  { config }: ContainerRecord,
+  { address: own, address6, nameServer }: NetworkPlace,
+): string {
   const { hostname, domainname, host } = config;
   const full = domainname === '' ? hostname : `${hostname}.${domainname} ${hostname}`;
   const extra = host.extraHosts.map((entry) => {
     const [name, address] = splitHost(entry);
     return `${address === HOST_GATEWAY ? nameServer : address}\t${name}\n`;
   });
-  return `127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n${own || '127.0.1.1'}\t${full}\n${extra.join('')}`;
+  return `127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n${own || '127.0.1.1'}\t${full}\n${address6 === '' ? '' : `${address6}\t${full}\n`}${extra.join('')}`;
 }
 
 function resolvConf({ config: { host } }: ContainerRecord, { nameServer }: NetworkPlace): string {

@@ -32,6 +32,8 @@ export interface NetworkPlace {
   readonly path: string | undefined;
   /** Its own address in the first network; empty when it has none. */
   readonly address: string;
+  /** Likewise, where that network has IPv6. */
+  readonly address6: string;
   /** Who answers its questions for names; empty when nobody does. */
   readonly nameServer: string;
 }
@@ -39,20 +41,21 @@ export interface NetworkPlace {
 /** The machine's own network, which has an address once the first container asks for it. */
 export async function useMachineNetwork(guest: GuestNetwork): Promise<NetworkPlace> {
   const { address, prefix, gateway } = MACHINE_NETWORK;
-  await guest.connectMachine(ipv4Bytes(address), prefix, ipv4Bytes(gateway));
-  return { path: 'host', address, nameServer: gateway };
+  await guest.connectMachine(ipBytes(address), prefix, ipBytes(gateway));
+  return { path: 'host', address, address6: '', nameServer: gateway };
 }
 
-export const NO_NETWORK: NetworkPlace = { path: undefined, address: '', nameServer: '' };
+export const NO_NETWORK: NetworkPlace = { path: undefined, address: '', address6: '', nameServer: '' };
 
 /** Gives a new container its place in the network that it asks for. Throws `ERR_ARCBOX_NETWORK…`. */
 export function joinNetwork(networks: NetworkManager, record: ContainerRecord): void {
   const mode = networkMode(record);
-  const { ipAddress, macAddress, networkAliases } = record.config.host;
+  const { ipAddress, ip6Address, macAddress, networkAliases } = record.config.host;
   if (mode.kind !== 'network') return;
   networks.connect(record.id, mode.name, {
     aliases: networkAliases,
     ...(ipAddress === '' ? {} : { address: ipAddress }),
+    ...(ip6Address === '' ? {} : { address6: ip6Address }),
     ...(macAddress === '' ? {} : { mac: macAddress }),
   });
 }
@@ -77,33 +80,44 @@ export async function plugIn(
 export function placeOf(networks: NetworkManager, record: ContainerRecord): NetworkPlace {
   const [first] = networks.endpointsOf(record.id);
   if (first === undefined) return NO_NETWORK;
-  return { path: undefined, address: first.address, nameServer: networks.find(first.networkId).gateway };
+  return {
+    path: undefined,
+    address: first.address,
+    address6: first.address6 ?? '',
+    nameServer: networks.find(first.networkId).gateway,
+  };
 }
 
-/** The default route goes through the first of a container's networks. */
+/** The default route goes through the first of a container's networks; that of IPv6 through the first that has it. */
 export function guestInterface(
   networks: NetworkManager,
   endpoint: EndpointRecord,
   isFirst: boolean,
 ): GuestInterface {
   const network = networks.find(endpoint.networkId);
-  return {
-    number: endpoint.number,
-    vlan: network.vlan,
-    position: endpoint.position,
-    mac: Buffer.from(endpoint.mac.replaceAll(':', ''), 'hex'),
-    addresses: [
-      {
-        address: ipv4Bytes(endpoint.address),
-        prefix: Number(network.subnet.slice(network.subnet.indexOf('/') + 1)),
-      },
-    ],
-    gateways: isFirst && !network.internal ? [ipv4Bytes(network.gateway)] : [],
-  };
+  const addresses = [{ address: ipBytes(endpoint.address), prefix: prefixOf(network.subnet) }];
+  const gateways = isFirst && !network.internal ? [ipBytes(network.gateway)] : [];
+  if (endpoint.address6 !== undefined && network.subnet6 !== undefined) {
+    addresses.push({ address: ipBytes(endpoint.address6), prefix: prefixOf(network.subnet6) });
+    // The one that was connected first: another that comes while the container runs finds a route there.
+    const first = networks
+      .endpointsOf(endpoint.containerId)
+      .filter(({ address6, networkId }) => address6 !== undefined && !networks.find(networkId).internal)
+      .reduce((least, { number }) => Math.min(least, number), Number.POSITIVE_INFINITY);
+    if (first === endpoint.number && network.gateway6 !== undefined) gateways.push(ipBytes(network.gateway6));
+  }
+  const mac = Buffer.from(endpoint.mac.replaceAll(':', ''), 'hex');
+  const { number, position } = endpoint;
+  return { number, vlan: network.vlan, position, mac, addresses, gateways };
 }
 
-function ipv4Bytes(text: string): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32BE(Number(requireIp(text).value));
-  return bytes;
+function prefixOf(subnet: string): number {
+  return Number(subnet.slice(subnet.indexOf('/') + 1));
+}
+
+/** 4 or 16 bytes. */
+function ipBytes(text: string): Buffer {
+  const { family, value } = requireIp(text);
+  const bytes = family === 4 ? 4 : 16;
+  return Buffer.from(value.toString(16).padStart(2 * bytes, '0'), 'hex');
 }

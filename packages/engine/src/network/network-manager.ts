@@ -7,7 +7,14 @@
  */
 import { randomBytes } from 'node:crypto';
 import { NetError } from '@arcbox/net/errors';
-import { AddressPool, cidrsOverlap, pickSubnet, requireCidr } from '@arcbox/net/ipam';
+import {
+  AddressPool,
+  AddressPool6,
+  cidrsOverlap,
+  formatCidr,
+  pickSubnet,
+  requireCidr,
+} from '@arcbox/net/ipam';
 import { EngineError } from '../errors.ts';
 import { ENDPOINTS_MAX, NETWORK_NAME_LENGTH_MAX, VLAN_MAX } from '../limits.ts';
 import type { NetworkTable } from '../state/network-table.ts';
@@ -17,6 +24,7 @@ export const DEFAULT_NETWORK = 'bridge';
 /** Names that stand for no network of ours. */
 export const PSEUDO_NETWORKS: readonly string[] = ['host', 'none'];
 
+const GLOBAL_ID_BYTES = 5;
 const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
 
 export interface CreateNetworkOptions {
@@ -27,12 +35,19 @@ export interface CreateNetworkOptions {
   readonly gateway?: string;
   /** Part of the subnet that addresses are taken from. */
   readonly range?: string;
+  /** Beside IPv4. */
+  readonly ipv6?: boolean;
+  /** With `ipv6`; default: a private one of its own (RFC 4193), its first address, all of it. */
+  readonly subnet6?: string;
+  readonly gateway6?: string;
+  readonly range6?: string;
   readonly internal?: boolean;
   readonly labels?: Readonly<Record<string, string>>;
 }
 
 export interface ConnectOptions {
   readonly address?: string;
+  readonly address6?: string;
   readonly mac?: string;
   readonly aliases?: readonly string[];
 }
@@ -41,6 +56,8 @@ export class NetworkManager {
   readonly #table: NetworkTable;
   readonly #networks = new Map<string, NetworkRecord>();
   readonly #pools = new Map<string, AddressPool>();
+  /** Of the networks that have IPv6. */
+  readonly #pools6 = new Map<string, AddressPool6>();
   readonly #endpoints = new Map<number, EndpointRecord>();
 
   /** `defaultSubnet` is what the network `bridge` is made with, the first time. */
@@ -50,6 +67,8 @@ export class NetworkManager {
     for (const endpoint of table.endpoints()) {
       this.#endpoints.set(endpoint.number, endpoint);
       this.#pools.get(endpoint.networkId)?.lease(endpoint.containerId, endpoint.address);
+      if (endpoint.address6 !== undefined)
+        this.#pools6.get(endpoint.networkId)?.lease(endpoint.containerId, endpoint.address6);
     }
     if (this.#byName(DEFAULT_NETWORK) === undefined)
       this.#create({ name: DEFAULT_NETWORK, subnet: defaultSubnet });
@@ -110,6 +129,7 @@ export class NetworkManager {
     this.#table.deleteNetwork(network.id);
     this.#networks.delete(network.id);
     this.#pools.delete(network.id);
+    this.#pools6.delete(network.id);
     return network;
   }
 
@@ -160,14 +180,23 @@ export class NetworkManager {
     }
     const pool = this.#pool(network);
     const mac = options.mac === undefined ? undefined : checkMac(options.mac);
+    const pool6 = this.#pools6.get(network.id);
+    if (pool6 === undefined && options.address6 !== undefined) {
+      throw new EngineError(
+        'ERR_ARCBOX_INVALID_ARGUMENT',
+        `the network ${network.name} has no IPv6, so ${options.address6} is not in it; make one with --ipv6`,
+      );
+    }
     const address = refused(() => pool.lease(containerId, options.address));
     try {
+      const address6 = refused(() => pool6?.lease(containerId, options.address6));
       const free = own.findIndex(({ position }, at) => position !== at);
       const endpoint = this.#table.insertEndpoint({
         networkId: network.id,
         containerId,
         position: free < 0 ? own.length : free,
         address,
+        address6,
         mac: mac ?? macOf(address),
         aliases: [...new Set(options.aliases ?? [])],
       });
@@ -175,6 +204,7 @@ export class NetworkManager {
       return endpoint;
     } catch (error) {
       pool.release(containerId);
+      pool6?.release(containerId);
       throw error;
     }
   }
@@ -195,6 +225,7 @@ export class NetworkManager {
     this.#table.deleteEndpoint(endpoint.number);
     this.#endpoints.delete(endpoint.number);
     this.#pools.get(endpoint.networkId)?.release(endpoint.containerId);
+    this.#pools6.get(endpoint.networkId)?.release(endpoint.containerId);
   }
 
   #byName(name: string): NetworkRecord | undefined {
@@ -204,16 +235,10 @@ export class NetworkManager {
   #create(options: CreateNetworkOptions): NetworkRecord {
     const taken = this.list().map(({ subnet }) => subnet);
     const subnet = refused(() => options.subnet ?? pickSubnet(taken));
-    const overlapping = this.list().find((other) =>
-      refused(() => cidrsOverlap(requireCidr(other.subnet), requireCidr(subnet))),
-    );
-    if (overlapping !== undefined) {
-      throw new EngineError(
-        'ERR_ARCBOX_NETWORK',
-        `the subnet ${subnet} overlaps ${overlapping.subnet} of the network ${overlapping.name}; choose another`,
-      );
-    }
+    this.#requireFree(subnet);
     const pool = refused(() => new AddressPool(poolOptions(subnet, options)));
+    const pool6 = this.#pool6Of(options);
+    if (pool6 !== undefined) this.#requireFree(pool6.subnet);
     const record: NetworkRecord = {
       id: randomBytes(32).toString('hex'),
       name: options.name,
@@ -221,6 +246,9 @@ export class NetworkManager {
       subnet,
       gateway: pool.gateway,
       range: options.range,
+      subnet6: pool6?.subnet,
+      gateway6: pool6?.gateway,
+      range6: options.range6,
       internal: options.internal ?? false,
       labels: options.labels ?? {},
       createdMs: Date.now(),
@@ -228,7 +256,36 @@ export class NetworkManager {
     this.#table.insertNetwork(record);
     this.#networks.set(record.id, record);
     this.#pools.set(record.id, pool);
+    if (pool6 !== undefined) this.#pools6.set(record.id, pool6);
     return record;
+  }
+
+  #pool6Of({ ipv6, subnet6, gateway6, range6 }: CreateNetworkOptions): AddressPool6 | undefined {
+    const given = subnet6 ?? gateway6 ?? range6;
+    if (ipv6 !== true) {
+      if (given === undefined) return undefined;
+      throw new EngineError(
+        'ERR_ARCBOX_INVALID_ARGUMENT',
+        `${given} is IPv6, which a network has only when it is made with --ipv6`,
+      );
+    }
+    return refused(
+      () => new AddressPool6(poolOptions(subnet6 ?? privateSubnet6(), { gateway: gateway6, range: range6 })),
+    );
+  }
+
+  /** Throws `ERR_ARCBOX_NETWORK` when the subnet overlaps a network's. */
+  #requireFree(subnet: string): void {
+    const wanted = refused(() => requireCidr(subnet));
+    for (const other of this.list()) {
+      for (const taken of [other.subnet, other.subnet6]) {
+        if (taken === undefined || !cidrsOverlap(requireCidr(taken), wanted)) continue;
+        throw new EngineError(
+          'ERR_ARCBOX_NETWORK',
+          `the subnet ${subnet} overlaps ${taken} of the network ${other.name}; choose another`,
+        );
+      }
+    }
   }
 
   #freeVlan(): number {
@@ -247,6 +304,9 @@ export class NetworkManager {
   #remember(record: NetworkRecord): void {
     this.#networks.set(record.id, record);
     this.#pools.set(record.id, new AddressPool(poolOptions(record.subnet, record)));
+    if (record.subnet6 === undefined) return;
+    const more = { gateway: record.gateway6, range: record.range6 };
+    this.#pools6.set(record.id, new AddressPool6(poolOptions(record.subnet6, more)));
   }
 }
 
@@ -259,6 +319,12 @@ function poolOptions(
     ...(more.gateway === undefined ? {} : { gateway: more.gateway }),
     ...(more.range === undefined ? {} : { range: more.range }),
   };
+}
+
+/** A unique local subnet: 40 random bits make that nobody else has it (RFC 4193 section 3.2). */
+function privateSubnet6(): string {
+  const base = Buffer.concat([Buffer.of(0xfd), randomBytes(GLOBAL_ID_BYTES), Buffer.alloc(10)]);
+  return formatCidr({ family: 6, base: BigInt(`0x${base.toString('hex')}`), prefix: 64 });
 }
 
 /** As docker makes them: locally administered, and of the address, so that they are unique in the network. */

@@ -132,7 +132,7 @@ export class NetworkPlane implements AsyncDisposable {
         await worker.addEndpoint({
           owner: container.id,
           network: network.name,
-          addresses: [endpoint.address],
+          addresses: addressesOf(endpoint),
           mac: endpoint.mac.toLowerCase(),
           names: namesOf(container, endpoint),
         });
@@ -152,11 +152,12 @@ export class NetworkPlane implements AsyncDisposable {
   ): Promise<void> {
     const worker = await this.#start();
     for (const endpoint of this.#networks.endpointsOf(containerId)) {
-      const { name, subnet, gateway } = this.#networks.find(endpoint.networkId);
+      const network = this.#networks.find(endpoint.networkId);
+      const own = addressesOf(endpoint);
       const ours = connections.filter(
-        ({ address, peer }) => address === endpoint.address && (peer === gateway || !isInside(peer, subnet)),
+        ({ address, peer }) => own.includes(address) && isBehindUs(peer, network),
       );
-      if (ours.length > 0) await worker.resetConnections(name, ours);
+      if (ours.length > 0) await worker.resetConnections(network.name, ours);
     }
     const own = connections.filter(({ address }) => address === MACHINE_NETWORK.address);
     if (own.length > 0) await worker.resetConnections(machineNetworkName(machine), own);
@@ -236,7 +237,15 @@ export class NetworkPlane implements AsyncDisposable {
     const name = machineNetworkName(machine);
     const told =
       this.#known.get(name) ??
-      worker.addNetwork({ name, mtu: CARD_MTU, subnet, gateway, internal: false, asks: false });
+      worker.addNetwork({
+        name,
+        mtu: CARD_MTU,
+        subnet,
+        gateway,
+        advertises: false,
+        internal: false,
+        asks: false,
+      });
     this.#known.set(name, told);
     told.catch(() => this.#known.delete(name));
     await told;
@@ -260,6 +269,9 @@ export class NetworkPlane implements AsyncDisposable {
         mtu: CARD_MTU,
         subnet: network.subnet,
         gateway: network.gateway,
+        ...(network.subnet6 === undefined ? {} : { subnet6: network.subnet6 }),
+        ...(network.gateway6 === undefined ? {} : { gateway6: network.gateway6 }),
+        advertises: false,
         internal: network.internal,
         asks: false,
       });
@@ -338,8 +350,15 @@ function machineNetworkName(machine: string): string {
   return `machine/${machine}`;
 }
 
-function isInside(address: string, subnet: string): boolean {
-  return cidrContains(requireCidr(subnet), requireIp(address));
+function addressesOf({ address, address6 }: EndpointRecord): string[] {
+  return address6 === undefined ? [address] : [address, address6];
+}
+
+/** The gateway, or somebody who is reached through it; not a neighbour. */
+function isBehindUs(peer: string, { subnet, gateway, subnet6, gateway6 }: NetworkRecord): boolean {
+  if (peer === gateway || peer === gateway6) return true;
+  const ip = requireIp(peer);
+  return ![subnet, subnet6].some((block) => block !== undefined && cidrContains(requireCidr(block), ip));
 }
 
 /** The device of routed mode: the host has the first address of the block, we have the second. */

@@ -12,6 +12,10 @@ export interface NetworkRecord {
   readonly gateway: string;
   /** Addresses are taken from here when none is asked for; the whole subnet when undefined. */
   readonly range: string | undefined;
+  /** IPv6, which it may have beside IPv4: `fd00:1::/64`, its gateway, and the part that addresses are taken from. */
+  readonly subnet6: string | undefined;
+  readonly gateway6: string | undefined;
+  readonly range6: string | undefined;
   /** Nothing leaves it. */
   readonly internal: boolean;
   readonly labels: Readonly<Record<string, string>>;
@@ -27,6 +31,8 @@ export interface EndpointRecord {
   /** Of the interface in the container: `eth0` is 0. */
   readonly position: number;
   readonly address: string;
+  /** In a network that has IPv6. */
+  readonly address6: string | undefined;
   /** `02:42:…`. */
   readonly mac: string;
   /** Names besides the container's own that are resolved in this network. */

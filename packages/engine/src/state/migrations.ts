@@ -118,4 +118,11 @@ export const MIGRATIONS: readonly string[] = [
     DELETE FROM policies WHERE kind = 'machine' AND id = OLD.name;
   END;
   `,
+  `
+  -- IPv6 beside IPv4; NULL: none.
+  ALTER TABLE networks ADD COLUMN subnet6 TEXT;
+  ALTER TABLE networks ADD COLUMN gateway6 TEXT;
+  ALTER TABLE networks ADD COLUMN range6 TEXT;
+  ALTER TABLE endpoints ADD COLUMN address6 TEXT;
+  `,
 ];

@@ -23,7 +23,10 @@ export class NetworkTable {
       vlan: Number(row.vlan),
       subnet: String(row.subnet),
       gateway: String(row.gateway),
-      range: typeof row.range === 'string' ? row.range : undefined,
+      range: textOf(row.range),
+      subnet6: textOf(row.subnet6),
+      gateway6: textOf(row.gateway6),
+      range6: textOf(row.range6),
       internal: row.internal === 1,
       labels: JSON.parse(String(row.labels)) as Record<string, string>,
       createdMs: Number(row.created_ms),
@@ -32,8 +35,8 @@ export class NetworkTable {
 
   insertNetwork(record: NetworkRecord): void {
     this.#statements.run(
-      `INSERT INTO networks (id, name, vlan, subnet, gateway, range, internal, labels, created_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      `INSERT INTO networks (id, name, vlan, subnet, gateway, range, internal, labels, created_ms,
+         subnet6, gateway6, range6) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       record.id,
       record.name,
       record.vlan,
@@ -43,6 +46,9 @@ export class NetworkTable {
       record.internal ? 1 : 0,
       JSON.stringify(record.labels),
       record.createdMs,
+      record.subnet6 ?? null,
+      record.gateway6 ?? null,
+      record.range6 ?? null,
     );
   }
 
@@ -57,6 +63,7 @@ export class NetworkTable {
       containerId: String(row.container_id),
       position: Number(row.position),
       address: String(row.address),
+      address6: textOf(row.address6),
       mac: String(row.mac),
       aliases: JSON.parse(String(row.aliases)) as string[],
     }));
@@ -65,13 +72,15 @@ export class NetworkTable {
   /** The record, with the number it was given. */
   insertEndpoint(record: Omit<EndpointRecord, 'number'>): EndpointRecord {
     const number = this.#statements.run(
-      'INSERT INTO endpoints (network_id, container_id, position, address, mac, aliases) VALUES (?, ?, ?, ?, ?, ?)',
+      `INSERT INTO endpoints (network_id, container_id, position, address, mac, aliases, address6)
+         VALUES (?, ?, ?, ?, ?, ?, ?)`,
       record.networkId,
       record.containerId,
       record.position,
       record.address,
       record.mac,
       JSON.stringify(record.aliases),
+      record.address6 ?? null,
     );
     return { ...record, number };
   }
@@ -79,4 +88,8 @@ export class NetworkTable {
   deleteEndpoint(number: number): void {
     this.#statements.run('DELETE FROM endpoints WHERE number = ?', number);
   }
+}
+
+function textOf(value: SQLOutputValue | undefined): string | undefined {
+  return typeof value === 'string' ? value : undefined;
 }

@@ -4,14 +4,14 @@
  * An endpoint (a container on a network) has names there: its own, its aliases. From an endpoint one sees the names of
  * every network that its owner is on, the one it asks from first. Each name is also known as `NAME.NETWORK`,
  * `NAME.arcbox.local` and `NAME.NETWORK.arcbox.local`. The gateway of the network that one asks from is `gateway`, and
- * the host behind it `host.docker.internal`, `gateway.docker.internal` and `host.arcbox.local`.
+ * the host behind it `host.docker.internal`, `gateway.docker.internal` and `host.arcbox.local`. The host's names have
+ * IPv4 addresses only where there are any: most of what listens on a host's loopback listens on 127.0.0.1.
  *
  * What ends in `arcbox.local`, the names that have a meaning of their own everywhere (RFC 6761: `localhost`, `invalid`),
  * and the addresses of our networks backwards are answered here and never asked of anybody else.
  */
 import { NetError } from '../errors.ts';
-import { cidrContains, parseIp, requireCidr } from '../ipam/index.ts';
-import { formatIpv4 } from '../wire/index.ts';
+import { type Cidr, cidrContains, formatIp, type IpAddress, parseIp, requireCidr } from '../ipam/index.ts';
 import { NAMES_PER_ENDPOINT_MAX } from './limits.ts';
 
 export const LOCAL_DOMAIN = 'arcbox.local';
@@ -19,8 +19,8 @@ const HOST_NAMES: readonly string[] = [
   'host.docker.internal',
   'gateway.docker.internal',
   `host.${LOCAL_DOMAIN}`,
-  `gateway.${LOCAL_DOMAIN}`,
 ];
+const GATEWAY_NAME = `gateway.${LOCAL_DOMAIN}`;
 
 /** Who asks. */
 export interface DnsSource {
@@ -59,7 +59,8 @@ export interface Endpoint {
 
 interface Network {
   readonly gateway: readonly string[];
-  readonly subnet: string;
+  /** Of both families, if it has both. */
+  readonly subnets: readonly Cidr[];
   readonly byName: Map<string, Endpoint[]>;
   readonly byAddress: Map<string, Endpoint>;
 }
@@ -69,9 +70,13 @@ export class NameTable implements LocalNames {
   readonly #byOwner = new Map<string, Endpoint[]>();
 
   /** @throws {NetError} `ERR_ARCBOX_NET_ADDRESS` when the subnet is none. */
-  addNetwork(name: string, network: { readonly subnet: string; readonly gateway: readonly string[] }): void {
-    requireCidr(network.subnet);
-    this.#networks.set(name, { ...network, byName: new Map(), byAddress: new Map() });
+  addNetwork(
+    name: string,
+    network: { readonly subnet: string; readonly subnet6?: string; readonly gateway: readonly string[] },
+  ): void {
+    const { subnet, subnet6, gateway } = network;
+    const subnets = [subnet, ...(subnet6 === undefined ? [] : [subnet6])].map((block) => requireCidr(block));
+    this.#networks.set(name, { gateway, subnets, byName: new Map(), byAddress: new Map() });
   }
 
   /** Its endpoints go too. */
@@ -129,9 +134,13 @@ export class NameTable implements LocalNames {
     const reserved = reservedName(name);
     if (reserved !== undefined) return reserved;
     const own = source.network === undefined ? undefined : this.#networks.get(source.network);
-    const host: LocalResult =
+    const gateway: LocalResult =
       own === undefined ? { kind: 'no-such-name' } : { kind: 'addresses', addresses: own.gateway };
-    if (HOST_NAMES.includes(name)) return host;
+    if (name === GATEWAY_NAME) return gateway;
+    if (HOST_NAMES.includes(name)) {
+      const fours = own?.gateway.filter((address) => !address.includes(':')) ?? [];
+      return fours.length === 0 ? gateway : { kind: 'addresses', addresses: fours };
+    }
     const visible = this.#visibleFrom(source);
     const inside = name.endsWith(`.${LOCAL_DOMAIN}`);
     const short = inside ? name.slice(0, -LOCAL_DOMAIN.length - 1) : name;
@@ -140,9 +149,9 @@ export class NameTable implements LocalNames {
       if (found.length > 0) return { kind: 'addresses', addresses: found.flatMap((each) => each.addresses) };
     }
     // A container of this name comes before it.
-    if (name === 'gateway') return host;
+    if (name === 'gateway') return gateway;
     if (inside || name === LOCAL_DOMAIN) return { kind: 'no-such-name' };
-    return name.endsWith('.in-addr.arpa') ? this.#pointer(name, visible) : undefined;
+    return name.endsWith('.arpa') ? this.#pointer(name, visible) : undefined;
   }
 
   #visibleFrom(source: DnsSource): readonly string[] {
@@ -165,20 +174,28 @@ export class NameTable implements LocalNames {
 
   /** Who is at an address, for addresses of ours. */
   #pointer(name: string, visible: readonly string[]): LocalResult | undefined {
-    const bytes = name.slice(0, -'.in-addr.arpa'.length).split('.').reverse();
-    const ip = parseIp(bytes.join('.'));
+    const ip = reversedIp(name);
     if (ip === undefined) return undefined;
-    const address = formatIpv4(Number(ip.value));
+    const address = formatIp(ip);
     for (const network of visible) {
       const table = this.#networks.get(network);
-      if (table === undefined || !cidrContains(requireCidr(table.subnet), ip)) continue;
+      if (table === undefined || !table.subnets.some((block) => cidrContains(block, ip))) continue;
       const proper = table.byAddress.get(address)?.names[0];
       if (proper !== undefined) return { kind: 'pointer', name: `${proper}.${network}` };
-      if (table.gateway.includes(address)) return { kind: 'pointer', name: `gateway.${LOCAL_DOMAIN}` };
+      if (table.gateway.includes(address)) return { kind: 'pointer', name: GATEWAY_NAME };
       return { kind: 'no-such-name' };
     }
     return undefined;
   }
+}
+
+/** The address that a name of `in-addr.arpa` or `ip6.arpa` is of (RFC 1035 section 3.5, RFC 3596 section 2.5). */
+function reversedIp(name: string): IpAddress | undefined {
+  const four = /^((?:\d{1,3}\.){4})in-addr\.arpa$/.exec(name)?.[1];
+  if (four !== undefined) return parseIp(four.split('.').slice(0, -1).reverse().join('.'));
+  const six = /^((?:[0-9a-f]\.){32})ip6\.arpa$/.exec(name)?.[1];
+  if (six === undefined) return undefined;
+  return { family: 6, value: BigInt(`0x${six.split('.').reverse().join('')}`) };
 }
 
 function reservedName(name: string): LocalResult | undefined {

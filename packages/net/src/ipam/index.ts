@@ -6,6 +6,7 @@ export {
   PREFIX_MAX,
   PREFIX_MIN,
 } from './address-pool.ts';
+export { AddressPool6, type AddressPool6Options, PREFIX6_MAX, PREFIX6_MIN } from './address-pool6.ts';
 export {
   type Cidr,
   cidrContains,

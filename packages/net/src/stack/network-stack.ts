@@ -104,6 +104,8 @@ export interface NetworkOptions {
   /** Addresses that stand for the host's loopback; the gateway's may be among them. */
   readonly hostAddresses: readonly string[];
   readonly policy?: FlowPolicy;
+  /** Whether machines are told to make themselves IPv6 addresses (router advertisements); default: yes. */
+  readonly advertises?: boolean;
 }
 
 /**
@@ -164,6 +166,7 @@ export class NetworkStack {
   readonly #ours: readonly Uint8Array[];
   readonly #linkLocal: Uint8Array;
   readonly #mtu: number;
+  readonly #advertises: boolean;
   readonly #reassembly = new Reassembly();
   readonly #errors: IcmpErrors;
   readonly #discovery: NeighbourDiscovery;
@@ -215,7 +218,8 @@ export class NetworkStack {
     this.tcp = new TcpLayer({ ...layer, opener: this.#opener });
     this.udp = new UdpLayer({ ...layer, opener: this.#opener });
     this.echo = new EchoLayer({ ...layer, incoming: (flow, packet) => this.#opener.ping(flow, packet) });
-    if (this.#gateways.some((gateway) => gateway.version === 6)) {
+    this.#advertises = options.advertises ?? true;
+    if (this.#advertises && this.#gateways.some((gateway) => gateway.version === 6)) {
       this.#advertisements = new Advertiser(() => this.#advertiseToAll());
       wheel.set(this.#advertisements, clock.nowMs() + ROUTER_ADVERTISEMENT_INTERVAL_MS);
     }
@@ -431,6 +435,7 @@ export class NetworkStack {
     // Who has no address yet (duplicate address detection) is answered together with all.
     const back = { version: 6 as const, destination: anonymous ? ALL_NODES : asker };
     if (type === ICMPV6_ROUTER_SOLICITATION) {
+      if (!this.#advertises) return;
       this.#advertise(anonymous ? { ...hop, mac: ALL_NODES_MAC } : hop, back.destination);
     } else if (type === ICMPV6_NEIGHBOUR_SOLICITATION && length >= NDP_NEIGHBOUR_BYTES) {
       const target = bytes.slice(upper + NDP_TARGET, upper + NDP_NEIGHBOUR_BYTES);

@@ -19,6 +19,8 @@ export interface NetworkSetup {
   /** Of the same network, IPv6: `fd00:1::/64` and its gateway. */
   readonly subnet6?: string;
   readonly gateway6?: string;
+  /** Whether machines are told to make themselves IPv6 addresses (router advertisements); default: yes. */
+  readonly advertises?: boolean;
   /** Nothing leaves it, except to its gateway's services. */
   readonly internal: boolean;
   /** The daemon is asked about every flow; otherwise all are allowed. */

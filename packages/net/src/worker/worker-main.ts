@@ -145,9 +145,14 @@ class NetworkWorkerMain {
       mtu,
       gateways,
       hostAddresses: gateways.map(({ address }) => address),
+      ...(setup.advertises === undefined ? {} : { advertises: setup.advertises }),
       policy,
     });
-    this.#names.addNetwork(name, { subnet, gateway: gateways.map(({ address }) => address) });
+    this.#names.addNetwork(name, {
+      subnet,
+      ...(subnet6 === undefined ? {} : { subnet6 }),
+      gateway: gateways.map(({ address }) => address),
+    });
     this.#serveNames(stack);
     // What is sent to a container's address must not go to a neighbour that claims it (ARP is anybody's to answer).
     stack.neighbours.accepts = (address, hop) => {

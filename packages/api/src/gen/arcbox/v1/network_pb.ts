@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file arcbox/v1/network.proto.
  */
 export const file_arcbox_v1_network: GenFile = /*@__PURE__*/
-  fileDesc("ChdhcmNib3gvdjEvbmV0d29yay5wcm90bxIJYXJjYm94LnYxIhUKE0xpc3ROZXR3b3Jrc1JlcXVlc3QiPAoUTGlzdE5ldHdvcmtzUmVzcG9uc2USJAoIbmV0d29ya3MYASADKAsyEi5hcmNib3gudjEuTmV0d29yayIoChVJbnNwZWN0TmV0d29ya1JlcXVlc3QSDwoHbmV0d29yaxgBIAEoCSI9ChZJbnNwZWN0TmV0d29ya1Jlc3BvbnNlEiMKB25ldHdvcmsYASABKAsyEi5hcmNib3gudjEuTmV0d29yayLSAQoUQ3JlYXRlTmV0d29ya1JlcXVlc3QSDAoEbmFtZRgBIAEoCRIOCgZzdWJuZXQYAiABKAkSDwoHZ2F0ZXdheRgDIAEoCRINCgVyYW5nZRgEIAEoCRIQCghpbnRlcm5hbBgFIAEoCBI7CgZsYWJlbHMYBiADKAsyKy5hcmNib3gudjEuQ3JlYXRlTmV0d29ya1JlcXVlc3QuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASI8ChVDcmVhdGVOZXR3b3JrUmVzcG9uc2USIwoHbmV0d29yaxgBIAEoCzISLmFyY2JveC52MS5OZXR3b3JrIicKFFJlbW92ZU5ldHdvcmtSZXF1ZXN0Eg8KB25ldHdvcmsYASABKAkiFwoVUmVtb3ZlTmV0d29ya1Jlc3BvbnNlImoKFUNvbm5lY3ROZXR3b3JrUmVxdWVzdBIPCgduZXR3b3JrGAEgASgJEhEKCWNvbnRhaW5lchgCIAEoCRIPCgdhZGRyZXNzGAMgASgJEgsKA21hYxgEIAEoCRIPCgdhbGlhc2VzGAUgAygJIhgKFkNvbm5lY3ROZXR3b3JrUmVzcG9uc2UiPgoYRGlzY29ubmVjdE5ldHdvcmtSZXF1ZXN0Eg8KB25ldHdvcmsYASABKAkSEQoJY29udGFpbmVyGAIgASgJIhsKGURpc2Nvbm5lY3ROZXR3b3JrUmVzcG9uc2UiFgoUUHJ1bmVOZXR3b3Jrc1JlcXVlc3QiJgoVUHJ1bmVOZXR3b3Jrc1Jlc3BvbnNlEg0KBW5hbWVzGAEgAygJIqUCCgdOZXR3b3JrEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDgoGZHJpdmVyGAMgASgJEg4KBnN1Ym5ldBgEIAEoCRIPCgdnYXRld2F5GAUgASgJEg0KBXJhbmdlGAYgASgJEhAKCGludGVybmFsGAcgASgIEi4KBmxhYmVscxgIIAMoCzIeLmFyY2JveC52MS5OZXR3b3JrLkxhYmVsc0VudHJ5EhIKCmNyZWF0ZWRfbXMYCSABKAMSDAoEdmxhbhgKIAEoDRItCgllbmRwb2ludHMYCyADKAsyGi5hcmNib3gudjEuTmV0d29ya0VuZHBvaW50Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEigQEKD05ldHdvcmtFbmRwb2ludBIUCgxjb250YWluZXJfaWQYASABKAkSFgoOY29udGFpbmVyX25hbWUYAiABKAkSEQoJaW50ZXJmYWNlGAMgASgJEg8KB2FkZHJlc3MYBCABKAkSCwoDbWFjGAUgASgJEg8KB2FsaWFzZXMYBiADKAkiQwoOTmV0d29ya1N1YmplY3QSEwoJY29udGFpbmVyGAEgASgJSAASEQoHbWFjaGluZRgCIAEoCUgAQgkKB3N1YmplY3QiRwoNTmV0d29ya1BvbGljeRIPCgdkZWZhdWx0GAEgASgJEiUKBXJ1bGVzGAIgAygLMhYuYXJjYm94LnYxLk5ldHdvcmtSdWxlIlsKC05ldHdvcmtSdWxlEg4KBmFjdGlvbhgBIAEoCRIKCgJ0bxgCIAMoCRIPCgdkb21haW5zGAMgAygJEg0KBXBvcnRzGAQgAygJEhAKCHByb3RvY29sGAUgASgJIkUKF0dldE5ldHdvcmtQb2xpY3lSZXF1ZXN0EioKB3N1YmplY3QYASABKAsyGS5hcmNib3gudjEuTmV0d29ya1N1YmplY3QiRAoYR2V0TmV0d29ya1BvbGljeVJlc3BvbnNlEigKBnBvbGljeRgBIAEoCzIYLmFyY2JveC52MS5OZXR3b3JrUG9saWN5Im8KF1NldE5ldHdvcmtQb2xpY3lSZXF1ZXN0EioKB3N1YmplY3QYASABKAsyGS5hcmNib3gudjEuTmV0d29ya1N1YmplY3QSKAoGcG9saWN5GAIgASgLMhguYXJjYm94LnYxLk5ldHdvcmtQb2xpY3kiGgoYU2V0TmV0d29ya1BvbGljeVJlc3BvbnNlIhUKE05ldHdvcmtTdGF0c1JlcXVlc3Qi7QEKFE5ldHdvcmtTdGF0c1Jlc3BvbnNlEisKCG1hY2hpbmVzGAEgAygLMhkuYXJjYm94LnYxLk1hY2hpbmVUcmFmZmljEisKCG5ldHdvcmtzGAIgAygLMhkuYXJjYm94LnYxLk5ldHdvcmtUcmFmZmljEioKCHBvbGljaWVzGAMgAygLMhguYXJjYm94LnYxLlBvbGljeVRyYWZmaWMSJQoFbmFtZXMYBCABKAsyFi5hcmNib3gudjEuTmFtZVRyYWZmaWMSKAoGcm91dGVyGAUgASgLMhguYXJjYm94LnYxLlJvdXRlclRyYWZmaWMikwEKDk1hY2hpbmVUcmFmZmljEg8KB21hY2hpbmUYASABKAkSFwoPcmVjZWl2ZWRfZnJhbWVzGAIgASgEEhYKDnJlY2VpdmVkX2J5dGVzGAMgASgEEhMKC3NlbnRfZnJhbWVzGAQgASgEEhIKCnNlbnRfYnl0ZXMYBSABKAQSFgoOZHJvcHBlZF9mcmFtZXMYBiABKAQimwEKDk5ldHdvcmtUcmFmZmljEg8KB25ldHdvcmsYASABKAkSFwoPdGNwX2Nvbm5lY3Rpb25zGAIgASgEEhIKCnRjcF9vcGVuZWQYAyABKAQSEQoJdWRwX2Zsb3dzGAQgASgEEg4KBmRlbmllZBgFIAEoBBIRCgltYWxmb3JtZWQYBiABKAQSFQoNYmFkX2NoZWNrc3VtcxgHIAEoBCJYCg1Qb2xpY3lUcmFmZmljEgwKBGtpbmQYASABKAkSCgoCaWQYAiABKAkSDAoEbmFtZRgDIAEoCRIPCgdhbGxvd2VkGAQgASgEEg4KBmRlbmllZBgFIAEoBCLWAQoNUm91dGVyVHJhZmZpYxITCgtjb25uZWN0aW9ucxgBIAEoBBIPCgdjcmVhdGVkGAIgASgEEhUKDWZvcndhcmRlZF9vdXQYAyABKAQSFAoMZm9yd2FyZGVkX2luGAQgASgEEg4KBmRlbmllZBgFIAEoBBIRCglleGhhdXN0ZWQYBiABKAQSEwoLdW5zb2xpY2l0ZWQYByABKAQSFgoOdW50cmFuc2xhdGFibGUYCCABKAQSEQoJbWFsZm9ybWVkGAkgASgEEg8KB2Ryb3BwZWQYCiABKAQicQoLTmFtZVRyYWZmaWMSDwoHcXVlcmllcxgBIAEoBBINCgVsb2NhbBgCIAEoBBIOCgZjYWNoZWQYAyABKAQSEQoJZm9yd2FyZGVkGAQgASgEEg8KB3JlZnVzZWQYBSABKAQSDgoGZmFpbGVkGAYgASgEIlcKFUNhcHR1cmVOZXR3b3JrUmVxdWVzdBIqCgdzdWJqZWN0GAEgASgLMhkuYXJjYm94LnYxLk5ldHdvcmtTdWJqZWN0EhIKCnNuYXBfYnl0ZXMYAiABKA0iNwoWQ2FwdHVyZU5ldHdvcmtSZXNwb25zZRIMCgRkYXRhGAEgASgMEg8KB2Ryb3BwZWQYAiABKAQygAcKDk5ldHdvcmtTZXJ2aWNlEkcKBExpc3QSHi5hcmNib3gudjEuTGlzdE5ldHdvcmtzUmVxdWVzdBofLmFyY2JveC52MS5MaXN0TmV0d29ya3NSZXNwb25zZRJOCgdJbnNwZWN0EiAuYXJjYm94LnYxLkluc3BlY3ROZXR3b3JrUmVxdWVzdBohLmFyY2JveC52MS5JbnNwZWN0TmV0d29ya1Jlc3BvbnNlEksKBkNyZWF0ZRIfLmFyY2JveC52MS5DcmVhdGVOZXR3b3JrUmVxdWVzdBogLmFyY2JveC52MS5DcmVhdGVOZXR3b3JrUmVzcG9uc2USSwoGUmVtb3ZlEh8uYXJjYm94LnYxLlJlbW92ZU5ldHdvcmtSZXF1ZXN0GiAuYXJjYm94LnYxLlJlbW92ZU5ldHdvcmtSZXNwb25zZRJOCgdDb25uZWN0EiAuYXJjYm94LnYxLkNvbm5lY3ROZXR3b3JrUmVxdWVzdBohLmFyY2JveC52MS5Db25uZWN0TmV0d29ya1Jlc3BvbnNlElcKCkRpc2Nvbm5lY3QSIy5hcmNib3gudjEuRGlzY29ubmVjdE5ldHdvcmtSZXF1ZXN0GiQuYXJjYm94LnYxLkRpc2Nvbm5lY3ROZXR3b3JrUmVzcG9uc2USSgoFUHJ1bmUSHy5hcmNib3gudjEuUHJ1bmVOZXR3b3Jrc1JlcXVlc3QaIC5hcmNib3gudjEuUHJ1bmVOZXR3b3Jrc1Jlc3BvbnNlElQKCUdldFBvbGljeRIiLmFyY2JveC52MS5HZXROZXR3b3JrUG9saWN5UmVxdWVzdBojLmFyY2JveC52MS5HZXROZXR3b3JrUG9saWN5UmVzcG9uc2USVAoJU2V0UG9saWN5EiIuYXJjYm94LnYxLlNldE5ldHdvcmtQb2xpY3lSZXF1ZXN0GiMuYXJjYm94LnYxLlNldE5ldHdvcmtQb2xpY3lSZXNwb25zZRJICgVTdGF0cxIeLmFyY2JveC52MS5OZXR3b3JrU3RhdHNSZXF1ZXN0Gh8uYXJjYm94LnYxLk5ldHdvcmtTdGF0c1Jlc3BvbnNlElAKB0NhcHR1cmUSIC5hcmNib3gudjEuQ2FwdHVyZU5ldHdvcmtSZXF1ZXN0GiEuYXJjYm94LnYxLkNhcHR1cmVOZXR3b3JrUmVzcG9uc2UwAWIGcHJvdG8z");
+  fileDesc("ChdhcmNib3gvdjEvbmV0d29yay5wcm90bxIJYXJjYm94LnYxIhUKE0xpc3ROZXR3b3Jrc1JlcXVlc3QiPAoUTGlzdE5ldHdvcmtzUmVzcG9uc2USJAoIbmV0d29ya3MYASADKAsyEi5hcmNib3gudjEuTmV0d29yayIoChVJbnNwZWN0TmV0d29ya1JlcXVlc3QSDwoHbmV0d29yaxgBIAEoCSI9ChZJbnNwZWN0TmV0d29ya1Jlc3BvbnNlEiMKB25ldHdvcmsYASABKAsyEi5hcmNib3gudjEuTmV0d29yayKTAgoUQ3JlYXRlTmV0d29ya1JlcXVlc3QSDAoEbmFtZRgBIAEoCRIOCgZzdWJuZXQYAiABKAkSDwoHZ2F0ZXdheRgDIAEoCRINCgVyYW5nZRgEIAEoCRIQCghpbnRlcm5hbBgFIAEoCBI7CgZsYWJlbHMYBiADKAsyKy5hcmNib3gudjEuQ3JlYXRlTmV0d29ya1JlcXVlc3QuTGFiZWxzRW50cnkSDAoEaXB2NhgHIAEoCBIPCgdzdWJuZXQ2GAggASgJEhAKCGdhdGV3YXk2GAkgASgJEg4KBnJhbmdlNhgKIAEoCRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIjwKFUNyZWF0ZU5ldHdvcmtSZXNwb25zZRIjCgduZXR3b3JrGAEgASgLMhIuYXJjYm94LnYxLk5ldHdvcmsiJwoUUmVtb3ZlTmV0d29ya1JlcXVlc3QSDwoHbmV0d29yaxgBIAEoCSIXChVSZW1vdmVOZXR3b3JrUmVzcG9uc2UifAoVQ29ubmVjdE5ldHdvcmtSZXF1ZXN0Eg8KB25ldHdvcmsYASABKAkSEQoJY29udGFpbmVyGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSCwoDbWFjGAQgASgJEg8KB2FsaWFzZXMYBSADKAkSEAoIYWRkcmVzczYYBiABKAkiGAoWQ29ubmVjdE5ldHdvcmtSZXNwb25zZSI+ChhEaXNjb25uZWN0TmV0d29ya1JlcXVlc3QSDwoHbmV0d29yaxgBIAEoCRIRCgljb250YWluZXIYAiABKAkiGwoZRGlzY29ubmVjdE5ldHdvcmtSZXNwb25zZSIWChRQcnVuZU5ldHdvcmtzUmVxdWVzdCImChVQcnVuZU5ldHdvcmtzUmVzcG9uc2USDQoFbmFtZXMYASADKAki2AIKB05ldHdvcmsSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIOCgZkcml2ZXIYAyABKAkSDgoGc3VibmV0GAQgASgJEg8KB2dhdGV3YXkYBSABKAkSDQoFcmFuZ2UYBiABKAkSEAoIaW50ZXJuYWwYByABKAgSLgoGbGFiZWxzGAggAygLMh4uYXJjYm94LnYxLk5ldHdvcmsuTGFiZWxzRW50cnkSEgoKY3JlYXRlZF9tcxgJIAEoAxIMCgR2bGFuGAogASgNEi0KCWVuZHBvaW50cxgLIAMoCzIaLmFyY2JveC52MS5OZXR3b3JrRW5kcG9pbnQSDwoHc3VibmV0NhgMIAEoCRIQCghnYXRld2F5NhgNIAEoCRIOCgZyYW5nZTYYDiABKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKTAQoPTmV0d29ya0VuZHBvaW50EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIWCg5jb250YWluZXJfbmFtZRgCIAEoCRIRCglpbnRlcmZhY2UYAyABKAkSDwoHYWRkcmVzcxgEIAEoCRILCgNtYWMYBSABKAkSDwoHYWxpYXNlcxgGIAMoCRIQCghhZGRyZXNzNhgHIAEoCSJDCg5OZXR3b3JrU3ViamVjdBITCgljb250YWluZXIYASABKAlIABIRCgdtYWNoaW5lGAIgASgJSABCCQoHc3ViamVjdCJHCg1OZXR3b3JrUG9saWN5Eg8KB2RlZmF1bHQYASABKAkSJQoFcnVsZXMYAiADKAsyFi5hcmNib3gudjEuTmV0d29ya1J1bGUiWwoLTmV0d29ya1J1bGUSDgoGYWN0aW9uGAEgASgJEgoKAnRvGAIgAygJEg8KB2RvbWFpbnMYAyADKAkSDQoFcG9ydHMYBCADKAkSEAoIcHJvdG9jb2wYBSABKAkiRQoXR2V0TmV0d29ya1BvbGljeVJlcXVlc3QSKgoHc3ViamVjdBgBIAEoCzIZLmFyY2JveC52MS5OZXR3b3JrU3ViamVjdCJEChhHZXROZXR3b3JrUG9saWN5UmVzcG9uc2USKAoGcG9saWN5GAEgASgLMhguYXJjYm94LnYxLk5ldHdvcmtQb2xpY3kibwoXU2V0TmV0d29ya1BvbGljeVJlcXVlc3QSKgoHc3ViamVjdBgBIAEoCzIZLmFyY2JveC52MS5OZXR3b3JrU3ViamVjdBIoCgZwb2xpY3kYAiABKAsyGC5hcmNib3gudjEuTmV0d29ya1BvbGljeSIaChhTZXROZXR3b3JrUG9saWN5UmVzcG9uc2UiFQoTTmV0d29ya1N0YXRzUmVxdWVzdCLtAQoUTmV0d29ya1N0YXRzUmVzcG9uc2USKwoIbWFjaGluZXMYASADKAsyGS5hcmNib3gudjEuTWFjaGluZVRyYWZmaWMSKwoIbmV0d29ya3MYAiADKAsyGS5hcmNib3gudjEuTmV0d29ya1RyYWZmaWMSKgoIcG9saWNpZXMYAyADKAsyGC5hcmNib3gudjEuUG9saWN5VHJhZmZpYxIlCgVuYW1lcxgEIAEoCzIWLmFyY2JveC52MS5OYW1lVHJhZmZpYxIoCgZyb3V0ZXIYBSABKAsyGC5hcmNib3gudjEuUm91dGVyVHJhZmZpYyKTAQoOTWFjaGluZVRyYWZmaWMSDwoHbWFjaGluZRgBIAEoCRIXCg9yZWNlaXZlZF9mcmFtZXMYAiABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYAyABKAQSEwoLc2VudF9mcmFtZXMYBCABKAQSEgoKc2VudF9ieXRlcxgFIAEoBBIWCg5kcm9wcGVkX2ZyYW1lcxgGIAEoBCKbAQoOTmV0d29ya1RyYWZmaWMSDwoHbmV0d29yaxgBIAEoCRIXCg90Y3BfY29ubmVjdGlvbnMYAiABKAQSEgoKdGNwX29wZW5lZBgDIAEoBBIRCgl1ZHBfZmxvd3MYBCABKAQSDgoGZGVuaWVkGAUgASgEEhEKCW1hbGZvcm1lZBgGIAEoBBIVCg1iYWRfY2hlY2tzdW1zGAcgASgEIlgKDVBvbGljeVRyYWZmaWMSDAoEa2luZBgBIAEoCRIKCgJpZBgCIAEoCRIMCgRuYW1lGAMgASgJEg8KB2FsbG93ZWQYBCABKAQSDgoGZGVuaWVkGAUgASgEItYBCg1Sb3V0ZXJUcmFmZmljEhMKC2Nvbm5lY3Rpb25zGAEgASgEEg8KB2NyZWF0ZWQYAiABKAQSFQoNZm9yd2FyZGVkX291dBgDIAEoBBIUCgxmb3J3YXJkZWRfaW4YBCABKAQSDgoGZGVuaWVkGAUgASgEEhEKCWV4aGF1c3RlZBgGIAEoBBITCgt1bnNvbGljaXRlZBgHIAEoBBIWCg51bnRyYW5zbGF0YWJsZRgIIAEoBBIRCgltYWxmb3JtZWQYCSABKAQSDwoHZHJvcHBlZBgKIAEoBCJxCgtOYW1lVHJhZmZpYxIPCgdxdWVyaWVzGAEgASgEEg0KBWxvY2FsGAIgASgEEg4KBmNhY2hlZBgDIAEoBBIRCglmb3J3YXJkZWQYBCABKAQSDwoHcmVmdXNlZBgFIAEoBBIOCgZmYWlsZWQYBiABKAQiVwoVQ2FwdHVyZU5ldHdvcmtSZXF1ZXN0EioKB3N1YmplY3QYASABKAsyGS5hcmNib3gudjEuTmV0d29ya1N1YmplY3QSEgoKc25hcF9ieXRlcxgCIAEoDSI3ChZDYXB0dXJlTmV0d29ya1Jlc3BvbnNlEgwKBGRhdGEYASABKAwSDwoHZHJvcHBlZBgCIAEoBDKABwoOTmV0d29ya1NlcnZpY2USRwoETGlzdBIeLmFyY2JveC52MS5MaXN0TmV0d29ya3NSZXF1ZXN0Gh8uYXJjYm94LnYxLkxpc3ROZXR3b3Jrc1Jlc3BvbnNlEk4KB0luc3BlY3QSIC5hcmNib3gudjEuSW5zcGVjdE5ldHdvcmtSZXF1ZXN0GiEuYXJjYm94LnYxLkluc3BlY3ROZXR3b3JrUmVzcG9uc2USSwoGQ3JlYXRlEh8uYXJjYm94LnYxLkNyZWF0ZU5ldHdvcmtSZXF1ZXN0GiAuYXJjYm94LnYxLkNyZWF0ZU5ldHdvcmtSZXNwb25zZRJLCgZSZW1vdmUSHy5hcmNib3gudjEuUmVtb3ZlTmV0d29ya1JlcXVlc3QaIC5hcmNib3gudjEuUmVtb3ZlTmV0d29ya1Jlc3BvbnNlEk4KB0Nvbm5lY3QSIC5hcmNib3gudjEuQ29ubmVjdE5ldHdvcmtSZXF1ZXN0GiEuYXJjYm94LnYxLkNvbm5lY3ROZXR3b3JrUmVzcG9uc2USVwoKRGlzY29ubmVjdBIjLmFyY2JveC52MS5EaXNjb25uZWN0TmV0d29ya1JlcXVlc3QaJC5hcmNib3gudjEuRGlzY29ubmVjdE5ldHdvcmtSZXNwb25zZRJKCgVQcnVuZRIfLmFyY2JveC52MS5QcnVuZU5ldHdvcmtzUmVxdWVzdBogLmFyY2JveC52MS5QcnVuZU5ldHdvcmtzUmVzcG9uc2USVAoJR2V0UG9saWN5EiIuYXJjYm94LnYxLkdldE5ldHdvcmtQb2xpY3lSZXF1ZXN0GiMuYXJjYm94LnYxLkdldE5ldHdvcmtQb2xpY3lSZXNwb25zZRJUCglTZXRQb2xpY3kSIi5hcmNib3gudjEuU2V0TmV0d29ya1BvbGljeVJlcXVlc3QaIy5hcmNib3gudjEuU2V0TmV0d29ya1BvbGljeVJlc3BvbnNlEkgKBVN0YXRzEh4uYXJjYm94LnYxLk5ldHdvcmtTdGF0c1JlcXVlc3QaHy5hcmNib3gudjEuTmV0d29ya1N0YXRzUmVzcG9uc2USUAoHQ2FwdHVyZRIgLmFyY2JveC52MS5DYXB0dXJlTmV0d29ya1JlcXVlc3QaIS5hcmNib3gudjEuQ2FwdHVyZU5ldHdvcmtSZXNwb25zZTABYgZwcm90bzM");
 
 /**
  * @generated from message arcbox.v1.ListNetworksRequest
@@ -153,6 +153,30 @@ export type CreateNetworkRequest = Message<"arcbox.v1.CreateNetworkRequest"> & {
    * @generated from field: map<string, string> labels = 6;
    */
   labels: { [key: string]: string };
+
+  /**
+   * IPv6 beside IPv4.
+   *
+   * @generated from field: bool ipv6 = 7;
+   */
+  ipv6: boolean;
+
+  /**
+   * With ipv6. Empty: a private one of its own, its first address, all of it.
+   *
+   * @generated from field: string subnet6 = 8;
+   */
+  subnet6: string;
+
+  /**
+   * @generated from field: string gateway6 = 9;
+   */
+  gateway6: string;
+
+  /**
+   * @generated from field: string range6 = 10;
+   */
+  range6: string;
 };
 
 /**
@@ -196,6 +220,30 @@ export type CreateNetworkRequestJson = {
    * @generated from field: map<string, string> labels = 6;
    */
   labels?: { [key: string]: string };
+
+  /**
+   * IPv6 beside IPv4.
+   *
+   * @generated from field: bool ipv6 = 7;
+   */
+  ipv6?: boolean;
+
+  /**
+   * With ipv6. Empty: a private one of its own, its first address, all of it.
+   *
+   * @generated from field: string subnet6 = 8;
+   */
+  subnet6?: string;
+
+  /**
+   * @generated from field: string gateway6 = 9;
+   */
+  gateway6?: string;
+
+  /**
+   * @generated from field: string range6 = 10;
+   */
+  range6?: string;
 };
 
 /**
@@ -308,6 +356,13 @@ export type ConnectNetworkRequest = Message<"arcbox.v1.ConnectNetworkRequest"> &
    * @generated from field: repeated string aliases = 5;
    */
   aliases: string[];
+
+  /**
+   * In a network that has IPv6; empty: the next free one.
+   *
+   * @generated from field: string address6 = 6;
+   */
+  address6: string;
 };
 
 /**
@@ -340,6 +395,13 @@ export type ConnectNetworkRequestJson = {
    * @generated from field: repeated string aliases = 5;
    */
   aliases?: string[];
+
+  /**
+   * In a network that has IPv6; empty: the next free one.
+   *
+   * @generated from field: string address6 = 6;
+   */
+  address6?: string;
 };
 
 /**
@@ -534,6 +596,23 @@ export type Network = Message<"arcbox.v1.Network"> & {
    * @generated from field: repeated arcbox.v1.NetworkEndpoint endpoints = 11;
    */
   endpoints: NetworkEndpoint[];
+
+  /**
+   * Empty: it has no IPv6.
+   *
+   * @generated from field: string subnet6 = 12;
+   */
+  subnet6: string;
+
+  /**
+   * @generated from field: string gateway6 = 13;
+   */
+  gateway6: string;
+
+  /**
+   * @generated from field: string range6 = 14;
+   */
+  range6: string;
 };
 
 /**
@@ -600,6 +679,23 @@ export type NetworkJson = {
    * @generated from field: repeated arcbox.v1.NetworkEndpoint endpoints = 11;
    */
   endpoints?: NetworkEndpointJson[];
+
+  /**
+   * Empty: it has no IPv6.
+   *
+   * @generated from field: string subnet6 = 12;
+   */
+  subnet6?: string;
+
+  /**
+   * @generated from field: string gateway6 = 13;
+   */
+  gateway6?: string;
+
+  /**
+   * @generated from field: string range6 = 14;
+   */
+  range6?: string;
 };
 
 /**
@@ -644,6 +740,13 @@ export type NetworkEndpoint = Message<"arcbox.v1.NetworkEndpoint"> & {
    * @generated from field: repeated string aliases = 6;
    */
   aliases: string[];
+
+  /**
+   * Empty: the network has no IPv6.
+   *
+   * @generated from field: string address6 = 7;
+   */
+  address6: string;
 };
 
 /**
@@ -681,6 +784,13 @@ export type NetworkEndpointJson = {
    * @generated from field: repeated string aliases = 6;
    */
   aliases?: string[];
+
+  /**
+   * Empty: the network has no IPv6.
+   *
+   * @generated from field: string address6 = 7;
+   */
+  address6?: string;
 };
 
 /**
