@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { connect } from 'node:net';
 import { after, before, test } from 'node:test';
 import { HostLayout } from '@arcbox/engine';
-import { Arcbox, processGone } from './support.ts';
+import { Arcbox, processGone, untilAnswered } from './support.ts';
 
 let arcbox: Arcbox;
 before(() => {
@@ -62,10 +61,7 @@ test('a second machine: its own size, containers of one network and the volumes 
   assert.equal(await run('exec', 'here', 'sh', '-c', ask, 'there'), 'hello\n');
   assert.equal(await run('exec', 'there', 'sh', '-c', ask, 'here'), 'hello\n');
   const [port = ''] = (await run('port', 'there', '80')).trim().split('\n');
-  const socket = connect(Number(port.split(':')[1]), '127.0.0.1');
-  let heard = '';
-  for await (const data of socket) heard += String(data);
-  assert.equal(heard, 'hello\n');
+  assert.equal(await untilAnswered(Number(port.split(':')[1]), ''), 'hello\n');
   // One machine at a time.
   await run(
     'run',
@@ -81,6 +77,7 @@ test('a second machine: its own size, containers of one network and the volumes 
     '-c',
     'echo kept > /data/file; sleep 1000',
   );
+  await run('exec', 'writer', 'sh', '-c', 'until [ -s /data/file ]; do sleep 0.01; done');
   assert.match(
     await refused('run', '--rm', '-v', 'data:/data', 'busybox', 'true'),
     /data is in use by the container writer in the machine small/,

@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
-import net, { type AddressInfo } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { after, before, test } from 'node:test';
-import { Arcbox } from './support.ts';
+import { Arcbox, answerOf, untilAnswered } from './support.ts';
 
 let arcbox: Arcbox;
 before(async () => {
@@ -153,42 +153,20 @@ test('a published port: from the host, refused when taken, bound again after a c
     web,
   ]);
   assert.equal(run.code, 0, run.stderr);
-  const hostPort = async (): Promise<string> => {
+  const hostPort = async (): Promise<number> => {
     const { stdout } = await arcbox.run(['port', 'web', '80']);
     assert.match(stdout, /^127\.0\.0\.1:\d+\n$/);
-    return stdout.trim().split(':')[1] ?? '';
-  };
-  const askOnce = async (port: string): Promise<string> => {
-    const socket = net.connect({ host: '127.0.0.1', port: Number(port) });
-    socket.on('error', () => {});
-    socket.write('this\n');
-    let answer = '';
-    try {
-      for await (const data of socket) answer += String(data);
-      return answer;
-    } catch (error) {
-      assert.match(String(error), /ECONNREFUSED|ECONNRESET|EPIPE/);
-      return '';
-    }
-  };
-  // Between two of its connections nobody listens, and the client is reset.
-  const ask = async (port: string): Promise<string> => {
-    for (let waitMs = 1; waitMs < 20_000; waitMs *= 2) {
-      const answer = await askOnce(port);
-      if (answer !== '') return answer;
-      await new Promise((resolve) => setTimeout(resolve, waitMs));
-    }
-    return '';
+    return Number(stdout.trim().split(':')[1]);
   };
   const port = await hostPort();
-  assert.equal(await ask(port), 'got this\n');
+  assert.equal(await untilAnswered(port, 'this\n'), 'got this\n');
   const taken = await arcbox.run(['run', '--rm', '-p', `127.0.0.1:${port}:1`, 'busybox', 'true']);
   assert.equal(taken.code, 125);
   assert.match(taken.stderr, /is in use/);
   assert.match((await arcbox.run(['ps'])).stdout, new RegExp(`127\\.0\\.0\\.1:${port}->80/tcp`));
   await arcbox.crashDaemon();
   assert.equal(await hostPort(), port);
-  assert.equal(await ask(port), 'got this\n');
+  assert.equal(await untilAnswered(port, 'this\n'), 'got this\n');
   await arcbox.run(['rm', '-f', 'web']);
-  assert.equal(await askOnce(port), '');
+  assert.equal(await answerOf(port, 'this\n'), '');
 });

@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -166,6 +167,31 @@ export async function backOff(isSo: () => boolean): Promise<void> {
 /** Resolves when the process is gone, or only its exit status is left. */
 export async function processGone(pid: number): Promise<void> {
   await backOff(() => !isRunning(pid));
+}
+
+/** Says something to a port of loopback; all that it answers, which is nothing when nobody listens behind it. */
+export async function answerOf(port: number, said: string): Promise<string> {
+  const socket = connect({ host: '127.0.0.1', port });
+  socket.on('error', () => {});
+  socket.write(said);
+  let answer = '';
+  try {
+    for await (const data of socket) answer += String(data);
+    return answer;
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+    if (!['ECONNREFUSED', 'ECONNRESET', 'EPIPE'].includes(code)) throw error;
+    return '';
+  }
+}
+
+/** The same until there is an answer: a server of one connection does not listen between two of them. */
+export async function untilAnswered(port: number, said: string): Promise<string> {
+  for (let delayMs = 1; ; delayMs = Math.min(delayMs * 2, 500)) {
+    const answer = await answerOf(port, said);
+    if (answer !== '') return answer;
+    await new Promise((resolve) => setTimeout(resolve, delayMs));
+  }
 }
 
 /** Ends a command that goes on by itself, and waits for that. */

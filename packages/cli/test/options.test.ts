@@ -72,8 +72,8 @@ test('environment and labels from files: comments, our own values, what is not s
   const directory = mkdtempSync(join(tmpdir(), 'arcbox-cli-'));
   try {
     const file = join(directory, 'env');
-    writeFileSync(file, '\ufeff# comment\nA=1\r\n\n  B=two words\nHOME\nNOT_SET_ANYWHERE_AT_ALL\n');
-    assert.deepEqual(environment(['C=3'], [file]), ['A=1', 'B=two words', `HOME=${process.env.HOME}`, 'C=3']);
+    writeFileSync(file, '\ufeff# comment\nA=1\r\n\n  B=two words\nPATH\nNOT_SET_ANYWHERE_AT_ALL\n');
+    assert.deepEqual(environment(['C=3'], [file]), ['A=1', 'B=two words', `PATH=${process.env.PATH}`, 'C=3']);
     writeFileSync(file, 'one=1\ntwo\n');
     assert.deepEqual(labels(['one=mine'], [file]), { one: 'mine', two: '' });
     writeFileSync(file, 'A B=1\n');
