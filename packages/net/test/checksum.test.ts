@@ -15,6 +15,9 @@ import {
 } from '@arcbox/net/wire';
 import fc from 'fast-check';
 
+/** So that a failure can be repeated, and every run is the same. */
+const SEED = 20_261_122;
+
 test('the example of RFC 1071 section 3', () => {
   const bytes = Uint8Array.of(0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7);
   assert.equal(fold(sum16(bytes, 0, 8)), 0xddf2);
@@ -31,6 +34,7 @@ test('a packet with its checksum in it sums to zero, and one with a flipped bit 
       bytes[at] = (bytes[at] as number) ^ (1 << (bit & 7));
       assert.notEqual(checksum(bytes, 0, bytes.length), 0);
     }),
+    { seed: SEED },
   );
 });
 
@@ -43,6 +47,7 @@ test('parts can be summed apart, wherever they are cut', () => {
       const sum = first + (cut % 2 === 0 ? second : swapped(second));
       assert.equal(finish(sum), checksum(bytes, 0, bytes.length));
     }),
+    { seed: SEED },
   );
 });
 
@@ -70,6 +75,7 @@ test('an incremental update equals a recomputation', () => {
         assert.equal(wide, u16(bytes, 0));
       },
     ),
+    { seed: SEED },
   );
 });
 

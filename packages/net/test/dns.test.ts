@@ -24,6 +24,9 @@ import {
 } from '../src/dns/index.ts';
 import { type TestUpstream, type Told, testUpstream } from './support/dns-upstream.ts';
 
+/** So that a failure can be repeated, and every run is the same. */
+const SEED = 20_261_122;
+
 /** A resolver of these tests that says something says it at once: no question is asked twice because we were slow. */
 const PATIENT = { attemptMs: [600_000], forwardMs: 600_000 };
 const SOURCE: DnsSource = { vm: 'vm1', network: 'front', address: '10.1.0.2' };
@@ -434,7 +437,7 @@ test('arbitrary bytes: an answer or none, never an exception; from a resolver, t
         assert.ok(((reply[2] ?? 0) & 0x80) !== 0);
       }
     }),
-    { numRuns: 2000 },
+    { seed: SEED, numRuns: 2000 },
   );
   // From a resolver: the id and the question are right (otherwise the answer would be waited for), the rest is anything.
   const answer = encode({
@@ -466,7 +469,7 @@ test('arbitrary bytes: an answer or none, never an exception; from a resolver, t
           const reply = await resolving.handle(query(`n${run++}.test`, 'A'), SOURCE, 'udp');
           assert.equal(reply?.[1], 0x34);
         }),
-        { numRuns: 300 },
+        { seed: SEED, numRuns: 300 },
       );
       assert.ok(resolving.counters.forwarded >= 300);
     },

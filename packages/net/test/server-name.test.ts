@@ -6,6 +6,9 @@ import { connect } from 'node:tls';
 import fc from 'fast-check';
 import { seenName } from '../src/policy/index.ts';
 
+/** So that a failure can be repeated, and every run is the same. */
+const SEED = 20_261_122;
+
 const http = (text: string) => seenName(Buffer.from(text, 'latin1'));
 
 /** A ClientHello as a TLS library sends it. */
@@ -87,6 +90,6 @@ test('arbitrary and damaged bytes: an answer, at once, never an exception', asyn
       const seen = seenName(bytes);
       if (seen.kind === 'name') assert.match(seen.name, /^[a-z0-9_.:[\]-]{1,253}$/);
     }),
-    { numRuns: 5000 },
+    { seed: SEED, numRuns: 5000 },
   );
 });
