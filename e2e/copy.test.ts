@@ -188,3 +188,31 @@ test('diff, export and commit: an image that goes on where the container was', a
   await run('rm', '-f', 'work');
   assert.equal(await run('run', '--rm', 'made:1', 'cat', '/new'), 'new\n');
 });
+
+test('a container that does not run has its volumes, where links lead to within it', async () => {
+  const setup = 'mkdir /srv; ln -s /srv /way; ln -s ../../../../m /outside; echo image > /srv/from-image';
+  await run('run', '--name', 'base', 'busybox', 'sh', '-c', setup);
+  await run('commit', 'base', 'linked');
+  await run('rm', 'base');
+  const mounts = ['-v', 'vol:/way/data', '-v', 'vol:/outside/x', '-v', 'other:/ro:ro'];
+  await run('create', '--name', 'still', ...mounts, 'linked', 'cat', '/srv/data/file', '/m/x/file');
+  writeFileSync(join(here, 'volume-file'), 'in the volume\n');
+  await run('cp', join(here, 'volume-file'), 'still:/way/data/file');
+  await run('cp', 'still:/srv/data/file', join(here, 'back'));
+  assert.equal(readFileSync(join(here, 'back'), 'utf8'), 'in the volume\n');
+  assert.equal(await run('run', '--rm', '-v', 'vol:/v', 'busybox', 'cat', '/v/file'), 'in the volume\n');
+  // Whatever is still on its way: the reason arrives.
+  writeFileSync(join(here, 'much'), Buffer.alloc(32 * 2 ** 20));
+  const why = /the mount \/ro of the container still is read-only/;
+  for (const name of ['volume-file', 'much']) await refused(why, 'cp', join(here, name), 'still:/ro/file');
+  assert.equal(await run('start', '-a', 'still'), 'in the volume\nin the volume\n');
+  await run('cp', 'still:/srv', join(here, 'srv'));
+  assert.deepEqual(readdirSync(join(here, 'srv')).sort(), ['data', 'from-image']);
+  assert.deepEqual(readdirSync(join(here, 'srv', 'data')), ['file']);
+  await run('export', '-o', join(here, 'still.tar'), 'still');
+  const exported = execFileSync('tar', ['-tf', join(here, 'still.tar')], { encoding: 'utf8' });
+  assert.doesNotMatch(exported, /data\/file/, 'an export has no volumes');
+  await run('rm', 'still');
+  await run('volume', 'rm', 'vol', 'other');
+  await run('rmi', 'linked');
+});

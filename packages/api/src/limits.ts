@@ -26,6 +26,8 @@ export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
 export const STREAM_END_TIMEOUT_MS = 500;
 /** After the exit frame, how long a client has to say that it has everything. */
 export const FAREWELL_TIMEOUT_MS = 10_000;
+/** A client whose body was refused has so long to read why. */
+export const REFUSED_BODY_TIMEOUT_MS = 10_000;
 /** How long a daemon has to become ready. */
 export const DAEMON_START_TIMEOUT_MS = 20_000;
 /** So many daemons that end without a word are enough to give up. */

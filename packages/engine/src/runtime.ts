@@ -143,7 +143,7 @@ export class Runtime implements AsyncDisposable {
     this.#execs = new ExecManager(parts);
     this.#health = new HealthMonitor(this.#execs);
     this.#tools = new ContainerTools(parts);
-    this.#files = new ContainerFiles({ ...parts, images: this.images });
+    this.#files = new ContainerFiles({ ...parts, images: this.images, volumes: this.#volumes });
     this.#adopted = this.#takeOver(options)
       .then(() => this.#containers.startWanted())
       .catch((error: unknown) => {

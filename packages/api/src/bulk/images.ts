@@ -12,6 +12,7 @@ import { EngineError, type Runtime } from '@arcbox/engine';
 import { parsePlatform } from '@arcbox/image';
 import { create, toJson } from '@bufbuild/protobuf';
 import { TransferProgressSchema } from '../gen/arcbox/v1/image_pb.ts';
+import { outlastBody } from '../linger.ts';
 import { END_FLAG, envelope, STREAM_CONTENT_TYPE } from '../rpc/stream-json.ts';
 import { errorBody } from '../rpc/unary-json.ts';
 import { imageMessage, transferMessages } from '../services/image-messages.ts';
@@ -94,11 +95,11 @@ async function take(
     if (left.aborted) return;
     end = JSON.stringify({ error: errorBody(error).error });
   }
-  // The rest of a body that was refused is not waited for: the client reads the answer and closes.
   if (!request.readableEnded) response.shouldKeepAlive = false;
-  response.end(envelope(END_FLAG, end));
-  await once(response, 'finish', { signal: left }).catch(() => {});
-  if (!request.readableEnded) request.resume();
+  // The last message says that it is the last.
+  response.write(envelope(END_FLAG, end));
+  await outlastBody(request);
+  response.end();
 }
 
 async function save({ images }: Runtime, query: URLSearchParams, response: ServerResponse): Promise<void> {

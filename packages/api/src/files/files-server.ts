@@ -14,6 +14,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { EngineError, type Runtime } from '@arcbox/engine';
 import { HTTP_STATUS, publicError } from '../error-mapping.ts';
+import { outlastBody } from '../linger.ts';
 
 const PATH = /^\/v1\/containers\/([^/]+)\/(archive|export)$/;
 export const STAT_HEADER = 'arcbox-path-stat';
@@ -69,7 +70,8 @@ async function serve(
       return;
     }
     case 'PUT':
-      await files.unpack(id, path, request as AsyncIterable<Uint8Array>, {
+      // Whoever stops reading must not end the connection, which has still to carry the answer.
+      await files.unpack(id, path, request.iterator({ destroyOnReturn: false }), {
         noOverwriteDirNonDir: query.get('noOverwriteDirNonDir') === '1',
         numericOwnerRoot: query.get('owner') === 'root',
         baseName: name,
@@ -105,7 +107,7 @@ async function send(
   response.end();
 }
 
-function refuse(request: IncomingMessage, response: ServerResponse, error: unknown): void {
+async function refuse(request: IncomingMessage, response: ServerResponse, error: unknown): Promise<void> {
   if (response.destroyed) return;
   if (response.headersSent) {
     response.destroy();
@@ -120,7 +122,8 @@ function refuse(request: IncomingMessage, response: ServerResponse, error: unkno
     // An answer to HEAD has no body.
     [ERROR_TRAILER]: encodeURIComponent(JSON.stringify({ code, message })),
   });
-  response.end(request.method === 'HEAD' ? undefined : body);
-  // A client that still sends stops when it reads this.
-  request.resume();
+  // By its length it is whole for the client.
+  if (request.method !== 'HEAD') response.write(body);
+  await outlastBody(request);
+  response.end();
 }

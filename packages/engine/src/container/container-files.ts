@@ -15,12 +15,15 @@ import { ARCHIVE_MESSAGE_BYTES_MAX, CHANGES_BYTES_MAX } from '../limits.ts';
 import type { AgentSession } from '../machine/agent-session.ts';
 import { containerPaths } from '../machine/guest-layout.ts';
 import type { Machine, UpMachine } from '../machine/machine.ts';
+import type { VolumeManager } from '../volume/volume-manager.ts';
 import type { Container } from './container.ts';
 import type { ContainerManager } from './container-manager.ts';
-import { mountOps, runTolerant } from './launch.ts';
+import { runTolerant } from './launch.ts';
+import { withStoppedRoot } from './stopped-root.ts';
 
 export interface FilesEnvironment {
   readonly images: ImageStore;
+  readonly volumes: VolumeManager;
   containers(): ContainerManager;
   machine(name: string): Machine;
 }
@@ -73,7 +76,7 @@ export class ContainerFiles {
 
   /** Throws `ERR_ARCBOX_PATH_NOT_FOUND`. Symbolic links on the way are followed within the container, the last is not. */
   async stat(reference: string, path: string, follow = false): Promise<PathStat> {
-    return this.#withRoot(this.#find(reference), async ({ up, path: root }) =>
+    return this.#withRoot(this.#find(reference), true, async ({ up, path: root }) =>
       statIn(up.agent, root, path, follow),
     );
   }
@@ -84,7 +87,7 @@ export class ContainerFiles {
    */
   pack(reference: string, path: string, baseName = ''): AsyncGenerator<Uint8Array, void, undefined> {
     const container = this.#find(reference);
-    return this.#stream(container, async ({ up, path: root }) => {
+    return this.#stream(container, true, async ({ up, path: root }) => {
       await statIn(up.agent, root, path);
       return { mode: Archive_Mode.PACK, root, path, baseName };
     });
@@ -94,14 +97,14 @@ export class ContainerFiles {
   exportRoot(reference: string): AsyncGenerator<Uint8Array, void, undefined> {
     const container = this.#find(reference);
     const { rootfs } = containerPaths(container.record.id);
-    return this.#stream(container, async () => ({ mode: Archive_Mode.PACK, root: rootfs, path: '/' }));
+    return this.#stream(container, false, async () => ({ mode: Archive_Mode.PACK, root: rootfs, path: '/' }));
   }
 
   /** What the container changed, as the tar of an image's layer. */
   layer(reference: string): AsyncGenerator<Uint8Array, void, undefined> {
     const container = this.#find(reference);
     const { upper } = containerPaths(container.record.id);
-    return this.#stream(container, async () => ({
+    return this.#stream(container, false, async () => ({
       mode: Archive_Mode.PACK,
       root: upper,
       path: '/',
@@ -120,12 +123,8 @@ export class ContainerFiles {
     options: UnpackOptions = {},
   ): Promise<void> {
     const container = this.#find(reference);
-    if (container.record.config.host.readOnlyRoot && container.process === undefined)
-      throw new EngineError(
-        'ERR_ARCBOX_CONTAINER_STATE',
-        `the root of the container ${container.record.name} is read-only`,
-      );
-    await this.#withRoot(container, async ({ up, path: root }) => {
+    assertWritable(container, path);
+    await this.#withRoot(container, true, async ({ up, path: root }) => {
       const target = await statIn(up.agent, root, path, true);
       if ((target.mode & S_IFMT) !== S_IFDIR)
         throw new EngineError('ERR_ARCBOX_PATH_NOT_FOUND', `${path} in the container is no directory`);
@@ -154,7 +153,7 @@ export class ContainerFiles {
   async changes(reference: string): Promise<FileChange[]> {
     const container = this.#find(reference);
     const paths = containerPaths(container.record.id);
-    const found = await this.#withRoot(container, async ({ up }) => {
+    const found = await this.#withRoot(container, false, async ({ up }) => {
       const image = await this.#environment.images.resolve(container.record.imageId);
       return this.#withLower(container, up, image, async (lower) => {
         const archive = await begin(up.agent, {
@@ -189,7 +188,8 @@ export class ContainerFiles {
     return this.#environment.containers().find(reference);
   }
 
-  async #withRoot<T>(container: Container, use: (root: Root) => Promise<T>): Promise<T> {
+  /** `volumes`: also those of a container that does not run; one that runs has them where we look. */
+  async #withRoot<T>(container: Container, volumes: boolean, use: (root: Root) => Promise<T>): Promise<T> {
     const running = await this.#running(container);
     if (running !== undefined) return use(running);
     return container.transitions.run(async () => {
@@ -200,18 +200,7 @@ export class ContainerFiles {
       this.#find(record.id);
       await container.cleanUp;
       const up = await this.#environment.machine(record.machine).ensure();
-      const image = await this.#environment.images.resolve(record.imageId);
-      const lowers = await Promise.all(image.layers.map((layer) => up.mountLayer(layer)));
-      const { rootfs, bundle } = containerPaths(record.id);
-      try {
-        await up.agent.batch(mountOps(record, lowers));
-        return await use({ up, path: rootfs });
-      } finally {
-        await runTolerant(up.agent, [
-          { case: 'unmount', value: { target: rootfs, detach: true } },
-          { case: 'remove', value: { path: bundle, recursive: true, missingOk: true } },
-        ]);
-      }
+      return withStoppedRoot(this.#environment, record, up, volumes, (path) => use({ up, path }));
     });
   }
 
@@ -265,10 +254,11 @@ export class ContainerFiles {
   /** An archive's bytes, as fast as they are taken; giving it up ends it. */
   async *#stream(
     container: Container,
+    volumes: boolean,
     operation: (root: Root) => Promise<Omit<ArchiveOp, 'id'>>,
   ): AsyncGenerator<Uint8Array, void, undefined> {
     const pieces = new Handover<Uint8Array>();
-    const working = this.#withRoot(container, async (root) => {
+    const working = this.#withRoot(container, volumes, async (root) => {
       const archive = await begin(root.up.agent, await operation(root));
       try {
         const messages = await gather(archive.process, (data) => pieces.give(data));
@@ -288,6 +278,20 @@ export class ContainerFiles {
       await working.catch(() => {});
     }
   }
+}
+
+/** As far as the path says it; what links lead to says so itself. Throws `ERR_ARCBOX_CONTAINER_STATE`. */
+function assertWritable({ record, process }: Container, path: string): void {
+  const { mounts, host } = record.config;
+  const whole = `${posix.resolve('/', path)}/`;
+  // What is mounted last is on top.
+  const mount = mounts.findLast(({ target }) => whole.startsWith(`${target}/`));
+  const what = mount === undefined ? 'root' : `mount ${mount.target}`;
+  if (mount?.readOnly ?? (host.readOnlyRoot && process === undefined))
+    throw new EngineError(
+      'ERR_ARCBOX_CONTAINER_STATE',
+      `the ${what} of the container ${record.name} is read-only`,
+    );
 }
 
 const S_IFMT = 0o170000;
