@@ -67,11 +67,11 @@ export async function plugIn(
   record: ContainerRecord,
 ): Promise<NetworkPlace> {
   if (networkMode(record).kind !== 'network') return NO_NETWORK;
-  await guest.createNamespace(record.id);
   const endpoints = networks.endpointsOf(record.id);
-  for (const endpoint of endpoints) {
-    await guest.connect(record.id, guestInterface(networks, endpoint, endpoint === endpoints[0]));
-  }
+  await guest.plugIn(
+    record.id,
+    endpoints.map((endpoint) => guestInterface(networks, endpoint, endpoint === endpoints[0])),
+  );
   const place = placeOf(networks, record);
   return { ...place, path: namespacePath(record.id) };
 }

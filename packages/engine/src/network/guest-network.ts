@@ -52,6 +52,12 @@ export interface GuestInterface {
   readonly gateways: readonly Buffer[];
 }
 
+/** Messages for the links of one network namespace; of the machine's own without a path. */
+interface LinkRequest {
+  readonly messages: readonly NetlinkMessage[];
+  readonly netnsPath?: string;
+}
+
 const NETLINK_ROUTE = 0;
 const CARD = 'eth0';
 const AGENT_PID = 1;
@@ -74,21 +80,34 @@ export class GuestNetwork {
     this.#mtu = mtu;
   }
 
-  /** Makes the container's namespace, with its loopback interface up. One that a crash left there is replaced. */
-  async createNamespace(containerId: string): Promise<void> {
+  /**
+   * Makes the container's namespace, with its loopback interface up, and connects it to networks: in one batch, since
+   * every container's start waits for this. A namespace that a crash left there is replaced. Throws `ERR_ARCBOX_NETWORK`.
+   */
+  async plugIn(containerId: string, endpoints: readonly GuestInterface[]): Promise<void> {
+    await Promise.all(endpoints.map(({ vlan }) => this.#network(vlan)));
     const path = namespacePath(containerId);
+    const requests: LinkRequest[] = [
+      {
+        messages: [
+          setLink({ index: LOOPBACK_INDEX, up: true }),
+          ...endpoints.flatMap((endpoint) => this.#cable(endpoint)),
+        ],
+        netnsPath: path,
+      },
+      ...(endpoints.length === 0 ? [] : [{ messages: endpoints.flatMap(port) }]),
+    ];
     const make: OpInput[] = [
       { case: 'mkdir', value: { path: NAMESPACES, mode: 0o700, parents: true } },
       { case: 'netNamespace', value: { path } },
     ];
     try {
-      await this.#agent.batch(make);
+      await this.#links(requests, make);
     } catch (error) {
       if (!(error instanceof AgentOpError) || error.errnoName !== 'EEXIST') throw error;
       await this.releaseNamespace(containerId);
-      await this.#agent.batch(make);
+      await this.#links(requests, make);
     }
-    await this.#netlink([setLink({ index: LOOPBACK_INDEX, up: true })], path);
   }
 
   /** Lets go of the namespace: it ends with its last process, and its cables with it. Again: nothing. */
@@ -102,54 +121,33 @@ export class GuestNetwork {
     await this.#agent.batch([{ case: 'remove', value: { path, missingOk: true } }]);
   }
 
-  /** Connects a container's namespace to a network. Throws `ERR_ARCBOX_NETWORK`. */
+  /** Connects a container's namespace to one more network. Throws `ERR_ARCBOX_NETWORK`. */
   async connect(containerId: string, endpoint: GuestInterface): Promise<void> {
     await this.#network(endpoint.vlan);
-    const near = LOOPBACK_INDEX + 1 + endpoint.position;
-    const name = `eth${endpoint.position}`;
-    const cable = CABLE_INDEX_FIRST + endpoint.number;
-    await this.#netlink(
-      [
-        newVeth({
-          index: near,
-          name,
-          mac: endpoint.mac,
-          mtu: this.#mtu,
-          peer: { index: cable, name: `e${endpoint.number}`, netnsPid: AGENT_PID },
-        }),
-        ...endpoint.addresses.map(({ address, prefix }) => newAddress(near, address, prefix)),
-        setLink({ index: near, up: true }),
-        ...endpoint.gateways.map((gateway) => newDefaultRoute(near, gateway)),
-      ],
-      namespacePath(containerId),
-    );
-    // A port that is up before its cable's other end exists would be one more event for everybody.
-    // A container that makes frames by itself must not be able to say that it is another one.
-    await this.#netlink([
-      setLink({ index: cable, up: false, master: BRIDGE_INDEX_FIRST + endpoint.vlan }),
-      newPortAddress(cable, endpoint.mac),
-      lockPort(cable),
-      setLink({ index: cable, up: true }),
+    await this.#links([
+      { messages: this.#cable(endpoint), netnsPath: namespacePath(containerId) },
+      { messages: port(endpoint) },
     ]);
   }
 
   /** Gives the machine itself an address on its card, for containers that use its network. Again: nothing. */
   async connectMachine(address: Buffer, prefix: number, gateway: Buffer): Promise<void> {
     const card = await this.#bringUp();
-    await this.#netlink([newAddress(card, address, prefix), newDefaultRoute(card, gateway)], '', [EEXIST]);
+    await this.#netlink([newAddress(card, address, prefix), newDefaultRoute(card, gateway)], [EEXIST]);
   }
 
   /** Takes a container from a network; the namespace may be gone already. */
   async disconnect(endpointNumber: number): Promise<void> {
-    await this.#netlink([deleteLink(CABLE_INDEX_FIRST + endpointNumber)], '', [ENODEV]);
+    await this.#netlink([deleteLink(CABLE_INDEX_FIRST + endpointNumber)], [ENODEV]);
   }
 
   /** Removes a network's links. Nothing is connected to it any more. */
   async removeNetwork(vlan: number): Promise<void> {
     this.#networks.delete(vlan);
-    await this.#netlink([deleteLink(VLAN_INDEX_FIRST + vlan), deleteLink(BRIDGE_INDEX_FIRST + vlan)], '', [
-      ENODEV,
-    ]);
+    await this.#netlink(
+      [deleteLink(VLAN_INDEX_FIRST + vlan), deleteLink(BRIDGE_INDEX_FIRST + vlan)],
+      [ENODEV],
+    );
   }
 
   #network(vlan: number): Promise<void> {
@@ -171,7 +169,6 @@ export class GuestNetwork {
         newBridge({ index: bridge, name: `b${vlan}`, mtu: this.#mtu }),
         newVlan({ index: VLAN_INDEX_FIRST + vlan, name: `v${vlan}`, parent: card, id: vlan, master: bridge }),
       ],
-      '',
       [EEXIST],
     );
   }
@@ -204,27 +201,68 @@ export class GuestNetwork {
     return index;
   }
 
+  /** A container's end of its cable, whose other end appears in the machine. */
+  #cable(endpoint: GuestInterface): NetlinkMessage[] {
+    const { position, mac, number, addresses, gateways } = endpoint;
+    const index = LOOPBACK_INDEX + 1 + position;
+    const peer = { index: CABLE_INDEX_FIRST + number, name: `e${number}`, netnsPid: AGENT_PID };
+    return [
+      newVeth({ index, name: `eth${position}`, mac, mtu: this.#mtu, peer }),
+      ...addresses.map(({ address, prefix }) => newAddress(index, address, prefix)),
+      setLink({ index, up: true }),
+      ...gateways.map((gateway) => newDefaultRoute(index, gateway)),
+    ];
+  }
+
+  /** In the machine's own namespace; the answer. */
   async #netlink(
     messages: readonly NetlinkMessage[],
-    netnsPath = '',
     tolerated: readonly number[] = [],
   ): Promise<Uint8Array> {
-    const request = encodeRequest(messages);
-    const [result] = await this.#agent.batch([
-      { case: 'netlink', value: { protocol: NETLINK_ROUTE, request, netnsPath } },
+    const [answer] = await this.#links([{ messages }], [], tolerated);
+    return answer ?? new Uint8Array();
+  }
+
+  /** One batch: first `before`, then each request; their answers. */
+  async #links(
+    requests: readonly LinkRequest[],
+    before: readonly OpInput[] = [],
+    tolerated: readonly number[] = [],
+  ): Promise<Uint8Array[]> {
+    const results = await this.#agent.batch([
+      ...before,
+      ...requests.map(({ messages, netnsPath = '' }): OpInput => {
+        return {
+          case: 'netlink',
+          value: { protocol: NETLINK_ROUTE, request: encodeRequest(messages), netnsPath },
+        };
+      }),
     ]);
-    if (result?.result.case !== 'data')
-      throw new EngineError('ERR_ARCBOX_NETWORK', 'the agent did not answer a netlink request with data');
-    const { data } = result.result.value;
-    const failed = decodeErrors(data, messages.length).find(
-      (errno) => errno !== undefined && errno !== 0 && !tolerated.includes(errno),
-    );
-    if (failed !== undefined) {
+    return requests.map(({ messages, netnsPath }, at) => {
+      const answer = results[before.length + at]?.result;
+      if (answer?.case !== 'data')
+        throw new EngineError('ERR_ARCBOX_NETWORK', 'the agent did not answer a netlink request with data');
+      const failed = decodeErrors(answer.value.data, messages.length).find(
+        (errno) => errno !== undefined && errno !== 0 && !tolerated.includes(errno),
+      );
+      if (failed === undefined) return answer.value.data;
       throw new EngineError(
         'ERR_ARCBOX_NETWORK',
-        `the links of ${netnsPath === '' ? 'the machine' : netnsPath} could not be set up: ${errnoName(failed)}`,
+        `the links of ${netnsPath ?? 'the machine'} could not be set up: ${errnoName(failed)}`,
       );
-    }
-    return data;
+    });
   }
+}
+
+/** The machine's end of a cable, as a port of its network's bridge. */
+function port({ number, vlan, mac }: GuestInterface): NetlinkMessage[] {
+  const index = CABLE_INDEX_FIRST + number;
+  return [
+    // A port that is up before its cable's other end exists would be one more event for everybody.
+    setLink({ index, up: false, master: BRIDGE_INDEX_FIRST + vlan }),
+    // A container that makes frames by itself must not be able to say that it is another one.
+    newPortAddress(index, mac),
+    lockPort(index),
+    setLink({ index, up: true }),
+  ];
 }

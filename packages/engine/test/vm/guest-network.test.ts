@@ -93,9 +93,9 @@ it('containers of a network reach each other, those of another do not, and nothi
     try {
       await using client = await vm.openAgent();
       const network = new GuestNetwork(client, MTU);
-      for (const container of ['a', 'b', 'c']) await network.createNamespace(container);
-      await network.connect('a', endpoint(1, 5, 2));
-      await network.connect('b', endpoint(2, 5, 3));
+      await network.plugIn('a', [endpoint(1, 5, 2)]);
+      await network.plugIn('b', [endpoint(2, 5, 3)]);
+      await network.plugIn('c', []);
       await network.connect('c', endpoint(3, 6, 3));
 
       assert.match(
@@ -140,7 +140,7 @@ it('containers of a network reach each other, those of another do not, and nothi
         (await runIn(client, 'c', 'ping', '-c', '1', '-W', '20', '10.9.6.4')).output,
         / 1 packets received/,
       );
-      await again.createNamespace('a');
+      await again.plugIn('a', []);
       await assert.rejects(again.connect('b', endpoint(5, 5, 5)), { code: 'ERR_ARCBOX_NETWORK' });
 
       for (const container of ['a', 'b', 'c', 'nobody']) await again.releaseNamespace(container);

@@ -106,9 +106,8 @@ describe('a machine on the network worker', () => {
     await worker.attach('vm', 5, 'n5');
     await worker.attach('vm', 6, 'n6');
     const network = new GuestNetwork(client, MTU);
-    for (const container of ['a', 'b']) await network.createNamespace(container);
-    await network.connect('a', endpoint(1, 5, 2));
-    await network.connect('b', endpoint(2, 5, 3));
+    await network.plugIn('a', [endpoint(1, 5, 2)]);
+    await network.plugIn('b', [endpoint(2, 5, 3)]);
     await worker.addEndpoint({ owner: 'a', network: 'n5', addresses: ['10.9.5.2'], names: ['alpha'] });
     await worker.addEndpoint({ owner: 'b', network: 'n5', addresses: ['10.9.5.3'], names: ['beta'] });
   });
