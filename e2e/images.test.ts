@@ -1,12 +1,13 @@
 /** Images from elsewhere: a registry on loopback, archives, many layers. */
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, before, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { dockerArchive, ociArchive, testImage } from '../packages/image/test/support/archives.ts';
-import { DockerRegistry } from '../packages/image/test/support/registry.ts';
+import { DockerRegistry, PASSWORD, USER } from '../packages/image/test/support/registry.ts';
 import { type EntryInput, tar } from '../packages/image/test/support/tars.ts';
 import { Arcbox } from './support.ts';
 
@@ -166,4 +167,42 @@ test('import: a root file system becomes an image that runs', async () => {
   await ok('rmi', 'imported:1');
   assert.match(await ok('load', '-i', saved), /Loaded image: imported:1/);
   assert.equal(await ok('run', '--rm', 'imported:1'), 'imported b\n');
+});
+
+test('a login is kept where docker looks for it, used by pull and push, and forgotten again', async () => {
+  await using secured = await DockerRegistry.start({ login: true });
+  const config = mkdtempSync(join(tmpdir(), 'arcbox-login-'));
+  // Another configuration than the daemon was started with.
+  const mine = { environment: { DOCKER_CONFIG: config } };
+  const name = `${secured.host}/team/app:1`;
+  await ok('tag', 'busybox', name);
+  try {
+    const anonymous = await arcbox.run(['push', name], mine);
+    assert.match(anonymous.stderr, new RegExp(`arcbox login ${secured.host}`));
+    const login = ['login', '-u', USER, '--password-stdin', `http://${secured.host}/`];
+    const wrong = await arcbox.run(login, { ...mine, input: 'wrong\n' });
+    assert.equal(wrong.code, 1);
+    assert.match(wrong.stderr, /does not accept this user name and password/);
+    assert.deepEqual(readdirSync(config), []);
+    const done = await arcbox.run(login, { ...mine, input: `${PASSWORD}\n` });
+    assert.equal(done.stdout, 'Login Succeeded\n', done.stderr);
+    assert.match(done.stderr, /not encrypted/);
+    assert.deepEqual(JSON.parse(readFileSync(join(config, 'config.json'), 'utf8')), {
+      auths: { [secured.host]: { auth: Buffer.from(`${USER}:${PASSWORD}`).toString('base64') } },
+    });
+    const again = await arcbox.run(['login', secured.host], mine);
+    assert.match(again.stdout, /existing credentials...\nLogin Succeeded/);
+    assert.match((await arcbox.run(['push', name], mine)).stdout, /digest: sha256:/);
+    assert.match((await arcbox.run(['pull', name], mine)).stdout, /Image is up to date/);
+    const shown = await arcbox.run(['login', '-u', USER, '-p', PASSWORD, secured.host], mine);
+    assert.match(shown.stderr, /shows the password to everybody/);
+    assert.match((await arcbox.run(['logout', secured.host], mine)).stdout, /Removed/);
+    assert.match((await arcbox.run(['logout', secured.host], mine)).stdout, /Not logged in/);
+    assert.match((await arcbox.run(['pull', name], mine)).stderr, /needs a login/);
+    const nobody = await arcbox.run(['login', secured.host], mine);
+    assert.match(nobody.stderr, /no terminal to ask at/);
+  } finally {
+    rmSync(config, { recursive: true });
+    await ok('rmi', name);
+  }
 });

@@ -9,6 +9,7 @@ const [
   { defineMachineCommands },
   { defineNetworkCommands },
   { defineImageCommands },
+  { defineRegistryCommands },
   { formatOption: format },
   { action, collect, exits },
   { defineVolumeCommands },
@@ -22,6 +23,7 @@ const [
   import('./program/machines.ts'),
   import('./program/network.ts'),
   import('./program/images.ts'),
+  import('./program/registry.ts'),
   import('./program/flags.ts'),
   import('./program/support.ts'),
   import('./program/volumes.ts'),
@@ -50,6 +52,7 @@ const program = new Command('arcbox')
 
 defineContainerCommands(program, context);
 defineImageCommands(program, context);
+defineRegistryCommands(program, context);
 defineVolumeCommands(program, context);
 defineMachineCommands(program, context);
 defineUpkeepCommands(program, context);

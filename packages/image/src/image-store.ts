@@ -10,7 +10,7 @@ import type { HistoryEntry, Image, Removal } from './image.ts';
 import { load, save } from './operations/archive.ts';
 import { createFromLayer } from './operations/create.ts';
 import { prune, remove, tag } from './operations/names.ts';
-import { pull, push } from './operations/registry.ts';
+import { checkLogin, pull, push } from './operations/registry.ts';
 import type {
   CreateImageOptions,
   ImageStoreOptions,
@@ -20,6 +20,7 @@ import type {
   PullOutcome,
   TransferOptions,
 } from './options.ts';
+import type { Credentials } from './registry/credentials.ts';
 import { adoptEmbedded } from './store/adopt-embedded.ts';
 import { StoreCore } from './store/core.ts';
 
@@ -115,6 +116,14 @@ export class ImageStore implements AsyncDisposable {
    */
   async push(text: string, options: Omit<PullOptions, 'platform'> = {}): Promise<{ digest: string }> {
     return push(this.#core, text, options);
+  }
+
+  /**
+   * Resolves when the registry takes the credentials. Throws `ERR_ARCBOX_REGISTRY_DENIED`,
+   * `ERR_ARCBOX_REGISTRY_UNREACHABLE`, `ERR_ARCBOX_REGISTRY`.
+   */
+  async checkLogin(domain: string, credentials: Credentials): Promise<void> {
+    await checkLogin(this.#core, domain, credentials);
   }
 
   /**

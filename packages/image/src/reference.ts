@@ -11,6 +11,7 @@ import { REPOSITORY_LENGTH_MAX, TAG_LENGTH_MAX } from './limits.ts';
 
 export const DEFAULT_DOMAIN = 'docker.io';
 const LEGACY_DEFAULT_DOMAIN = 'index.docker.io';
+const DOCKER_HUB_NAMES = new Set([DEFAULT_DOMAIN, LEGACY_DEFAULT_DOMAIN, 'registry-1.docker.io']);
 const OFFICIAL_PREFIX = 'library/';
 export const DEFAULT_TAG = 'latest';
 
@@ -80,6 +81,23 @@ export function parseReference(text: string): Reference {
   }
   if (tag === undefined && digest === undefined) tag = DEFAULT_TAG;
   return { domain, path, tag, digest };
+}
+
+/**
+ * The registry that a user names by itself: `registry.example.com:5000`, also as the beginning of a URL; empty and all of
+ * Docker Hub's own names: `docker.io`. Throws `ImageError` `ERR_ARCBOX_REFERENCE_INVALID`.
+ */
+export function registryDomain(text: string): string {
+  const host = text
+    .trim()
+    .replace(/^https?:\/\//, '')
+    .replace(/\/.*$/, '');
+  if (host === '' || DOCKER_HUB_NAMES.has(host)) return DEFAULT_DOMAIN;
+  if (DOMAIN.test(host)) return host;
+  throw new ImageError(
+    'ERR_ARCBOX_REFERENCE_INVALID',
+    `${JSON.stringify(text)} is not a registry; it is a host such as registry.example.com:5000`,
+  );
 }
 
 /** The full form: `docker.io/library/busybox:latest`. Two references are the same image name when this is equal. */

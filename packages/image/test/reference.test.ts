@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { canonicalName, familiarName, ImageError, parseReference } from '../src/index.ts';
+import { canonicalName, familiarName, ImageError, parseReference, registryDomain } from '../src/index.ts';
 
 /** So that a failure can be repeated, and every run is the same. */
 const SEED = 20_261_122;
@@ -75,4 +75,20 @@ test('any text is either refused with our error or has a canonical name that par
     }),
     { seed: SEED, numRuns: 2000 },
   );
+});
+
+test('a registry by itself, also as people copy it from a browser', () => {
+  const table: readonly [string, string][] = [
+    ['', 'docker.io'],
+    ['docker.io', 'docker.io'],
+    ['https://index.docker.io/v1/', 'docker.io'],
+    ['registry-1.docker.io', 'docker.io'],
+    ['http://localhost:5000/', 'localhost:5000'],
+    ['registry.example.com', 'registry.example.com'],
+    ['intranet', 'intranet'],
+    ['[::1]:5000', '[::1]:5000'],
+  ];
+  for (const [text, domain] of table) assert.equal(registryDomain(text), domain, text);
+  for (const text of ['a b', 'ada@example.com', 'x:y', '-x'])
+    assert.throws(() => registryDomain(text), ImageError);
 });

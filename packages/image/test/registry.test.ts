@@ -105,7 +105,7 @@ test('a registry that wants a name and a password', async () => {
   const name = `${secured.host}/app:1`;
   await withStore(async (test) => {
     await load(test, name);
-    await assert.rejects(test.store.push(name), refused('ERR_ARCBOX_REGISTRY_DENIED', /docker login/));
+    await assert.rejects(test.store.push(name), refused('ERR_ARCBOX_REGISTRY_DENIED', /arcbox login/));
     await assert.rejects(
       test.store.push(name, { credentials: { username: USER, password: 'wrong' } }),
       refused('ERR_ARCBOX_REGISTRY_DENIED', /denied/),

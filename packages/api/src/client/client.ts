@@ -63,6 +63,8 @@ import type {
   InspectImageResponseJson,
   ListImagesRequestJson,
   ListImagesResponseJson,
+  LoginRequestJson,
+  LoginResponseJson,
   PruneImagesRequestJson,
   PruneImagesResponseJson,
   RemoveImageRequestJson,
@@ -166,6 +168,7 @@ export interface Methods {
   'ImageService/History': [ImageHistoryRequestJson, ImageHistoryResponseJson];
   'ImageService/Tag': [TagImageRequestJson, TagImageResponseJson];
   'ImageService/Remove': [RemoveImageRequestJson, RemoveImageResponseJson];
+  'ImageService/Login': [LoginRequestJson, LoginResponseJson];
   'ImageService/Prune': [PruneImagesRequestJson, PruneImagesResponseJson];
   'MachineService/Create': [CreateMachineRequestJson, CreateMachineResponseJson];
   'MachineService/Remove': [RemoveMachineRequestJson, RemoveMachineResponseJson];

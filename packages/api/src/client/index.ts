@@ -17,6 +17,7 @@ export type {
   ImageHistoryEntryJson,
   ImageJson,
   ImageRemovalJson,
+  PullImageRequestJson,
   TransferOutcomeJson,
   TransferProgressJson,
 } from '../gen/arcbox/v1/image_pb.ts';

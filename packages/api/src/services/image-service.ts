@@ -1,5 +1,5 @@
 import { EngineError, type Runtime } from '@arcbox/engine';
-import { type Credentials, parsePlatform } from '@arcbox/image';
+import { type Credentials, parsePlatform, registryDomain } from '@arcbox/image';
 import type { ServiceImpl } from '@connectrpc/connect';
 import type { ImageService, RegistryCredentials } from '../gen/arcbox/v1/image_pb.ts';
 import { imageMessage, removalMessage, transferMessages } from './image-messages.ts';
@@ -40,6 +40,13 @@ export function imageService({ images, room }: Runtime): ServiceImpl<typeof Imag
         ...(createdBeforeMs === 0n ? {} : { createdBeforeMs: Number(createdBeforeMs) }),
       });
       return { removals: removed.map(removalMessage), reclaimedBytes: BigInt(reclaimedBytes) };
+    },
+    async login({ server, credentials }) {
+      const given = credentialsOf(credentials);
+      if (given === undefined || server === '')
+        throw new EngineError('ERR_ARCBOX_INVALID_ARGUMENT', 'a login needs a server and credentials');
+      await images.checkLogin(registryDomain(server), given);
+      return {};
     },
     async *pull({ name, platform, credentials }, { signal }) {
       await room.needDisk(`the image ${name}`);

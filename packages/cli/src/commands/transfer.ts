@@ -7,6 +7,7 @@ import type { TransferOutcomeJson, TransferProgressJson } from '@arcbox/api/clie
 import type { Context } from '../context.ts';
 import { CliError } from '../errors.ts';
 import { print } from '../output.ts';
+import { ownCredentials } from '../own-credentials.ts';
 import { ProgressDisplay } from '../progress.ts';
 import { familiar } from './images.ts';
 
@@ -43,12 +44,16 @@ export async function pullImage(
   options: { platform?: string; stream: NodeJS.WriteStream | undefined },
 ): Promise<TransferOutcomeJson> {
   const { platform = '', stream } = options;
-  return shown(daemon.stream('ImageService/Pull', { name, platform }), stream);
+  const request = { name, platform, ...(await ownCredentials(name)) };
+  return shown(daemon.stream('ImageService/Pull', request), stream);
 }
 
 export async function push(context: Context, name: string, options: { quiet?: boolean }): Promise<number> {
   const quiet = options.quiet === true;
-  const messages = context.daemon.stream('ImageService/Push', { name });
+  const messages = context.daemon.stream('ImageService/Push', {
+    name,
+    ...(await ownCredentials(name)),
+  });
   const { digest = '' } = await shown(messages, quiet ? undefined : process.stdout);
   print(quiet ? name : `${name}: digest: ${digest}`);
   return 0;

@@ -1,4 +1,4 @@
-/** Pull and push: images from and to registries. */
+/** Pull and push: images from and to registries; and whether one knows us. */
 import { faultPoint } from '@arcbox/sys/fault-point';
 import { sha256 } from '../digest.ts';
 import type { Image } from '../image.ts';
@@ -11,6 +11,7 @@ import {
   parseReference,
   type Reference,
 } from '../reference.ts';
+import type { Credentials } from '../registry/credentials.ts';
 import { NO_REGISTRY_CONFIG } from '../registry/endpoints.ts';
 import type { PushLayer, PushOutcome } from '../registry/push.ts';
 import type { StoreCore } from '../store/core.ts';
@@ -41,6 +42,13 @@ export async function pull(core: StoreCore, text: string, options: PullOptions):
     core.tell('pull', familiarName(reference), familiarRepository(reference));
     return { image: await core.catalogue.get(id), digest: pulled.digest, changed: before !== id };
   }, options.signal);
+}
+
+export async function checkLogin(core: StoreCore, domain: string, credentials: Credentials): Promise<void> {
+  const registries = core.options.registries ?? NO_REGISTRY_CONFIG;
+  await core.work(async (_workspace, _lease, signal) => {
+    await runJob<'login'>({ kind: 'login', domain, credentials, registries }, { signal });
+  }, undefined);
 }
 
 export async function push(

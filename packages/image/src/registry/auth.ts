@@ -115,7 +115,7 @@ async function fetchToken(
   if (status === 401 || status === 403) {
     throw new ImageError(
       'ERR_ARCBOX_REGISTRY_DENIED',
-      `${url.host} does not accept ${credentials === undefined ? 'a request without credentials' : 'the credentials'}; log in with docker login, or mend ~/.docker/config.json`,
+      `${url.host} does not accept ${credentials === undefined ? 'a request without credentials' : 'the credentials'}; log in with arcbox login ${context.host}`,
     );
   }
   if (status >= 500)

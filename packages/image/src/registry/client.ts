@@ -274,7 +274,7 @@ export class Repository {
     if (status === 401 || status === 403) {
       throw new ImageError(
         'ERR_ARCBOX_REGISTRY_DENIED',
-        `${push ? 'push' : 'pull'} access denied for ${path} at ${this.host}: it does not exist or needs a login${said} (docker login ${this.host} leaves credentials that are used here too)`,
+        `${push ? 'push' : 'pull'} access denied for ${path} at ${this.host}: it does not exist or needs a login${said} (arcbox login ${this.host} keeps credentials for it, and docker's are used here too)`,
       );
     }
     const error = new ImageError(

@@ -1,14 +1,20 @@
 /**
- * Credentials as Docker keeps them: `config.json` with `auths`, `credsStore` and `credHelpers`, and the helpers' own
- * protocol (a program `docker-credential-NAME get`, the host on its standard input, JSON on its output).
+ * Credentials as Docker keeps them: `config.json` with `auths`, `credsStore` and `credHelpers`, and the programs that the
+ * last two name. What one of us leaves there the other finds.
  */
-import { execFile } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
-import { join } from 'node:path';
-import { ImageError, messageOf } from '../errors.ts';
-import { ANSWER_BYTES_MAX, HELPER_TIMEOUT_MS } from '../limits.ts';
-import { DEFAULT_DOMAIN } from '../reference.ts';
+import { ImageError } from '../errors.ts';
+import { callHelper } from './credential-helper.ts';
+import {
+  configPath,
+  entriesOf,
+  helperOf,
+  type Json,
+  keyOf,
+  readConfig,
+  record,
+  text,
+  writeConfig,
+} from './docker-config.ts';
 
 export interface Credentials {
   readonly username: string;
@@ -17,57 +23,78 @@ export interface Credentials {
   readonly identityToken?: string;
 }
 
-/** Docker Hub's entry has the name of a URL of long ago. */
-const DOCKER_HUB_KEY = 'https://index.docker.io/v1/';
 /** User name by which a helper says that the secret is an identity token. */
 const TOKEN_USER = '<token>';
-
-type Json = Record<string, unknown>;
 
 /** What there is for the host; undefined: nothing. Throws `ERR_ARCBOX_CREDENTIALS`. */
 export async function credentialsFor(
   host: string,
   environment: NodeJS.ProcessEnv = process.env,
 ): Promise<Credentials | undefined> {
-  const directory = environment.DOCKER_CONFIG || join(environment.HOME || homedir(), '.docker');
-  const config = await readConfig(join(directory, 'config.json'));
+  const path = configPath(environment);
+  const config = await readConfig(path);
   if (config === undefined) return undefined;
-  const key = host === DEFAULT_DOMAIN ? DOCKER_HUB_KEY : host;
-  const helper =
-    text(record(config.credHelpers)[host === DEFAULT_DOMAIN ? DOCKER_HUB_KEY : host]) ||
-    text(config.credsStore);
+  const helper = helperOf(config, host);
   if (helper !== '') {
-    const found = await askHelper(helper, key, environment);
+    const found = await askHelper(helper, keyOf(host), environment);
     if (found !== undefined) return found;
   }
-  return fromAuths(record(config.auths), key, join(directory, 'config.json'));
+  return fromAuths(config, host, path);
 }
 
-async function readConfig(path: string): Promise<Json | undefined> {
-  let bytes: string;
-  try {
-    bytes = await readFile(path, 'utf8');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw new ImageError('ERR_ARCBOX_CREDENTIALS', `cannot read ${path}: ${messageOf(error)}`, {
-      cause: error,
-    });
+/**
+ * Keeps credentials for the host, where the configuration says: with a helper, or in the file. Answers with the file when
+ * they are in that, readable. Throws `ERR_ARCBOX_CREDENTIALS`.
+ */
+export async function storeCredentials(
+  host: string,
+  { username, password, identityToken }: Credentials,
+  environment: NodeJS.ProcessEnv = process.env,
+): Promise<string | undefined> {
+  const path = configPath(environment);
+  const config = (await readConfig(path)) ?? {};
+  const helper = helperOf(config, host);
+  const key = keyOf(host);
+  if (helper !== '') {
+    const secret =
+      identityToken === undefined
+        ? { Username: username, Secret: password }
+        : { Username: TOKEN_USER, Secret: identityToken };
+    await callHelper(helper, 'store', key, JSON.stringify({ ServerURL: key, ...secret }), environment);
   }
-  try {
-    return record(JSON.parse(bytes));
-  } catch (error) {
-    throw new ImageError('ERR_ARCBOX_CREDENTIALS', `${path} is not JSON: ${messageOf(error)}`, {
-      cause: error,
-    });
-  }
+  const auth = Buffer.from(`${username}:${password}`).toString('base64');
+  const entry =
+    helper === '' ? { auth, ...(identityToken === undefined ? {} : { identitytoken: identityToken }) } : {};
+  await writeConfig(path, { ...config, auths: { ...without(config, host), [key]: entry } });
+  return helper === '' ? path : undefined;
 }
 
-function fromAuths(auths: Json, key: string, path: string): Credentials | undefined {
-  // People write the host with or without scheme and path.
-  const bare = (name: string): string => name.replace(/^https?:\/\//, '').replace(/\/.*$/, '');
-  const found = auths[key] ?? Object.entries(auths).find(([name]) => bare(name) === bare(key))?.[1];
-  if (found === undefined) return undefined;
-  const entry = record(found);
+/** Forgets what there is for the host; false: there was nothing. Throws `ERR_ARCBOX_CREDENTIALS`. */
+export async function eraseCredentials(
+  host: string,
+  environment: NodeJS.ProcessEnv = process.env,
+): Promise<boolean> {
+  const path = configPath(environment);
+  const config = await readConfig(path);
+  if (config === undefined) return false;
+  const helper = helperOf(config, host);
+  const inHelper = helper !== '' && (await askHelper(helper, keyOf(host), environment)) !== undefined;
+  if (inHelper) await callHelper(helper, 'erase', keyOf(host), keyOf(host), environment);
+  const inFile = entriesOf(config, host).length > 0;
+  if (inFile) await writeConfig(path, { ...config, auths: without(config, host) });
+  return inHelper || inFile;
+}
+
+/** The other hosts' entries. */
+function without(config: Json, host: string): Json {
+  const own = new Set(entriesOf(config, host));
+  return Object.fromEntries(Object.entries(record(config.auths)).filter(([name]) => !own.has(name)));
+}
+
+function fromAuths(config: Json, host: string, path: string): Credentials | undefined {
+  const [name] = entriesOf(config, host);
+  if (name === undefined) return undefined;
+  const entry = record(record(config.auths)[name]);
   const identityToken = text(entry.identitytoken);
   let username = text(entry.username);
   let password = text(entry.password);
@@ -77,7 +104,7 @@ function fromAuths(auths: Json, key: string, path: string): Credentials | undefi
     if (colon < 0) {
       throw new ImageError(
         'ERR_ARCBOX_CREDENTIALS',
-        `the entry for ${key} in ${path} is not of the form user:password`,
+        `the entry for ${name} in ${path} is not of the form user:password`,
       );
     }
     username = decoded.slice(0, colon);
@@ -92,45 +119,17 @@ async function askHelper(
   key: string,
   environment: NodeJS.ProcessEnv,
 ): Promise<Credentials | undefined> {
-  if (!/^[A-Za-z0-9._-]+$/.test(name)) {
-    throw new ImageError(
-      'ERR_ARCBOX_CREDENTIALS',
-      `${JSON.stringify(name)} is no name of a credential helper`,
-    );
-  }
-  const program = `docker-credential-${name}`;
-  const { promise, resolve, reject } = Promise.withResolvers<string | undefined>();
-  const child = execFile(
-    program,
-    ['get'],
-    { env: environment, timeout: HELPER_TIMEOUT_MS, maxBuffer: ANSWER_BYTES_MAX },
-    (error, stdout, stderr) => {
-      if (error === null) {
-        resolve(stdout);
-        return;
-      }
-      const said = `${stdout}${stderr}`.trim();
-      if (/credentials not found/i.test(said)) resolve(undefined);
-      else {
-        const why = said === '' ? messageOf(error) : said;
-        reject(
-          new ImageError('ERR_ARCBOX_CREDENTIALS', `${program} failed for ${key}: ${why}`, { cause: error }),
-        );
-      }
-    },
-  );
-  // A helper may end without reading.
-  child.stdin?.on('error', () => {});
-  child.stdin?.end(`${key}\n`);
-  const answer = await promise;
+  const answer = await callHelper(name, 'get', key, key, environment);
   if (answer === undefined) return undefined;
   let parsed: Json;
   try {
     parsed = record(JSON.parse(answer));
   } catch (error) {
-    throw new ImageError('ERR_ARCBOX_CREDENTIALS', `${program} answered with something that is not JSON`, {
-      cause: error,
-    });
+    throw new ImageError(
+      'ERR_ARCBOX_CREDENTIALS',
+      `docker-credential-${name} answered with something that is not JSON`,
+      { cause: error },
+    );
   }
   const username = text(parsed.Username);
   const password = text(parsed.Secret);
@@ -138,12 +137,4 @@ async function askHelper(
   return username === TOKEN_USER
     ? { username: '', password: '', identityToken: password }
     : { username, password };
-}
-
-function record(value: unknown): Json {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Json) : {};
-}
-
-function text(value: unknown): string {
-  return typeof value === 'string' ? value : '';
 }

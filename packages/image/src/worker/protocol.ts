@@ -3,6 +3,7 @@ import type { LoadedArchive } from '../archive/load-archive.ts';
 import type { ImageErrorCode } from '../errors.ts';
 import type { IngestedLayer } from '../layer/ingest.ts';
 import type { ProgressEvent } from '../progress.ts';
+import type { LoginJob } from '../registry/login.ts';
 import type { PulledImage, PullJob } from '../registry/pull.ts';
 import type { PushJob, PushOutcome } from '../registry/push.ts';
 
@@ -27,6 +28,7 @@ export interface Jobs {
   load: [LoadJob, LoadedArchive];
   pull: [PullJob, PulledImage];
   push: [PushJob, PushOutcome];
+  login: [LoginJob, undefined];
 }
 
 export type Job = Jobs[keyof Jobs][0];

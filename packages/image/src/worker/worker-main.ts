@@ -104,6 +104,8 @@ async function run(job: Job): Promise<Jobs[keyof Jobs][1]> {
       return (await import('../archive/load-archive.ts')).loadArchive(job, context);
     case 'pull':
       return (await import('../registry/pull.ts')).pull(job, context);
+    case 'login':
+      return (await import('../registry/login.ts')).login(job, context);
     case 'push':
       return (await import('../registry/push.ts')).push(job, context);
   }

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file arcbox/v1/image.proto.
  */
 export const file_arcbox_v1_image: GenFile = /*@__PURE__*/
-  fileDesc("ChVhcmNib3gvdjEvaW1hZ2UucHJvdG8SCWFyY2JveC52MSITChFMaXN0SW1hZ2VzUmVxdWVzdCI2ChJMaXN0SW1hZ2VzUmVzcG9uc2USIAoGaW1hZ2VzGAEgAygLMhAuYXJjYm94LnYxLkltYWdlIukBCgVJbWFnZRIKCgJpZBgBIAEoCRINCgVuYW1lcxgCIAMoCRIPCgdjcmVhdGVkGAMgASgJEhIKCnNpemVfYnl0ZXMYBCABKAMSFAoMYXJjaGl0ZWN0dXJlGAUgASgJEgoKAm9zGAYgASgJEg8KB2RpZ2VzdHMYByADKAkSLAoGbGFiZWxzGAggAygLMhwuYXJjYm94LnYxLkltYWdlLkxhYmVsc0VudHJ5EhAKCGVtYmVkZGVkGAkgASgIGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiIwoTSW5zcGVjdEltYWdlUmVxdWVzdBIMCgRuYW1lGAEgASgJIlkKFEluc3BlY3RJbWFnZVJlc3BvbnNlEh8KBWltYWdlGAEgASgLMhAuYXJjYm94LnYxLkltYWdlEg4KBmNvbmZpZxgCIAEoCRIQCghkaWZmX2lkcxgDIAMoCSIjChNJbWFnZUhpc3RvcnlSZXF1ZXN0EgwKBG5hbWUYASABKAkiRQoUSW1hZ2VIaXN0b3J5UmVzcG9uc2USLQoHZW50cmllcxgBIAMoCzIcLmFyY2JveC52MS5JbWFnZUhpc3RvcnlFbnRyeSJ4ChFJbWFnZUhpc3RvcnlFbnRyeRIKCgJpZBgBIAEoCRIPCgdjcmVhdGVkGAIgASgJEhIKCmNyZWF0ZWRfYnkYAyABKAkSDwoHY29tbWVudBgEIAEoCRISCgpzaXplX2J5dGVzGAUgASgDEg0KBW5hbWVzGAYgAygJIjEKD1RhZ0ltYWdlUmVxdWVzdBIOCgZzb3VyY2UYASABKAkSDgoGdGFyZ2V0GAIgASgJIhIKEFRhZ0ltYWdlUmVzcG9uc2UiMQoSUmVtb3ZlSW1hZ2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSDQoFZm9yY2UYAiABKAgiQAoTUmVtb3ZlSW1hZ2VSZXNwb25zZRIpCghyZW1vdmFscxgBIAMoCzIXLmFyY2JveC52MS5JbWFnZVJlbW92YWwiMQoMSW1hZ2VSZW1vdmFsEhAKCHVudGFnZ2VkGAEgASgJEg8KB2RlbGV0ZWQYAiABKAkiPAoSUHJ1bmVJbWFnZXNSZXF1ZXN0EgsKA2FsbBgBIAEoCBIZChFjcmVhdGVkX2JlZm9yZV9tcxgCIAEoAyJZChNQcnVuZUltYWdlc1Jlc3BvbnNlEikKCHJlbW92YWxzGAEgAygLMhcuYXJjYm94LnYxLkltYWdlUmVtb3ZhbBIXCg9yZWNsYWltZWRfYnl0ZXMYAiABKAMiUQoTUmVnaXN0cnlDcmVkZW50aWFscxIQCgh1c2VybmFtZRgBIAEoCRIQCghwYXNzd29yZBgCIAEoCRIWCg5pZGVudGl0eV90b2tlbhgDIAEoCSJnChBQdWxsSW1hZ2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSEAoIcGxhdGZvcm0YAiABKAkSMwoLY3JlZGVudGlhbHMYAyABKAsyHi5hcmNib3gudjEuUmVnaXN0cnlDcmVkZW50aWFscyJVChBQdXNoSW1hZ2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSMwoLY3JlZGVudGlhbHMYAiABKAsyHi5hcmNib3gudjEuUmVnaXN0cnlDcmVkZW50aWFscyKbAQoQVHJhbnNmZXJQcm9ncmVzcxIKCgJpZBgBIAEoCRIOCgZzdGF0dXMYAiABKAkSFAoHY3VycmVudBgDIAEoA0gAiAEBEhIKBXRvdGFsGAQgASgDSAGIAQESKwoHb3V0Y29tZRgFIAEoCzIaLmFyY2JveC52MS5UcmFuc2Zlck91dGNvbWVCCgoIX2N1cnJlbnRCCAoGX3RvdGFsIlQKD1RyYW5zZmVyT3V0Y29tZRIgCgZpbWFnZXMYASADKAsyEC5hcmNib3gudjEuSW1hZ2USDgoGZGlnZXN0GAIgASgJEg8KB2NoYW5nZWQYAyABKAgyxAQKDEltYWdlU2VydmljZRJDCgRMaXN0EhwuYXJjYm94LnYxLkxpc3RJbWFnZXNSZXF1ZXN0Gh0uYXJjYm94LnYxLkxpc3RJbWFnZXNSZXNwb25zZRJKCgdJbnNwZWN0Eh4uYXJjYm94LnYxLkluc3BlY3RJbWFnZVJlcXVlc3QaHy5hcmNib3gudjEuSW5zcGVjdEltYWdlUmVzcG9uc2USSgoHSGlzdG9yeRIeLmFyY2JveC52MS5JbWFnZUhpc3RvcnlSZXF1ZXN0Gh8uYXJjYm94LnYxLkltYWdlSGlzdG9yeVJlc3BvbnNlEj4KA1RhZxIaLmFyY2JveC52MS5UYWdJbWFnZVJlcXVlc3QaGy5hcmNib3gudjEuVGFnSW1hZ2VSZXNwb25zZRJHCgZSZW1vdmUSHS5hcmNib3gudjEuUmVtb3ZlSW1hZ2VSZXF1ZXN0Gh4uYXJjYm94LnYxLlJlbW92ZUltYWdlUmVzcG9uc2USRgoFUHJ1bmUSHS5hcmNib3gudjEuUHJ1bmVJbWFnZXNSZXF1ZXN0Gh4uYXJjYm94LnYxLlBydW5lSW1hZ2VzUmVzcG9uc2USQgoEUHVsbBIbLmFyY2JveC52MS5QdWxsSW1hZ2VSZXF1ZXN0GhsuYXJjYm94LnYxLlRyYW5zZmVyUHJvZ3Jlc3MwARJCCgRQdXNoEhsuYXJjYm94LnYxLlB1c2hJbWFnZVJlcXVlc3QaGy5hcmNib3gudjEuVHJhbnNmZXJQcm9ncmVzczABYgZwcm90bzM");
+  fileDesc("ChVhcmNib3gvdjEvaW1hZ2UucHJvdG8SCWFyY2JveC52MSITChFMaXN0SW1hZ2VzUmVxdWVzdCI2ChJMaXN0SW1hZ2VzUmVzcG9uc2USIAoGaW1hZ2VzGAEgAygLMhAuYXJjYm94LnYxLkltYWdlIukBCgVJbWFnZRIKCgJpZBgBIAEoCRINCgVuYW1lcxgCIAMoCRIPCgdjcmVhdGVkGAMgASgJEhIKCnNpemVfYnl0ZXMYBCABKAMSFAoMYXJjaGl0ZWN0dXJlGAUgASgJEgoKAm9zGAYgASgJEg8KB2RpZ2VzdHMYByADKAkSLAoGbGFiZWxzGAggAygLMhwuYXJjYm94LnYxLkltYWdlLkxhYmVsc0VudHJ5EhAKCGVtYmVkZGVkGAkgASgIGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiIwoTSW5zcGVjdEltYWdlUmVxdWVzdBIMCgRuYW1lGAEgASgJIlkKFEluc3BlY3RJbWFnZVJlc3BvbnNlEh8KBWltYWdlGAEgASgLMhAuYXJjYm94LnYxLkltYWdlEg4KBmNvbmZpZxgCIAEoCRIQCghkaWZmX2lkcxgDIAMoCSIjChNJbWFnZUhpc3RvcnlSZXF1ZXN0EgwKBG5hbWUYASABKAkiRQoUSW1hZ2VIaXN0b3J5UmVzcG9uc2USLQoHZW50cmllcxgBIAMoCzIcLmFyY2JveC52MS5JbWFnZUhpc3RvcnlFbnRyeSJ4ChFJbWFnZUhpc3RvcnlFbnRyeRIKCgJpZBgBIAEoCRIPCgdjcmVhdGVkGAIgASgJEhIKCmNyZWF0ZWRfYnkYAyABKAkSDwoHY29tbWVudBgEIAEoCRISCgpzaXplX2J5dGVzGAUgASgDEg0KBW5hbWVzGAYgAygJIjEKD1RhZ0ltYWdlUmVxdWVzdBIOCgZzb3VyY2UYASABKAkSDgoGdGFyZ2V0GAIgASgJIhIKEFRhZ0ltYWdlUmVzcG9uc2UiMQoSUmVtb3ZlSW1hZ2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSDQoFZm9yY2UYAiABKAgiQAoTUmVtb3ZlSW1hZ2VSZXNwb25zZRIpCghyZW1vdmFscxgBIAMoCzIXLmFyY2JveC52MS5JbWFnZVJlbW92YWwiMQoMSW1hZ2VSZW1vdmFsEhAKCHVudGFnZ2VkGAEgASgJEg8KB2RlbGV0ZWQYAiABKAkiPAoSUHJ1bmVJbWFnZXNSZXF1ZXN0EgsKA2FsbBgBIAEoCBIZChFjcmVhdGVkX2JlZm9yZV9tcxgCIAEoAyJZChNQcnVuZUltYWdlc1Jlc3BvbnNlEikKCHJlbW92YWxzGAEgAygLMhcuYXJjYm94LnYxLkltYWdlUmVtb3ZhbBIXCg9yZWNsYWltZWRfYnl0ZXMYAiABKAMiUQoTUmVnaXN0cnlDcmVkZW50aWFscxIQCgh1c2VybmFtZRgBIAEoCRIQCghwYXNzd29yZBgCIAEoCRIWCg5pZGVudGl0eV90b2tlbhgDIAEoCSJTCgxMb2dpblJlcXVlc3QSDgoGc2VydmVyGAEgASgJEjMKC2NyZWRlbnRpYWxzGAIgASgLMh4uYXJjYm94LnYxLlJlZ2lzdHJ5Q3JlZGVudGlhbHMiDwoNTG9naW5SZXNwb25zZSJnChBQdWxsSW1hZ2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSEAoIcGxhdGZvcm0YAiABKAkSMwoLY3JlZGVudGlhbHMYAyABKAsyHi5hcmNib3gudjEuUmVnaXN0cnlDcmVkZW50aWFscyJVChBQdXNoSW1hZ2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSMwoLY3JlZGVudGlhbHMYAiABKAsyHi5hcmNib3gudjEuUmVnaXN0cnlDcmVkZW50aWFscyKbAQoQVHJhbnNmZXJQcm9ncmVzcxIKCgJpZBgBIAEoCRIOCgZzdGF0dXMYAiABKAkSFAoHY3VycmVudBgDIAEoA0gAiAEBEhIKBXRvdGFsGAQgASgDSAGIAQESKwoHb3V0Y29tZRgFIAEoCzIaLmFyY2JveC52MS5UcmFuc2Zlck91dGNvbWVCCgoIX2N1cnJlbnRCCAoGX3RvdGFsIlQKD1RyYW5zZmVyT3V0Y29tZRIgCgZpbWFnZXMYASADKAsyEC5hcmNib3gudjEuSW1hZ2USDgoGZGlnZXN0GAIgASgJEg8KB2NoYW5nZWQYAyABKAgygAUKDEltYWdlU2VydmljZRJDCgRMaXN0EhwuYXJjYm94LnYxLkxpc3RJbWFnZXNSZXF1ZXN0Gh0uYXJjYm94LnYxLkxpc3RJbWFnZXNSZXNwb25zZRJKCgdJbnNwZWN0Eh4uYXJjYm94LnYxLkluc3BlY3RJbWFnZVJlcXVlc3QaHy5hcmNib3gudjEuSW5zcGVjdEltYWdlUmVzcG9uc2USSgoHSGlzdG9yeRIeLmFyY2JveC52MS5JbWFnZUhpc3RvcnlSZXF1ZXN0Gh8uYXJjYm94LnYxLkltYWdlSGlzdG9yeVJlc3BvbnNlEj4KA1RhZxIaLmFyY2JveC52MS5UYWdJbWFnZVJlcXVlc3QaGy5hcmNib3gudjEuVGFnSW1hZ2VSZXNwb25zZRJHCgZSZW1vdmUSHS5hcmNib3gudjEuUmVtb3ZlSW1hZ2VSZXF1ZXN0Gh4uYXJjYm94LnYxLlJlbW92ZUltYWdlUmVzcG9uc2USRgoFUHJ1bmUSHS5hcmNib3gudjEuUHJ1bmVJbWFnZXNSZXF1ZXN0Gh4uYXJjYm94LnYxLlBydW5lSW1hZ2VzUmVzcG9uc2USQgoEUHVsbBIbLmFyY2JveC52MS5QdWxsSW1hZ2VSZXF1ZXN0GhsuYXJjYm94LnYxLlRyYW5zZmVyUHJvZ3Jlc3MwARJCCgRQdXNoEhsuYXJjYm94LnYxLlB1c2hJbWFnZVJlcXVlc3QaGy5hcmNib3gudjEuVHJhbnNmZXJQcm9ncmVzczABEjoKBUxvZ2luEhcuYXJjYm94LnYxLkxvZ2luUmVxdWVzdBoYLmFyY2JveC52MS5Mb2dpblJlc3BvbnNlYgZwcm90bzM");
 
 /**
  * @generated from message arcbox.v1.ListImagesRequest
@@ -713,6 +713,66 @@ export const RegistryCredentialsSchema: GenMessage<RegistryCredentials, {jsonTyp
   messageDesc(file_arcbox_v1_image, 15);
 
 /**
+ * @generated from message arcbox.v1.LoginRequest
+ */
+export type LoginRequest = Message<"arcbox.v1.LoginRequest"> & {
+  /**
+   * Host and port of the registry, docker.io for Docker Hub.
+   *
+   * @generated from field: string server = 1;
+   */
+  server: string;
+
+  /**
+   * @generated from field: arcbox.v1.RegistryCredentials credentials = 2;
+   */
+  credentials?: RegistryCredentials | undefined;
+};
+
+/**
+ * @generated from message arcbox.v1.LoginRequest
+ */
+export type LoginRequestJson = {
+  /**
+   * Host and port of the registry, docker.io for Docker Hub.
+   *
+   * @generated from field: string server = 1;
+   */
+  server?: string;
+
+  /**
+   * @generated from field: arcbox.v1.RegistryCredentials credentials = 2;
+   */
+  credentials?: RegistryCredentialsJson;
+};
+
+/**
+ * Describes the message arcbox.v1.LoginRequest.
+ * Use `create(LoginRequestSchema)` to create a new message.
+ */
+export const LoginRequestSchema: GenMessage<LoginRequest, {jsonType: LoginRequestJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 16);
+
+/**
+ * @generated from message arcbox.v1.LoginResponse
+ */
+export type LoginResponse = Message<"arcbox.v1.LoginResponse"> & {
+};
+
+/**
+ * @generated from message arcbox.v1.LoginResponse
+ */
+export type LoginResponseJson = {
+};
+
+/**
+ * Describes the message arcbox.v1.LoginResponse.
+ * Use `create(LoginResponseSchema)` to create a new message.
+ */
+export const LoginResponseSchema: GenMessage<LoginResponse, {jsonType: LoginResponseJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_image, 17);
+
+/**
  * @generated from message arcbox.v1.PullImageRequest
  */
 export type PullImageRequest = Message<"arcbox.v1.PullImageRequest"> & {
@@ -765,7 +825,7 @@ export type PullImageRequestJson = {
  * Use `create(PullImageRequestSchema)` to create a new message.
  */
 export const PullImageRequestSchema: GenMessage<PullImageRequest, {jsonType: PullImageRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_image, 16);
+  messageDesc(file_arcbox_v1_image, 18);
 
 /**
  * @generated from message arcbox.v1.PushImageRequest
@@ -802,7 +862,7 @@ export type PushImageRequestJson = {
  * Use `create(PushImageRequestSchema)` to create a new message.
  */
 export const PushImageRequestSchema: GenMessage<PushImageRequest, {jsonType: PushImageRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_image, 17);
+  messageDesc(file_arcbox_v1_image, 19);
 
 /**
  * @generated from message arcbox.v1.TransferProgress
@@ -885,7 +945,7 @@ export type TransferProgressJson = {
  * Use `create(TransferProgressSchema)` to create a new message.
  */
 export const TransferProgressSchema: GenMessage<TransferProgress, {jsonType: TransferProgressJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_image, 18);
+  messageDesc(file_arcbox_v1_image, 20);
 
 /**
  * @generated from message arcbox.v1.TransferOutcome
@@ -944,7 +1004,7 @@ export type TransferOutcomeJson = {
  * Use `create(TransferOutcomeSchema)` to create a new message.
  */
 export const TransferOutcomeSchema: GenMessage<TransferOutcome, {jsonType: TransferOutcomeJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_image, 19);
+  messageDesc(file_arcbox_v1_image, 21);
 
 /**
  * Images. An image is named by a reference by Docker's rules (`busybox`, `localhost:5000/app:2`, `app@sha256:…`), by
@@ -1025,6 +1085,16 @@ export const ImageService: GenService<{
     methodKind: "server_streaming";
     input: typeof PushImageRequestSchema;
     output: typeof TransferProgressSchema;
+  },
+  /**
+   * Answered when the registry takes the credentials; nothing is kept of them here.
+   *
+   * @generated from rpc arcbox.v1.ImageService.Login
+   */
+  login: {
+    methodKind: "unary";
+    input: typeof LoginRequestSchema;
+    output: typeof LoginResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_arcbox_v1_image, 0);
