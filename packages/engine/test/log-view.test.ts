@@ -92,6 +92,12 @@ test('since and until cut by time, and a follower ends when the time has come', 
   await release();
   assert.deepEqual(seen, ['here\n']);
   assert.ok(Date.now() >= untilMs);
+  // A time that has passed already, or passes before there was time to read.
+  const past = await containers.logs(id, { follow: true, untilMs });
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.equal((await past.reader.read())?.records[0]?.data.toString(), 'here\n');
+  assert.equal(await past.reader.read(), undefined);
+  await past.release();
   const later = await containers.logs(id, { sinceMs: Date.now() + 1000 });
   assert.equal(await later.reader.read(), undefined);
   await later.release();

@@ -49,9 +49,9 @@ export interface LogSource {
 export class LogReader implements AsyncDisposable {
   readonly maxLagBytes: number;
   readonly #source: LogSource;
-  readonly #followRun: number | undefined;
+  #followRun: number | undefined;
   /** Without a run to follow, what came after this reader was made is not read: the container may write for ever. */
-  readonly #until: number;
+  #until: number;
   /** Everything before it was handled by the caller. */
   #position: number;
   /** Everything before it was given to the caller. */
@@ -98,6 +98,13 @@ export class LogReader implements AsyncDisposable {
       this.#wake = Promise.withResolvers<void>();
       await this.#wake.promise;
     }
+  }
+
+  /** It follows no longer: it ends where the log ends now, once what comes before that was read. */
+  endHere(): void {
+    this.#until = Math.min(this.#until, this.#source.end);
+    this.#followRun = undefined;
+    this.wake();
   }
 
   /** There is something new, or the run has ended. */

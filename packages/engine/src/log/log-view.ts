@@ -71,12 +71,12 @@ export class LogView {
     this.#from = from;
   }
 
-  /** For a reader that follows: ends it when the range's end has come. */
+  /** For a reader that follows: when the range's end has come it ends with what was written until then. */
   endInTime(): void {
     const { untilMs } = this.#range;
     if (untilMs === undefined) return;
     const leftMs = Math.min(Math.max(0, untilMs - Date.now() + 1), 2 ** 31 - 1);
-    this.#timer = setTimeout(() => void this.#reader.close(), leftMs).unref();
+    this.#timer = setTimeout(() => this.#reader.endHere(), leftMs).unref();
   }
 
   async read(): Promise<LogBatch | undefined> {
