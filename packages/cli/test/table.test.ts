@@ -4,8 +4,9 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { ago, harmless, shortId } from '../src/table.ts';
 
-test('how long ago, in the largest unit', () => {
+test('how long ago, in the largest unit', (t) => {
   const now = Date.now();
+  t.mock.timers.enable({ apis: ['Date'], now });
   const table: readonly [number, string][] = [
     [0, 'less than a second'],
     [1000, '1 second'],

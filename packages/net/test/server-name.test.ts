@@ -60,9 +60,13 @@ test('HTTP: the host, the target before it, and what is refused', () => {
   assert.equal(name('GET / HTTP/1.1\nHost: bare.test\n\n'), 'bare.test');
   assert.equal(name('GET / HTTP/1.1\nHost: a.test\r\nHost: b.test\n\r\n'), 'ambiguous');
   const spaces = ' '.repeat(15_000);
-  const startedMs = performance.now();
-  assert.equal(name(`GET / HTTP/1.1\r\nHost: a${spaces}b\r\n\r\n`), 'unknown');
-  assert.ok(performance.now() - startedMs < 100, 'a long line takes no long time');
+  // The best of some: what else the machine does is not in all of them.
+  const timesMs = Array.from({ length: 20 }, () => {
+    const startedMs = performance.now();
+    assert.equal(name(`GET / HTTP/1.1\r\nHost: a${spaces}b\r\n\r\n`), 'unknown');
+    return performance.now() - startedMs;
+  });
+  assert.ok(Math.min(...timesMs) < 100, 'a long line takes no long time');
   assert.equal(name('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), 'unknown');
   assert.equal(name('SSH-2.0-OpenSSH\r\n'), 'unknown');
   assert.equal(name('EHLO mail.example.test\r\n'), 'unknown');
