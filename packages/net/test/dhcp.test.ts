@@ -202,6 +202,19 @@ test('inform gets options and no lease; a reservation is kept by who made it', (
   assert.deepEqual([...pool.leases()], [['container seven', '10.5.0.6']]);
 });
 
+test('where somebody else gives addresses out, only those that have one are answered', () => {
+  const { server, pool } = make({
+    reservedOnly: true,
+    reservation: (mac) => (mac === '02:00:00:00:00:07' ? { address: '10.5.0.6' } : undefined),
+  });
+  assert.equal(obtain(server, 7, 0), '10.5.0.6');
+  assert.equal(obtain(server, 8, 0), undefined);
+  const wish = request({ mac: 8, type: MessageType.request, options: [[50, ip('10.5.0.4')]] });
+  assert.equal(server.handle(wish, 0), undefined);
+  assert.equal(server.counters.ignored, 2);
+  assert.equal(pool.size, 0);
+});
+
 test('bindings survive a restart; what nobody is bound to goes back', () => {
   const { server, pool } = make();
   const address = obtain(server, 1, 0);

@@ -243,6 +243,7 @@ export class NetworkPlane implements AsyncDisposable {
         subnet,
         gateway,
         advertises: false,
+        leases: 'anybody',
         internal: false,
         asks: false,
       });

@@ -108,19 +108,29 @@ describe('a machine on the network worker', () => {
     const network = new GuestNetwork(client, MTU);
     await network.plugIn('a', [endpoint(1, 5, 2)]);
     await network.plugIn('b', [endpoint(2, 5, 3)]);
-    await worker.addEndpoint({ owner: 'a', network: 'n5', addresses: ['10.9.5.2'], names: ['alpha'] });
+    const mac = '02:42:0a:09:05:02';
+    await worker.addEndpoint({ owner: 'a', network: 'n5', addresses: ['10.9.5.2'], mac, names: ['alpha'] });
     await worker.addEndpoint({ owner: 'b', network: 'n5', addresses: ['10.9.5.3'], names: ['beta'] });
   });
 
   after(async () => {
-    await worker[Symbol.asyncDispose]();
-    await vm.kill();
+    // What the first hook did not come to is not there.
+    await worker?.[Symbol.asyncDispose]();
+    await vm?.kill();
     await rm(runRoot, { recursive: true, force: true });
   });
 
   it('pings its gateway', async () => {
     assert.match(await runIn('a', `ping -c 3 -i 0.1 -W 20 ${GATEWAY}`), / 3 packets received/);
     assert.match(await runIn('a', `ping -c 1 -s 60000 -W 20 ${GATEWAY}`), / 1 packets received/);
+  });
+
+  it('tells an endpoint its address by DHCP, and nobody else', async () => {
+    const ask = (container: string, tries: number): Promise<string> =>
+      runIn(container, `udhcpc -i eth0 -n -q -f -t ${tries} -T 2 -s /bin/true 2>&1; echo ended with $?`);
+    assert.match(await ask('a', 10), /lease of 10\.9\.5\.2 obtained from 10\.9\.5\.1[\s\S]*ended with 0/);
+    // Nobody has said which card is b's.
+    assert.match(await ask('b', 1), /no lease[\s\S]*ended with 1/);
   });
 
   it('resolves the names of its network, and the host', async () => {

@@ -60,6 +60,8 @@ export interface DhcpServerOptions {
   readonly routes?: readonly values.Route[];
   /** What is settled about a client by its hardware address (`02:00:00:00:00:01`). */
   readonly reservation?: (hardwareAddress: string) => Reservation | undefined;
+  /** Clients without a reservation are not answered: somebody else gives out the pool's addresses. */
+  readonly reservedOnly?: boolean;
 }
 
 export interface Reservation {
@@ -130,6 +132,7 @@ export class DhcpServer {
   readonly #leaseS: number;
   readonly #settled: Settled;
   readonly #reservation: NonNullable<DhcpServerOptions['reservation']>;
+  readonly #reservedOnly: boolean;
   readonly #bindings = new Map<string, Binding>();
   /** No offer ends before this. */
   #offersEndMs = Infinity;
@@ -149,6 +152,7 @@ export class DhcpServer {
     this.#leaseS = leaseS;
     this.#serverAddress = parseIpv4(options.serverAddress ?? pool.gateway);
     this.#reservation = options.reservation ?? (() => undefined);
+    this.#reservedOnly = options.reservedOnly ?? false;
     this.#settled = settledOptions(options);
   }
 
@@ -201,6 +205,9 @@ export class DhcpServer {
     }
     const client = clientOf(message);
     if (message.op !== Op.request || client === undefined) return this.#ignore();
+    if (this.#reservedOnly && this.#reservation(formatMac(message.hardwareAddress)) === undefined) {
+      return this.#ignore();
+    }
     switch (type[0]) {
       case MessageType.discover:
         return this.#discover(message, client, nowMs);

@@ -63,6 +63,7 @@ interface Network {
   readonly subnets: readonly Cidr[];
   readonly byName: Map<string, Endpoint[]>;
   readonly byAddress: Map<string, Endpoint>;
+  readonly byMac: Map<string, Endpoint>;
 }
 
 export class NameTable implements LocalNames {
@@ -76,7 +77,7 @@ export class NameTable implements LocalNames {
   ): void {
     const { subnet, subnet6, gateway } = network;
     const subnets = [subnet, ...(subnet6 === undefined ? [] : [subnet6])].map((block) => requireCidr(block));
-    this.#networks.set(name, { gateway, subnets, byName: new Map(), byAddress: new Map() });
+    this.#networks.set(name, { gateway, subnets, byName: new Map(), byAddress: new Map(), byMac: new Map() });
   }
 
   /** Its endpoints go too. */
@@ -104,6 +105,7 @@ export class NameTable implements LocalNames {
     const kept = { ...endpoint, names: [...names] };
     for (const name of names) network.byName.set(name, [...(network.byName.get(name) ?? []), kept]);
     for (const address of endpoint.addresses) network.byAddress.set(address, kept);
+    if (endpoint.mac !== undefined) network.byMac.set(endpoint.mac, kept);
     this.#byOwner.set(endpoint.owner, [...(this.#byOwner.get(endpoint.owner) ?? []), kept]);
   }
 
@@ -122,12 +124,18 @@ export class NameTable implements LocalNames {
       else table.byName.set(name, others);
     }
     for (const address of gone.addresses) table.byAddress.delete(address);
+    if (gone.mac !== undefined && table.byMac.get(gone.mac) === gone) table.byMac.delete(gone.mac);
     return true;
   }
 
   /** Who is at an address of a network. */
   endpointAt(network: string, address: string): Endpoint | undefined {
     return this.#networks.get(network)?.byAddress.get(address);
+  }
+
+  /** Whose card has this hardware address (`02:42:0a:00:00:02`) in a network. */
+  endpointOf(network: string, mac: string): Endpoint | undefined {
+    return this.#networks.get(network)?.byMac.get(mac);
   }
 
   resolve(source: DnsSource, name: string): LocalResult | undefined {

@@ -23,6 +23,8 @@ export interface NetworkSetup {
   readonly advertises?: boolean;
   /** Nothing leaves it, except to its gateway's services. */
   readonly internal: boolean;
+  /** Whom DHCP gives an address: the network's endpoints theirs (default), or whoever asks a free one. */
+  readonly leases?: 'endpoints' | 'anybody';
   /** The daemon is asked about every flow; otherwise all are allowed. */
   readonly asks: boolean;
 }

@@ -1,17 +1,15 @@
 /** The network worker: a thread with the stack, its links, the name server and the published ports. */
-import { duplexPair } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parentPort, workerData } from 'node:worker_threads';
-import { DnsServer, ForwardingUpstream, HostResolvers, NameTable, serveDnsStream } from '../dns/index.ts';
+import { DnsServer, ForwardingUpstream, HostResolvers, NameTable } from '../dns/index.ts';
 import { NetError } from '../errors.ts';
 import type { Port } from '../link/port.ts';
 import { StreamLink } from '../link/stream-link.ts';
 import { TunUplink, type UplinkOptions } from '../nat/index.ts';
-import { DuplexStream } from '../relay/duplex-stream.ts';
 import { RingProducer } from '../ring/spsc-ring.ts';
 import type { NetworkStack } from '../stack/network-stack.ts';
 import type { Flow, FlowPolicy, Verdict } from '../stack/policy.ts';
-import { formatIpv4, formatMac, ipText } from '../wire/address.ts';
+import { formatIpv4, formatMac } from '../wire/address.ts';
 import { PROTOCOL_TCP, PROTOCOL_UDP } from '../wire/ipv4.ts';
 import { WorkerPolicies } from './policies.ts';
 import {
@@ -24,8 +22,8 @@ import {
 } from './protocol.ts';
 import { PublishedPorts } from './published-ports.ts';
 import { StackRunner } from './runner.ts';
+import { serveAddresses, serveNames } from './services.ts';
 
-const DNS_PORT = 53;
 const PLUG_TIMEOUT_MS = 10_000;
 const PLUG_RETRY_MS_MAX = 50;
 
@@ -153,7 +151,8 @@ class NetworkWorkerMain {
       ...(subnet6 === undefined ? {} : { subnet6 }),
       gateway: gateways.map(({ address }) => address),
     });
-    this.#serveNames(stack);
+    serveNames(stack, this.#dns);
+    serveAddresses(stack, setup, this.#names);
     // What is sent to a container's address must not go to a neighbour that claims it (ARP is anybody's to answer).
     stack.neighbours.accepts = (address, hop) => {
       const mac = this.#names.endpointAt(name, address)?.mac;
@@ -227,43 +226,6 @@ class NetworkWorkerMain {
     const id = this.#question;
     this.#post({ kind: 'ask', id, flow });
     return new Promise((resolve) => this.#questions.set(id, resolve));
-  }
-
-  #serveNames(stack: NetworkStack): void {
-    stack.udp.bind(DNS_PORT, (datagram) => {
-      const source = {
-        vm: datagram.hop.port.link.name,
-        network: stack.name,
-        address: ipText(datagram.source),
-        mac: formatMac(datagram.hop.mac),
-      };
-      // The datagram's bytes are good for this call only; the answer may take a while.
-      void this.#dns.handle(datagram.payload.slice(), source, 'udp').then((answer) => {
-        if (answer === undefined || !datagram.hop.port.open) return;
-        const pair = {
-          version: datagram.version,
-          source: datagram.destination,
-          destination: datagram.source,
-        };
-        stack.udp.send(datagram.hop, pair, DNS_PORT, datagram.sourcePort, answer);
-        datagram.hop.port.flush();
-      });
-    });
-    stack.listen(DNS_PORT, (flow, events) => {
-      const [ours, theirs] = duplexPair();
-      const stream = new DuplexStream(ours, events);
-      serveDnsStream(theirs, this.#dns, {
-        vm: flow.link,
-        network: flow.network,
-        address: flow.source,
-        mac: flow.sourceMac,
-      });
-      queueMicrotask(() => {
-        events.connected();
-        stream.resume();
-      });
-      return stream;
-    });
   }
 
   async #plug(link: string, path: string): Promise<void> {
