@@ -68,5 +68,7 @@ export const STALL_TIMEOUT_MS = 60_000;
 export const REDIRECTS_MAX = 5;
 /** An error's body, a token: as far as they are read. */
 export const ANSWER_BYTES_MAX = 1024 * 1024;
+/** Memory of the program that unpacks xz; its own largest preset needs half of it. */
+export const UNPACK_MEMORY_MIB_MAX = 128;
 /** How long a credential helper may take. */
 export const HELPER_TIMEOUT_MS = 30_000;

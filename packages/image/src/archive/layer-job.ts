@@ -6,6 +6,7 @@ import { type IngestedLayer, LayerIngest } from '../layer/ingest.ts';
 import { PROGRESS_INTERVAL_MS } from '../limits.ts';
 import type { JobContext } from '../worker/context.ts';
 import { LAYER_FILES, type LayerJob } from '../worker/protocol.ts';
+import { startingWith, unpacked } from './packing.ts';
 
 export async function layerJob(job: LayerJob, context: JobContext): Promise<IngestedLayer> {
   faultPoint('image.layer.ingest');
@@ -15,9 +16,11 @@ export async function layerJob(job: LayerJob, context: JobContext): Promise<Inge
   });
   try {
     await ingest.open();
+    // A layer is stored as it comes, but not in what no registry would take.
+    const tar = unpacked(context.input, ['gzip', 'zstd']);
     let current = 0;
     let toldMs = 0;
-    for await (const chunk of startingWith(context.input, DETECT_BYTES)) {
+    for await (const chunk of startingWith(tar, DETECT_BYTES)) {
       await ingest.write(chunk);
       current += chunk.length;
       if (Date.now() - toldMs >= PROGRESS_INTERVAL_MS) {
@@ -31,23 +34,4 @@ export async function layerJob(job: LayerJob, context: JobContext): Promise<Inge
     await ingest.abort();
     throw error;
   }
-}
-
-/** The same chunks, the first of them with at least so many bytes, when there are so many. */
-export async function* startingWith(
-  input: AsyncIterable<Buffer>,
-  bytes: number,
-): AsyncGenerator<Buffer, void, undefined> {
-  let first: Buffer | undefined = Buffer.alloc(0);
-  for await (const chunk of input) {
-    if (first === undefined) {
-      yield chunk;
-      continue;
-    }
-    first = first.length === 0 ? chunk : Buffer.concat([first, chunk]);
-    if (first.length < bytes) continue;
-    yield first;
-    first = undefined;
-  }
-  if (first !== undefined && first.length > 0) yield first;
 }

@@ -8,13 +8,7 @@ import { join, posix } from 'node:path';
 import { faultPoint } from '@arcbox/sys/fault-point';
 import { sha256, shortDigest } from '../digest.ts';
 import { ImageError } from '../errors.ts';
-import {
-  type Compression,
-  DETECT_BYTES,
-  decompressor,
-  detectCompression,
-  looksLikeTar,
-} from '../layer/compression.ts';
+import { type Compression, DETECT_BYTES, detectCompression, looksLikeTar } from '../layer/compression.ts';
 import { type IngestedLayer, LayerIngest } from '../layer/ingest.ts';
 import { cleanPath } from '../layer/tree.ts';
 import {
@@ -28,8 +22,8 @@ import { tarEvents } from '../tar/events.ts';
 import type { TarEntry } from '../tar/header.ts';
 import type { JobContext } from '../worker/context.ts';
 import type { KnownBlob, LoadJob } from '../worker/protocol.ts';
-import { startingWith } from './layer-job.ts';
 import { type ArchiveFiles, imagesOf } from './layout.ts';
+import { unpacked } from './packing.ts';
 
 export interface LoadedArchive {
   readonly images: readonly NewImage[];
@@ -64,59 +58,6 @@ export async function loadArchive(job: LoadJob, context: JobContext): Promise<Lo
       );
     }
     throw error;
-  }
-}
-
-/** The archive itself may be packed. */
-async function* unpacked(input: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, undefined> {
-  const chunks = startingWith(input, DETECT_BYTES)[Symbol.asyncIterator]();
-  const first = await chunks.next();
-  if (first.done === true) return;
-  const rest = { [Symbol.asyncIterator]: () => chunks };
-  const compression = detectCompression(first.value);
-  if (compression === 'none') {
-    yield first.value;
-    yield* rest;
-    return;
-  }
-  yield* unpack(compression, first.value, rest);
-}
-
-async function* unpack(
-  compression: Exclude<Compression, 'none'>,
-  first: Buffer,
-  rest: AsyncIterable<Buffer>,
-): AsyncGenerator<Buffer, void, undefined> {
-  const stream = decompressor(compression);
-  const feeding = (async () => {
-    stream.write(first);
-    for await (const chunk of rest) {
-      if (stream.destroyed) return;
-      if (!stream.write(chunk)) {
-        const { promise, resolve } = Promise.withResolvers<void>();
-        stream.once('drain', resolve).once('close', resolve);
-        await promise;
-        stream.off('drain', resolve).off('close', resolve);
-      }
-    }
-    stream.end();
-  })();
-  feeding.catch((error: unknown) =>
-    stream.destroy(error instanceof Error ? error : new Error(String(error))),
-  );
-  try {
-    yield* stream as AsyncIterable<Buffer>;
-  } catch (error) {
-    if (error instanceof ImageError) throw error;
-    throw new ImageError(
-      'ERR_ARCBOX_ARCHIVE_INVALID',
-      'the image archive cannot be unpacked: it is cut off or damaged',
-      {
-        cause: error,
-      },
-    );
-  } finally {
-    stream.destroy();
   }
 }
 

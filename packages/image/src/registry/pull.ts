@@ -1,8 +1,8 @@
 /** The job of `pull`: from a reference to an image with its layers in the workspace. */
 import { join } from 'node:path';
 import { faultPoint } from '@arcbox/sys/fault-point';
-import { startingWith } from '../archive/layer-job.ts';
 import { checkLayers } from '../archive/layout.ts';
+import { startingWith } from '../archive/packing.ts';
 import { shortDigest } from '../digest.ts';
 import { ImageError } from '../errors.ts';
 import { parseImageConfig } from '../image-config.ts';
