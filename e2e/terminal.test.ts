@@ -3,6 +3,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { FakeServer } from '../packages/image/test/support/registry.ts';
 import { Arcbox } from './support.ts';
 
 /** A shell on a terminal of its own, and what it has printed. */
@@ -82,4 +83,25 @@ test('without a terminal -it says so', async () => {
   assert.equal(code, 125);
   assert.match(stderr, /standard input is not a terminal/);
   await arcbox.run(['info']);
+});
+
+test('a login asks for name and password, and does not show the password', async () => {
+  const wanted = `Basic ${Buffer.from('ada: secret').toString('base64')}`;
+  await using registry = await FakeServer.start(({ headers }, response) => {
+    const known = headers.authorization === wanted;
+    response.writeHead(known ? 200 : 401, { 'www-authenticate': 'Basic realm="test"' }).end();
+  });
+  await using arcbox = new Arcbox();
+  const inner = `DOCKER_CONFIG="${arcbox.home}/docker" "${LAUNCHER}" login ${registry.host}; echo "code $?"; stty -a`;
+  const { child, seen, until } = onTerminal(arcbox, inner);
+  await until('Username: ');
+  child.stdin?.write('ada\r');
+  await until('Password for ada');
+  // A space may be part of it.
+  child.stdin?.write(' secret\r');
+  await until('Login Succeeded');
+  await until('code 0');
+  await once(child, 'close');
+  assert.doesNotMatch(seen(), /secret/);
+  assert.match(seen().slice(seen().indexOf('code 0')), / icanon /);
 });
