@@ -8,6 +8,7 @@ import { createRing, RingConsumer } from '@arcbox/net/ring';
 import { NodeNetwork } from '@arcbox/net/stack';
 import { GATEWAYS, NetGuest, PEERS, type Peer } from './lib/net-guest.ts';
 import { MemoryStream, rig } from './lib/net-stack.ts';
+import { inContainers } from './lib/net-swarm.ts';
 import type { Report } from './lib/report.ts';
 
 const ROUNDS = 20;
@@ -145,6 +146,8 @@ const IPERF_SECONDS = 1;
 /** Each at its best. */
 const MTU: Record<Peer, number> = { ours: 65_520, slirp: 65_520, passt: 65_520 };
 const IPERF_PORT_FIRST = 5301;
+/** In each round. */
+const CONNECTS = 20;
 const MODES = [
   { metric: 'guest_to_host', options: '' },
   { metric: 'host_to_guest', options: '-R' },
@@ -158,10 +161,15 @@ const samples = (): Samples => ({ ours: [], slirp: [], passt: [] });
 async function inGuest(report: Report): Promise<void> {
   const boot = process.env.ARCBOX_BOOT_DIR ?? path.join(import.meta.dirname, '..', 'build', 'boot');
   const servers = PEERS.map((_peer, index) => iperfServer(IPERF_PORT_FIRST + index));
+  // A service that hears nothing but the connection's end.
+  const service = net.createServer((socket) => socket.on('error', () => {}).resume());
   try {
+    service.listen(0, '127.0.0.1');
+    await once(service, 'listening');
     await using guest = await NetGuest.start(boot, MTU);
     const rates = MODES.map(samples);
     const pings = samples();
+    const connects = samples();
     for (let round = 0; round < GUEST_ROUNDS; round += 1) {
       for (const [index, peer] of PEERS.entries()) {
         for (const [mode, { options }] of MODES.entries()) {
@@ -175,6 +183,7 @@ async function inGuest(report: Report): Promise<void> {
           if (rate === undefined) throw new Error(`iperf3 on ${peer} said: ${out.slice(-500)}`);
           rates[mode]?.[peer].push(Number(rate));
         }
+        connects[peer].push(...(await connectTimesMs(guest, peer, service)));
         // passt does not answer for its gateway.
         if (peer === 'passt') continue;
         const out = await guest.run(`$B ping -c 20 -i 0.01 ${GATEWAYS[peer]}`);
@@ -189,6 +198,17 @@ async function inGuest(report: Report): Promise<void> {
       report.add({ ...base, metric, peer: { name: 'passt', samples: own.passt }, bar });
       report.add({ ...base, metric: `${metric}_slirp`, peer: { name: 'slirp', samples: own.slirp } });
     }
+    for (const peer of ['slirp', 'passt'] as const) {
+      report.add({
+        bench: 'net',
+        metric: `tcp_connect_loopback_${peer}`,
+        unit: 'ms',
+        samples: connects.ours,
+        peer: { name: peer, samples: connects[peer] },
+        ...(peer === 'slirp' ? { bar: { kind: 'ratio-at-most', value: 1.2 } as const } : {}),
+        note: "from the guest to a service on the host's loopback, one after the other",
+      });
+    }
     report.add({
       bench: 'net',
       metric: 'ping_gateway',
@@ -199,7 +219,20 @@ async function inGuest(report: Report): Promise<void> {
     });
   } finally {
     for (const server of servers) server.kill();
+    service.close();
   }
+}
+
+async function connectTimesMs(guest: NetGuest, peer: Peer, service: net.Server): Promise<number[]> {
+  const { port } = service.address() as AddressInfo;
+  const out = await guest.run(`/net-probe connect ${GATEWAYS[peer]} ${port} ${CONNECTS}`);
+  const times = out
+    .trim()
+    .split('\n')
+    .map((microseconds) => Number(microseconds) / 1000);
+  if (times.length !== CONNECTS || times.some(Number.isNaN))
+    throw new Error(`net-probe on ${peer} said: ${out.slice(-500)}`);
+  return times;
 }
 
 function iperfServer(port: number): ChildProcess {
@@ -263,5 +296,6 @@ export default {
     for (const shape of SHAPES) await intoSocket(report, shape);
     await betweenThreads(report);
     await inGuest(report);
+    await inContainers(report);
   },
 };

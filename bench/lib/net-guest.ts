@@ -17,6 +17,7 @@ import {
 import os from 'node:os';
 import path from 'node:path';
 import { NetworkWorker } from '@arcbox/net/worker';
+import { buildNetProbe } from './net-probe.ts';
 
 export const PEERS = ['ours', 'slirp', 'passt'] as const;
 export type Peer = (typeof PEERS)[number];
@@ -181,6 +182,7 @@ function buildInitramfs(directory: string, boot: string, mtu: Record<Peer, numbe
   for (const match of execFileSync('ldd', [iperf], { encoding: 'utf8' }).matchAll(/(\/\S+) \(/g)) {
     if (match[1] !== undefined) copy(match[1]);
   }
+  buildNetProbe(path.join(root, 'net-probe'));
   const cards = PEERS.map(
     (peer, index) =>
       `$B ip link set eth${index} mtu ${mtu[peer]} up; $B ip addr add ${ADDRESSES[peer]}/24 dev eth${index}`,

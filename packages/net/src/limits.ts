@@ -2,8 +2,8 @@
 
 /** Memory of one stack worker, all connections and links together. It is reserved, and takes RAM once it is used. */
 export const ARENA_CHUNK_BYTES: number = 32 * 1024;
-/** What connections may hold between the two peers: 48 MiB. */
-export const ARENA_CHUNKS = 1536;
+/** What connections may hold between the two peers: 28 MiB. With it a thousand of them take less than 64 MB. */
+export const ARENA_CHUNKS = 896;
 /** Chunks that stay free for data which has been read from a host socket already. */
 export const ARENA_CHUNKS_RESERVED = 64;
 /** Virtual machines on one worker. */
@@ -47,8 +47,8 @@ export const TCP_EMBRYONIC_MAX = 4096;
 export const TCP_EMBRYONIC_PER_MAC_MAX = 1024;
 export const TCP_TIME_WAIT_MAX = 2048;
 /** Bytes that one connection may hold in each direction. */
-export const TCP_SEND_BYTES_MAX: number = 4 * 1024 * 1024;
-export const TCP_RECEIVE_BYTES_MAX: number = 4 * 1024 * 1024;
+export const TCP_SEND_BYTES_MAX: number = 3 * 1024 * 1024;
+export const TCP_RECEIVE_BYTES_MAX: number = 3 * 1024 * 1024;
 /** What a connection may hold when memory is short. */
 export const TCP_QUEUE_BYTES_MIN: number = 64 * 1024;
 /** Ranges of data beyond a gap that are kept. */

@@ -5,9 +5,11 @@
 import { TCP_RANGES_MAX } from '../limits.ts';
 import { after, before, distance } from './sequence.ts';
 
+const NONE = new Int32Array(0);
+
 export class Ranges {
-  /** Start and end (exclusive) of each range. */
-  readonly #edges: Int32Array = new Int32Array(2 * TCP_RANGES_MAX);
+  /** Start and end (exclusive) of each range; made for the first one, for most connections never have any. */
+  #edges: Int32Array = NONE;
   count = 0;
   /** Index of the range that was added to last (RFC 2018 wants it first in a SACK option). */
   latest = 0;
@@ -27,6 +29,7 @@ export class Ranges {
 
   /** Adds `[start, end)`, joined with what it touches. False when there is no room for one more. */
   add(start: number, end: number): boolean {
+    if (this.#edges === NONE) this.#edges = new Int32Array(2 * TCP_RANGES_MAX);
     const edges = this.#edges;
     let first = 0;
     while (first < this.count && before(edges[2 * first + 1] as number, start)) first += 1;
