@@ -11,9 +11,9 @@ import { i32, putU16, putU32 } from '../wire/bytes.ts';
 import { ICMP_ECHO_REQUEST, ICMPV6_ECHO_REQUEST } from '../wire/icmp.ts';
 import { PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP } from '../wire/ipv4.ts';
 import { PROTOCOL_ICMPV6 } from '../wire/ipv6.ts';
+import type { StackEnvironment } from './environment.ts';
 import type { AddressPair, Hop } from './hop.ts';
 import type { Endpoint, HostStream, HostStreamEvents } from './host-network.ts';
-import type { StackEnvironment } from './network-stack.ts';
 import { addressOf, hopOf, type Packet } from './packet.ts';
 import { type Flow, type FlowPolicy, judge, type Verdict } from './policy.ts';
 

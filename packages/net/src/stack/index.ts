@@ -9,16 +9,11 @@ export { TcpRelay } from '../relay/tcp-relay.ts';
 export type { TcpConnection, TcpEnd, TcpUser } from '../tcp/connection.ts';
 export type { Datagram, DatagramHandler, UdpLayer } from '../udp/layer.ts';
 export type { Clock, Randomness } from './clock.ts';
+export type { Attachment, StackEnvironment } from './environment.ts';
 export type { TcpService } from './flow-opener.ts';
 export type { AddressPair, Hop } from './hop.ts';
 export type * from './host-network.ts';
-export {
-  type Attachment,
-  type NetworkOptions,
-  NetworkStack,
-  type StackEnvironment,
-  type Uplink,
-} from './network-stack.ts';
+export { type NetworkOptions, NetworkStack, type Uplink } from './network-stack.ts';
 export { ALLOW, type Flow, type FlowPolicy, type Verdict } from './policy.ts';
 export { Switch, type SwitchCounters } from './switch.ts';
 export { TimerWheel } from './timer-wheel.ts';

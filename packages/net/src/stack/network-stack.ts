@@ -8,33 +8,12 @@
 import { NetError } from '../errors.ts';
 import { EchoLayer } from '../icmp/echo.ts';
 import { IcmpErrors, type Refusal } from '../icmp/messages.ts';
-import {
-  ALL_NODES,
-  ALL_NODES_MAC,
-  linkLocal,
-  NDP_HOP_LIMIT,
-  NeighbourDiscovery,
-  solicitedNode,
-} from '../icmp/ndp.ts';
-import { MTU_MAX, MTU_MIN, ROUTER_ADVERTISEMENT_INTERVAL_MS } from '../limits.ts';
+import { MTU_MAX, MTU_MIN } from '../limits.ts';
 import type { Port } from '../link/port.ts';
-import type { Arena } from '../memory/arena.ts';
-import type { ReadGate } from '../relay/read-gate.ts';
 import { TcpLayer } from '../tcp/layer.ts';
 import { UdpLayer } from '../udp/layer.ts';
 import { formatIpv4, ipBytes, ipText, isMapped4 } from '../wire/address.ts';
-import {
-  ARP_BYTES,
-  ARP_OPERATION,
-  ARP_REPLY,
-  ARP_REQUEST,
-  ARP_SENDER_IP,
-  ARP_SENDER_MAC,
-  ARP_TARGET_IP,
-  isArp,
-  writeArp,
-} from '../wire/arp.ts';
-import { i32, u16, u32 } from '../wire/bytes.ts';
+import { u16, u32 } from '../wire/bytes.ts';
 import { fold } from '../wire/checksum.ts';
 import {
   ETH_HEADER_BYTES,
@@ -46,22 +25,9 @@ import {
   VLAN_TAG_BYTES,
   writeEthernet,
 } from '../wire/ethernet.ts';
-import {
-  ICMP_ECHO_REQUEST,
-  ICMP_HEADER_BYTES,
-  ICMPV6_ECHO_REQUEST,
-  ICMPV6_NEIGHBOUR_ADVERTISEMENT,
-  ICMPV6_NEIGHBOUR_SOLICITATION,
-  ICMPV6_ROUTER_SOLICITATION,
-  NDP_NEIGHBOUR_BYTES,
-  NDP_TARGET,
-} from '../wire/icmp.ts';
+import { ICMP_ECHO_REQUEST, ICMP_HEADER_BYTES, ICMPV6_ECHO_REQUEST } from '../wire/icmp.ts';
 import {
   IPV4_DESTINATION,
-  IPV4_FRAGMENT,
-  IPV4_ID,
-  IPV4_MORE_FRAGMENTS,
-  IPV4_OFFSET_MASK,
   IPV4_PROTOCOL,
   IPV4_SOURCE,
   IPV4_TOTAL_LENGTH,
@@ -73,9 +39,7 @@ import {
 } from '../wire/ipv4.ts';
 import {
   IPV6_DESTINATION,
-  IPV6_FRAGMENT_BYTES,
   IPV6_HEADER_BYTES,
-  IPV6_HOP_LIMIT,
   IPV6_PAYLOAD_LENGTH,
   IPV6_SOURCE,
   isIpv6,
@@ -83,15 +47,15 @@ import {
   PROTOCOL_ICMPV6,
   upperLayer6,
 } from '../wire/ipv6.ts';
-import type { Clock, Randomness } from './clock.ts';
+import type { Attachment, StackEnvironment } from './environment.ts';
 import { FlowOpener, type TcpService } from './flow-opener.ts';
-import { type AddressPair, ethernetBytes, type Hop } from './hop.ts';
-import type { HostNetwork } from './host-network.ts';
-import { Neighbours } from './neighbours.ts';
+import { Fragments } from './fragments.ts';
+import { type AddressPair, ethernetBytes } from './hop.ts';
+import { Neighbourhood } from './neighbourhood.ts';
+import type { Neighbours } from './neighbours.ts';
+import { isRoutable, OwnAddresses } from './own-addresses.ts';
 import { addressOf, hopOf, Packet } from './packet.ts';
 import type { FlowPolicy } from './policy.ts';
-import { Reassembly } from './reassembly.ts';
-import { Timed, type TimerWheel } from './timer-wheel.ts';
 
 export interface NetworkOptions {
   /** Names the network in flows and messages. */
@@ -122,33 +86,6 @@ export interface HalfOpen {
   readonly peerPort: number;
 }
 
-/** What all networks of a worker share. */
-export interface StackEnvironment {
-  readonly arena: Arena;
-  readonly clock: Clock;
-  readonly random: Randomness;
-  readonly wheel: TimerWheel;
-  readonly gate: ReadGate;
-  readonly host: HostNetwork;
-}
-
-/** Where the machines of a network are. */
-export interface Attachment {
-  readonly port: Port;
-  readonly vlan: number;
-}
-
-interface Gateway {
-  readonly version: 4 | 6;
-  /** 16 bytes. */
-  readonly address: Uint8Array;
-  readonly text: string;
-  readonly prefixLength: number;
-}
-
-const BROADCAST_MAC = new Uint8Array(6).fill(0xff);
-const FRAGMENTS_SCRATCH = 65_536;
-
 export class NetworkStack {
   readonly name: string;
   readonly mac: Uint8Array;
@@ -161,17 +98,12 @@ export class NetworkStack {
   /** Undefined: flows to the world are relayed by sockets of the host. */
   uplink: Uplink | undefined;
   readonly #environment: StackEnvironment;
-  readonly #gateways: readonly Gateway[];
-  /** Addresses of ours, the gateway's and those that stand for the host. */
-  readonly #ours: readonly Uint8Array[];
-  readonly #linkLocal: Uint8Array;
+  readonly #own: OwnAddresses;
   readonly #mtu: number;
-  readonly #advertises: boolean;
-  readonly #reassembly = new Reassembly();
+  readonly #fragments: Fragments;
   readonly #errors: IcmpErrors;
-  readonly #discovery: NeighbourDiscovery;
+  readonly #neighbourhood: Neighbourhood;
   readonly #opener: FlowOpener;
-  readonly #advertisements: Timed | undefined;
   #packet: Packet | undefined;
 
   /** @throws {NetError} ERR_ARCBOX_NET_CONFIG, ERR_ARCBOX_NET_ADDRESS */
@@ -187,42 +119,36 @@ export class NetworkStack {
     this.mac = options.mac;
     this.#mtu = options.mtu;
     this.#environment = environment;
-    this.#gateways = options.gateways.map(({ address, prefixLength }) => {
-      const bytes = ipBytes(address);
-      return { version: isMapped4(bytes) ? 4 : 6, address: bytes, text: ipText(bytes), prefixLength };
-    });
-    this.#linkLocal = linkLocal(options.mac);
     const hosts = options.hostAddresses.map(ipBytes);
-    this.#ours = [...this.#gateways.map((gateway) => gateway.address), ...hosts, this.#linkLocal];
+    this.#own = new OwnAddresses(options.gateways, hosts, options.mac);
+    this.#fragments = new Fragments(arena, clock);
     this.#errors = new IcmpErrors(arena, clock, options.mac);
-    this.#discovery = new NeighbourDiscovery(arena, options.mac);
-    this.neighbours = new Neighbours(
-      wheel,
-      () => clock.nowMs(),
-      (address) => this.#askNeighbour(address),
-    );
     this.#opener = new FlowOpener({
       network: options.name,
       hosts,
       policy: options.policy,
       environment,
-      learn: (packet) => this.#learn(packet),
+      learn: (packet) => this.#neighbourhood.learn(packet),
       refuse: (hop, pair, why, protocol, upper) => {
         this.counters.denied += why === 'prohibited' ? 1 : 0;
         this.#errors.sendFor(hop, pair, why, protocol, upper);
         hop.port.flush();
       },
-      isOurs: (address) => this.#ours.some((own) => Buffer.compare(own, address) === 0),
+      isOurs: (address) => this.#own.has(address),
     });
     const layer = { arena, clock, random, wheel, mac: options.mac, mtu: options.mtu };
     this.tcp = new TcpLayer({ ...layer, opener: this.#opener });
     this.udp = new UdpLayer({ ...layer, opener: this.#opener });
     this.echo = new EchoLayer({ ...layer, incoming: (flow, packet) => this.#opener.ping(flow, packet) });
-    this.#advertises = options.advertises ?? true;
-    if (this.#advertises && this.#gateways.some((gateway) => gateway.version === 6)) {
-      this.#advertisements = new Advertiser(() => this.#advertiseToAll());
-      wheel.set(this.#advertisements, clock.nowMs() + ROUTER_ADVERTISEMENT_INTERVAL_MS);
-    }
+    this.#neighbourhood = new Neighbourhood({
+      mac: options.mac,
+      mtu: options.mtu,
+      own: this.#own,
+      attachments: this.attachments,
+      advertises: options.advertises ?? true,
+      environment,
+    });
+    this.neighbours = this.#neighbourhood.neighbours;
   }
 
   get mtu(): number {
@@ -231,7 +157,7 @@ export class NetworkStack {
 
   /** The text of the gateway's address of a family. */
   gateway(version: 4 | 6): string | undefined {
-    return this.#gateways.find((gateway) => gateway.version === version)?.text;
+    return this.#own.gateway(version)?.text;
   }
 
   /** Asked for flows from now on. */
@@ -276,7 +202,7 @@ export class NetworkStack {
     packet.ip = at;
     if (type === ETHERTYPE_IPV4) this.#ipv4(packet, end);
     else if (type === ETHERTYPE_IPV6) this.#ipv6(packet, end);
-    else if (type === ETHERTYPE_ARP) this.#arp(packet, end);
+    else if (type === ETHERTYPE_ARP && !this.#neighbourhood.arp(packet, end)) this.counters.malformed += 1;
   }
 
   /**
@@ -322,7 +248,7 @@ export class NetworkStack {
   close(): void {
     for (const connection of [...this.tcp.connections()]) connection.abort();
     for (const flow of [...this.udp.flows()]) this.udp.remove(flow);
-    if (this.#advertisements !== undefined) this.#environment.wheel.clear(this.#advertisements);
+    this.#neighbourhood.close();
     for (const port of new Set(this.attachments.map((attachment) => attachment.port))) {
       this.unplug(port);
       port.flush();
@@ -341,14 +267,17 @@ export class NetworkStack {
     packet.upper = ip + header;
     packet.protocol = bytes[ip + IPV4_PROTOCOL] as number;
     packet.readAddresses(4, bytes, ip + IPV4_SOURCE);
-    if (this.uplink !== undefined && this.#isForWorld(packet)) {
-      this.#learn(packet);
+    if (this.uplink !== undefined && this.#own.isForWorld(packet)) {
+      this.#neighbourhood.learn(packet);
       this.uplink(this, bytes, ip, packet.end);
       return;
     }
-    if (isFragment4(bytes, ip) && !this.#reassemble4(packet, header)) return;
+    if (isFragment4(bytes, ip)) {
+      this.counters.fragments += 1;
+      if (!this.#fragments.add4(packet, header)) return;
+    }
     const destination = packet.destination3;
-    const everybody = destination === -1 || destination >>> 28 === 14 || this.#isBroadcast(destination);
+    const everybody = destination === -1 || destination >>> 28 === 14 || this.#own.isBroadcast(destination);
     this.#deliver(packet, everybody);
   }
 
@@ -374,13 +303,16 @@ export class NetworkStack {
     packet.upper = ip + Math.floor(walked / 0x10000);
     packet.protocol = bytes[ip + (walked & 0xffff)] as number;
     packet.readAddresses(6, bytes, ip + IPV6_SOURCE);
-    if (packet.protocol === NEXT_FRAGMENT && !this.#reassemble6(packet)) return;
+    if (packet.protocol === NEXT_FRAGMENT) {
+      this.counters.fragments += 1;
+      if (!this.#fragments.add6(packet)) return;
+    }
     this.#deliver(packet, bytes[ip + IPV6_SOURCE + 16] === 0xff);
   }
 
   #deliver(packet: Packet, everybody: boolean): void {
     const { bytes } = this.#environment.arena;
-    const toUs = !everybody && this.#isOurs(packet);
+    const toUs = !everybody && this.#own.isOurs(packet);
     if (packet.protocol === PROTOCOL_ICMPV6 && packet.version === 6) {
       this.#icmp6(packet, toUs);
       return;
@@ -393,7 +325,7 @@ export class NetworkStack {
       this.counters.unroutable += 1;
       return;
     }
-    if (!toUs && this.#isLocal(packet)) {
+    if (!toUs && this.#own.isLocal(packet)) {
       // A neighbour, which is not reached through us.
       this.#refuse(packet, 'host', bytes);
       return;
@@ -423,263 +355,19 @@ export class NetworkStack {
       this.counters.malformed += 1;
       return;
     }
-    const type = bytes[upper] as number;
-    if (type === ICMPV6_ECHO_REQUEST) {
+    if (bytes[upper] === ICMPV6_ECHO_REQUEST) {
       if (toUs || isRoutable(packet)) this.echo.input(packet, toUs);
       return;
     }
-    if (bytes[ip + IPV6_HOP_LIMIT] !== NDP_HOP_LIMIT) return;
-    const hop = hopOf(bytes, packet);
-    const asker = addressOf(bytes, packet, 0);
-    const anonymous = asker.every((byte) => byte === 0);
-    // Who has no address yet (duplicate address detection) is answered together with all.
-    const back = { version: 6 as const, destination: anonymous ? ALL_NODES : asker };
-    if (type === ICMPV6_ROUTER_SOLICITATION) {
-      if (!this.#advertises) return;
-      this.#advertise(anonymous ? { ...hop, mac: ALL_NODES_MAC } : hop, back.destination);
-    } else if (type === ICMPV6_NEIGHBOUR_SOLICITATION && length >= NDP_NEIGHBOUR_BYTES) {
-      const target = bytes.slice(upper + NDP_TARGET, upper + NDP_NEIGHBOUR_BYTES);
-      if (!anonymous) this.#learn(packet);
-      if (!this.#ours.some((own) => Buffer.compare(own, target) === 0)) return;
-      this.#discovery.advertise(hop, { ...back, source: target }, target, !anonymous);
-    } else if (type === ICMPV6_NEIGHBOUR_ADVERTISEMENT && length >= NDP_NEIGHBOUR_BYTES) {
-      if (!isMapped4(bytes, upper + NDP_TARGET))
-        this.neighbours.learn(ipText(bytes, upper + NDP_TARGET), hop);
-    }
-  }
-
-  #arp(packet: Packet, end: number): void {
-    const { bytes } = this.#environment.arena;
-    const at = packet.ip;
-    if (!isArp(bytes, at, end)) {
-      this.counters.malformed += 1;
-      return;
-    }
-    const sender = u32(bytes, at + ARP_SENDER_IP);
-    const target = u32(bytes, at + ARP_TARGET_IP);
-    const hop: Hop = {
-      port: packet.port,
-      vlan: packet.vlan,
-      mac: bytes.slice(at + ARP_SENDER_MAC, at + ARP_SENDER_MAC + 6),
-    };
-    packet.readAddresses(4, bytes, at + ARP_SENDER_IP);
-    packet.destination3 = sender | 0;
-    if (sender !== 0 && this.#isLocal(packet)) {
-      this.neighbours.learn(
-        `${sender >>> 24}.${(sender >>> 16) & 255}.${(sender >>> 8) & 255}.${sender & 255}`,
-        hop,
-      );
-    }
-    if (u16(bytes, at + ARP_OPERATION) !== ARP_REQUEST) return;
-    if (!this.#ours.some((own) => isMapped4(own) && u32(own, 12) === target)) return;
-    this.#sendArp(hop, ARP_REPLY, target, hop.mac, sender);
-  }
-
-  #sendArp(hop: Hop, operation: number, from: number, mac: Uint8Array, to: number): void {
-    const size = ETH_HEADER_BYTES + VLAN_TAG_BYTES + ARP_BYTES;
-    const frame = hop.port.reserve(size);
-    if (frame < 0) return;
-    const { bytes } = this.#environment.arena;
-    const at = writeEthernet(bytes, frame, hop.mac, this.mac, hop.vlan, ETHERTYPE_ARP);
-    hop.port.commit(writeArp(bytes, at, operation, this.mac, from, mac, to) - frame);
-  }
-
-  #askNeighbour(address: string): void {
-    const target = ipBytes(address);
-    const version = isMapped4(target) ? 4 : 6;
-    const own = this.#gateways.find((gateway) => gateway.version === version);
-    if (own === undefined) return;
-    for (const { port, vlan } of this.attachments) {
-      if (version === 4) {
-        const hop = { port, vlan, mac: BROADCAST_MAC };
-        this.#sendArp(hop, ARP_REQUEST, u32(own.address, 12), new Uint8Array(6), u32(target, 12));
-      } else {
-        const group = solicitedNode(target);
-        const pair = { version, source: this.#linkLocal, destination: group.address } as const;
-        this.#discovery.solicit({ port, vlan, mac: group.mac }, pair, target);
-      }
-      port.flush();
-    }
-  }
-
-  #advertise(hop: Hop, destination: Uint8Array): void {
-    for (const { version, address, prefixLength } of this.#gateways) {
-      if (version === 4) continue;
-      const prefix = address.map(
-        (byte, i) => byte & (0xff00 >>> Math.max(0, Math.min(8, prefixLength - 8 * i))) & 0xff,
-      );
-      const pair = { version, source: this.#linkLocal, destination };
-      this.#discovery.advertiseRouter(hop, pair, prefix, prefixLength, address, this.#mtu);
-    }
-  }
-
-  #advertiseToAll(): void {
-    const { wheel, clock } = this.#environment;
-    for (const { port, vlan } of this.attachments) {
-      this.#advertise({ port, vlan, mac: ALL_NODES_MAC }, ALL_NODES);
-      port.flush();
-    }
-    if (this.#advertisements !== undefined) {
-      wheel.set(this.#advertisements, clock.nowMs() + ROUTER_ADVERTISEMENT_INTERVAL_MS);
-    }
-  }
-
-  #learn(packet: Packet): void {
-    const { bytes } = this.#environment.arena;
-    const source = addressOf(bytes, packet, 0);
-    for (const { address, prefixLength, version } of this.#gateways) {
-      if (version !== packet.version) continue;
-      if (samePrefix(address, source, version === 4 ? 96 + prefixLength : prefixLength)) {
-        this.neighbours.learn(ipText(source), hopOf(bytes, packet));
-        return;
-      }
-    }
+    this.#neighbourhood.ndp(packet);
   }
 
   #refuse(packet: Packet, why: Refusal, bytes: Uint8Array): void {
     const pair: AddressPair = {
       version: packet.version,
-      source:
-        this.#gateways.find((gateway) => gateway.version === packet.version)?.address ?? this.#linkLocal,
+      source: this.#own.gateway(packet.version)?.address ?? this.#own.linkLocal,
       destination: addressOf(bytes, packet, 0),
     };
     this.#errors.send(hopOf(bytes, packet), pair, why, bytes, packet.ip, packet.end);
   }
-
-  /** Neither for us, nor for a neighbour, nor for a group. */
-  #isForWorld(packet: Packet): boolean {
-    return isRoutable(packet) && !this.#isLocal(packet) && !this.#isOurs(packet);
-  }
-
-  #isOurs(packet: Packet): boolean {
-    for (const own of this.#ours) {
-      if (
-        packet.destination3 === i32(own, 12) &&
-        packet.destination2 === i32(own, 8) &&
-        packet.destination1 === i32(own, 4) &&
-        packet.destination0 === i32(own, 0)
-      ) {
-        return true;
-      }
-    }
-    return false;
-  }
-
-  /** Whether the destination is in the network itself. */
-  #isLocal(packet: Packet): boolean {
-    for (const { version, address, prefixLength } of this.#gateways) {
-      if (version !== packet.version) continue;
-      if (version === 4) {
-        const mask = prefixLength === 0 ? 0 : -1 << (32 - prefixLength);
-        if (((packet.destination3 ^ i32(address, 12)) & mask) === 0) return true;
-      } else {
-        const words = [packet.destination0, packet.destination1, packet.destination2, packet.destination3];
-        const bits = (word: number): number => Math.max(0, Math.min(32, prefixLength - 32 * word));
-        const same = words.every((value, word) => {
-          const mask = bits(word) === 0 ? 0 : -1 << (32 - bits(word));
-          return ((value ^ i32(address, 4 * word)) & mask) === 0;
-        });
-        if (same) return true;
-      }
-    }
-    return false;
-  }
-
-  #isBroadcast(destination: number): boolean {
-    for (const { version, address, prefixLength } of this.#gateways) {
-      if (version === 4 && prefixLength < 31) {
-        const hosts = prefixLength === 0 ? -1 : ~(-1 << (32 - prefixLength));
-        if ((i32(address, 12) | hosts) === destination) return true;
-      }
-    }
-    return false;
-  }
-
-  /** Puts the whole datagram into the scratch and points the packet at it; false while parts are missing. */
-  #reassemble4(packet: Packet, header: number): boolean {
-    const { arena, clock } = this.#environment;
-    const { bytes } = arena;
-    const { ip, upper, end } = packet;
-    this.counters.fragments += 1;
-    const field = u16(bytes, ip + IPV4_FRAGMENT);
-    const key = `4 ${i32(bytes, ip + IPV4_SOURCE)} ${i32(bytes, ip + IPV4_DESTINATION)} ${packet.protocol} ${u16(bytes, ip + IPV4_ID)}`;
-    const whole = this.#reassembly.add(
-      key,
-      (field & IPV4_OFFSET_MASK) * 8,
-      (field & IPV4_MORE_FRAGMENTS) !== 0,
-      bytes.subarray(upper, end),
-      clock.nowMs(),
-    );
-    if (whole === undefined) return false;
-    this.#relocate(packet, ip + header - packet.frame, whole);
-    return true;
-  }
-
-  #reassemble6(packet: Packet): boolean {
-    const { arena, clock } = this.#environment;
-    const { bytes } = arena;
-    const { ip, upper, end } = packet;
-    this.counters.fragments += 1;
-    if (end - upper < IPV6_FRAGMENT_BYTES) return false;
-    const field = u16(bytes, upper + 2);
-    const protocol = bytes[upper] as number;
-    const key = `6 ${ipText(bytes, ip + IPV6_SOURCE)} ${ipText(bytes, ip + IPV6_SOURCE + 16)} ${i32(bytes, upper + 4)}`;
-    const data = bytes.subarray(upper + IPV6_FRAGMENT_BYTES, end);
-    // An atomic fragment is a packet of its own (RFC 6946).
-    const atomic = (field & 0xfff9) === 0;
-    const whole = atomic
-      ? data.slice()
-      : this.#reassembly.add(key, field & 0xfff8, (field & 1) !== 0, data, clock.nowMs());
-    if (whole === undefined) return false;
-    packet.protocol = protocol;
-    this.#relocate(packet, ip + IPV6_HEADER_BYTES - packet.frame, whole);
-    return true;
-  }
-
-  /** Copies the frame's first `headers` bytes and the payload to the scratch. */
-  #relocate(packet: Packet, headers: number, payload: Uint8Array): void {
-    const { arena } = this.#environment;
-    const to = arena.scratch + FRAGMENTS_SCRATCH;
-    arena.bytes.copyWithin(to, packet.frame, packet.frame + headers);
-    arena.bytes.set(payload, to + headers);
-    packet.ip += to - packet.frame;
-    packet.frame = to;
-    packet.upper = to + headers;
-    packet.end = to + headers + payload.length;
-  }
-}
-
-class Advertiser extends Timed {
-  readonly #then: () => void;
-
-  constructor(then: () => void) {
-    super();
-    this.#then = then;
-  }
-
-  expired(): void {
-    this.#then();
-  }
-}
-
-/** Not loopback, "this network", multicast or reserved (RFC 6890); the source must be a single machine too. */
-function isRoutable(packet: Packet): boolean {
-  if (packet.version === 4) {
-    const first = packet.destination3 >>> 24;
-    const from = packet.source3 >>> 24;
-    return first !== 0 && first !== 127 && first < 224 && from !== 0 && from !== 127 && from < 224;
-  }
-  const first = packet.destination0 >>> 24;
-  const linkLocalTo = packet.destination0 >>> 22 === 0x3fa;
-  const linkLocalFrom = packet.source0 >>> 22 === 0x3fa;
-  const low = packet.destination0 === 0 && packet.destination1 === 0 && packet.destination2 === 0;
-  return first !== 0xff && !linkLocalTo && !linkLocalFrom && !low && packet.source0 !== 0;
-}
-
-function samePrefix(a: Uint8Array, b: Uint8Array, bits: number): boolean {
-  for (let i = 0; i * 8 < bits; i += 1) {
-    const mask = (0xff00 >>> Math.min(8, bits - i * 8)) & 0xff;
-    if ((((a[i] as number) ^ (b[i] as number)) & mask) !== 0) return false;
-  }
-  return true;
 }

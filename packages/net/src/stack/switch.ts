@@ -23,12 +23,8 @@ import {
   vlanOf,
   writeEthernet,
 } from '../wire/ethernet.ts';
-import {
-  type Attachment,
-  type NetworkOptions,
-  NetworkStack,
-  type StackEnvironment,
-} from './network-stack.ts';
+import type { Attachment, StackEnvironment } from './environment.ts';
+import { type NetworkOptions, NetworkStack } from './network-stack.ts';
 import { macKey } from './quota.ts';
 
 interface Member {
