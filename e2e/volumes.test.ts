@@ -25,6 +25,8 @@ test('what is written to a volume is there for the next container, and for two a
   await run('run', '-d', '--name', 'writer', '-v', 'data:/data', 'busybox', 'sh', '-c', 'sleep 1000');
   assert.equal(await sh('data:/data:ro', 'touch /data/x 2>/dev/null || echo read-only'), 'read-only\n');
   const refused = await arcbox.run(['volume', 'rm', 'data']);
+  assert.equal(await run('volume', 'ls', '-q', '-f', 'dangling=false'), 'data\n');
+  assert.equal(await run('volume', 'ls', '-q', '-f', 'dangling=true'), '');
   assert.match(refused.stderr, /in use by the container writer/);
   await run('rm', '-f', 'writer');
   // It survives the machine, too.

@@ -1,10 +1,9 @@
-/** `ps --filter`: docker's filters. Values of one filter are alternatives, but for labels; different filters all count. */
+/** `ps --filter`: docker's filters. */
 import type { ContainerJson } from '@arcbox/api/client';
 import { CliError } from './errors.ts';
+import { filterRows, hasLabel, parseFilters, type RowFilters } from './row-filters.ts';
 
-type Matches = (container: ContainerJson, value: string, all: readonly ContainerJson[]) => boolean;
-
-const FILTERS: Readonly<Record<string, Matches>> = {
+const FILTERS: RowFilters<ContainerJson> = {
   id: (container, value) => (container.id ?? '').startsWith(value),
   name: (container, value) => pattern(value).test(container.name ?? ''),
   status: (container, value) => {
@@ -12,10 +11,7 @@ const FILTERS: Readonly<Record<string, Matches>> = {
       throw new CliError(`${JSON.stringify(value)} is no status; there are ${STATES.join(', ')}`, 1);
     return container.state === value;
   },
-  label: ({ labels = {} }, value) => {
-    const equals = value.indexOf('=');
-    return equals < 0 ? value in labels : labels[value.slice(0, equals)] === value.slice(equals + 1);
-  },
+  label: ({ labels }, value) => hasLabel(labels, value),
   ancestor: ({ image = '', imageId = '' }, value) =>
     image === value ||
     image === `${value}:latest` ||
@@ -35,27 +31,11 @@ export function filterContainers(
   filters: readonly string[],
   { all }: { all: boolean },
 ): ContainerJson[] {
-  const wanted = new Map<string, string[]>();
-  for (const filter of filters) {
-    const equals = filter.indexOf('=');
-    const name = filter.slice(0, Math.max(0, equals));
-    if (FILTERS[name] === undefined)
-      throw new CliError(
-        `${JSON.stringify(filter)} is no filter; there are ${Object.keys(FILTERS)
-          .map((known) => `${known}=…`)
-          .join(', ')}`,
-        1,
-      );
-    wanted.set(name, [...(wanted.get(name) ?? []), filter.slice(equals + 1)]);
-  }
+  const wanted = parseFilters(filters, FILTERS);
   const anyState = all || [...wanted.keys()].some((name) => OF_ALL_STATES.has(name));
-  return containers.filter((container) => {
-    if (!anyState && !['running', 'paused', 'restarting'].includes(container.state ?? '')) return false;
-    return [...wanted].every(([name, values]) => {
-      const matches = (value: string): boolean => FILTERS[name]?.(container, value, containers) ?? false;
-      return name === 'label' ? values.every(matches) : values.some(matches);
-    });
-  });
+  return filterRows(containers, wanted, FILTERS).filter(
+    ({ state = '' }) => anyState || ['running', 'paused', 'restarting'].includes(state),
+  );
 }
 
 function createdMs(all: readonly ContainerJson[], reference: string): number {

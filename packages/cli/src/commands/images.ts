@@ -5,6 +5,7 @@ import { CliError } from '../errors.ts';
 import { printInspected } from '../inspected.ts';
 import { printList } from '../listing.ts';
 import { complain, print, put } from '../output.ts';
+import { hasLabel } from '../row-filters.ts';
 import { decimalSize } from '../size.ts';
 import { ago, type ListingOptions, shortId } from '../table.ts';
 import { parseTime } from '../time.ts';
@@ -108,10 +109,7 @@ function filtered(all: readonly ImageJson[], filters: readonly string[]): readon
       case 'dangling':
         return left.filter(({ names = [] }) => (names.length === 0) === (value === 'true' || value === '1'));
       case 'label':
-        return left.filter(({ labels = {} }) => {
-          const equals = value.indexOf('=');
-          return equals < 0 ? value in labels : labels[value.slice(0, equals)] === value.slice(equals + 1);
-        });
+        return left.filter(({ labels }) => hasLabel(labels, value));
       case 'reference':
         return left.filter((image) => rowsOf(image).some((row) => matches(row, value)));
       case 'before':

@@ -6,7 +6,8 @@ import { CliError } from '../errors.ts';
 import { printInspected } from '../inspected.ts';
 import { printList } from '../listing.ts';
 import { print } from '../output.ts';
-import { type ListingOptions, shortId } from '../table.ts';
+import { filterRows, hasLabel, parseFilters, type RowFilters, truth } from '../row-filters.ts';
+import { type ListingOptions, labelText, shortId } from '../table.ts';
 import { goMap } from '../template/evaluate.ts';
 
 export interface NetworkCreateOptions {
@@ -20,15 +21,29 @@ export interface NetworkCreateOptions {
   readonly driver?: string;
 }
 
+/** Networks that are always there. */
+const BUILT_IN = new Set(['bridge', 'host', 'none']);
+const FILTERS: RowFilters<NetworkJson> = {
+  id: ({ id = '' }, value) => id.startsWith(value),
+  name: ({ name = '' }, value) => name.includes(value),
+  label: ({ labels }, value) => hasLabel(labels, value),
+  driver: ({ driver }, value) => driver === value,
+  type: ({ name = '' }, value) => BUILT_IN.has(name) === (value === 'builtin'),
+  dangling: ({ name = '', endpoints = [] }, value) =>
+    (endpoints.length === 0 && !BUILT_IN.has(name)) === truth('dangling', value),
+};
+
 export async function networkList(
   context: Context,
-  options: ListingOptions & { readonly trunc?: boolean },
+  options: ListingOptions & { readonly trunc?: boolean; readonly filter?: readonly string[] },
 ): Promise<number> {
   const { networks = [] } = await context.daemon.call('NetworkService/List', {});
   const id = (network: NetworkJson): string =>
     options.trunc === false ? (network.id ?? '') : shortId(network.id ?? '');
   printList(options, {
-    rows: networks.toSorted((a, b) => (a.name ?? '').localeCompare(b.name ?? '')),
+    rows: filterRows(networks, parseFilters(options.filter ?? [], FILTERS), FILTERS).toSorted((a, b) =>
+      (a.name ?? '').localeCompare(b.name ?? ''),
+    ),
     columns: ['ID', 'Name', 'Driver', 'Subnet', 'Containers'],
     headings: { ID: 'NETWORK ID' },
     id: (network) => id(network) || (network.name ?? ''),
@@ -43,10 +58,7 @@ export async function networkList(
       Internal: (network) => String(network.internal === true),
       IPv6: (network) => String((network.subnet6 ?? '') !== ''),
       CreatedAt: (network) => new Date(Number(network.createdMs ?? 0)).toISOString(),
-      Labels: (network) =>
-        Object.entries(network.labels ?? {})
-          .map(([key, value]) => `${key}=${value}`)
-          .join(','),
+      Labels: ({ labels = {} }) => labelText(labels),
     },
   });
   return 0;

@@ -6,8 +6,16 @@ import { CliError } from '../errors.ts';
 import { printInspected } from '../inspected.ts';
 import { printList } from '../listing.ts';
 import { print } from '../output.ts';
+import { filterRows, hasLabel, parseFilters, type RowFilters, truth } from '../row-filters.ts';
 import { formatSize, parseSize } from '../size.ts';
 import { ago, type ListingOptions, labelText } from '../table.ts';
+
+const FILTERS: RowFilters<VolumeJson> = {
+  name: ({ name = '' }, value) => name.includes(value),
+  label: ({ labels }, value) => hasLabel(labels, value),
+  dangling: ({ containers = 0 }, value) => (containers === 0) === truth('dangling', value),
+  driver: (_volume, value) => value === 'local',
+};
 
 export async function volumeCreate(
   context: Context,
@@ -34,13 +42,13 @@ export async function volumeCreate(
 
 export async function volumeList(
   context: Context,
-  options: ListingOptions & { dangling?: boolean },
+  options: ListingOptions & { dangling?: boolean; filter?: readonly string[] },
 ): Promise<number> {
   const { volumes = [] } = await context.daemon.call('VolumeService/List', {
     dangling: options.dangling === true,
   });
   printList<VolumeJson>(options, {
-    rows: volumes,
+    rows: filterRows(volumes, parseFilters(options.filter ?? [], FILTERS), FILTERS),
     id: ({ name = '' }) => name,
     columns: ['Name', 'Containers', 'CreatedSince', 'Size'],
     headings: { Name: 'VOLUME NAME', CreatedSince: 'CREATED', Links: 'LINKS' },

@@ -15,6 +15,7 @@ export function defineNetworkCommands(program: Command, context: Context): void 
     .description('List networks')
     .option('-q, --quiet', 'IDs only')
     .option('--no-trunc', 'whole IDs')
+    .option('-f, --filter <KEY=VALUE>', 'only these; keys: id, name, label, driver, type, dangling', collect)
     .addOption(formatOption())
     .action(action(async (options) => (await commands()).networkList(context, options)));
   network

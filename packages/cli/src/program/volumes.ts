@@ -23,6 +23,7 @@ export function defineVolumeCommands(program: Command, context: Context): void {
     .description('List volumes')
     .option('-q, --quiet', 'names only')
     .option('--dangling', 'only those that no container has')
+    .option('-f, --filter <KEY=VALUE>', 'only these; keys: name, label, dangling, driver', collect)
     .addOption(formatOption())
     .action(action(async (options) => (await volumes()).volumeList(context, options)));
   volume
