@@ -25,6 +25,9 @@ export interface BoundPort {
   readonly hostPort: number;
 }
 
+/** What binds ports: the network worker. */
+export type PortPublisher = Pick<NetworkWorker, 'publish' | 'unpublish'>;
+
 /** Where a published port leads. */
 export interface PortTarget {
   readonly network: string;
@@ -57,7 +60,7 @@ export class PortBindings {
 
   /** Throws `ERR_ARCBOX_NETWORK` when a port is taken; then none is bound. */
   async open(
-    worker: NetworkWorker,
+    worker: PortPublisher,
     containerId: string,
     specs: readonly string[],
     target: PortTarget,
@@ -74,7 +77,7 @@ export class PortBindings {
     }
   }
 
-  async close(worker: NetworkWorker, containerId: string): Promise<void> {
+  async close(worker: PortPublisher, containerId: string): Promise<void> {
     const bound = this.#bound.get(containerId);
     this.#bound.delete(containerId);
     for (const id of bound?.ids ?? []) await worker.unpublish(id);
@@ -86,7 +89,7 @@ export class PortBindings {
   }
 
   async #bind(
-    worker: NetworkWorker,
+    worker: PortPublisher,
     containerId: string,
     mapping: PortMapping,
     target: PortTarget,
