@@ -102,3 +102,5 @@ export const ROUTER_LIFETIME_S = 1800;
 
 /** How long the host may take for a connection. */
 export const DIAL_TIMEOUT_MS = 30_000;
+/** How long a policy may think about a flow. */
+export const POLICY_ANSWER_MS_MAX = 30_000;

@@ -1,4 +1,5 @@
 /** The question that is asked once for every flow, before anything leaves. */
+import { POLICY_ANSWER_MS_MAX } from '../limits.ts';
 import type { FirstBytes } from '../policy/index.ts';
 
 export interface Flow {
@@ -22,7 +23,10 @@ export type Verdict =
   /** Goes to another place instead; the machine does not see the difference. */
   | { readonly action: 'redirect'; readonly address: string; readonly port: number };
 
-/** May answer at once, which costs no turn of the event loop. What it throws denies the flow. */
+/**
+ * May answer at once, which costs no turn of the event loop. What it throws denies the flow, and so does an answer that
+ * has not come after {@link POLICY_ANSWER_MS_MAX}.
+ */
 export type FlowPolicy = (flow: Flow) => Verdict | Promise<Verdict>;
 
 export const ALLOW: Verdict = { action: 'allow' };
@@ -40,9 +44,26 @@ export function judge(policy: FlowPolicy | undefined, flow: Flow, then: (verdict
     then(failed(error));
     return;
   }
-  if (answer instanceof Promise) answer.then(then, (error: unknown) => then(failed(error)));
-  else then(answer);
+  if (!(answer instanceof Promise)) {
+    then(answer);
+    return;
+  }
+  let told = false;
+  const tell = (verdict: Verdict): void => {
+    clearTimeout(timer);
+    if (!told) then(verdict);
+    told = true;
+  };
+  // A policy that forgets a question must not keep the flow, and what it holds, for ever.
+  const timer = setTimeout(() => tell(LATE), POLICY_ANSWER_MS_MAX);
+  timer.unref();
+  answer.then(tell, (error: unknown) => tell(failed(error)));
 }
+
+const LATE: Verdict = {
+  action: 'deny',
+  reason: `the policy did not answer within ${POLICY_ANSWER_MS_MAX / 1000} s`,
+};
 
 function failed(error: unknown): Verdict {
   return { action: 'deny', reason: `the policy failed: ${error instanceof Error ? error.message : error}` };
