@@ -173,8 +173,8 @@ test('a volume is in one machine at a time, and moves when nobody uses it', asyn
     containers.start(two),
     /volume data is in use by the container one in the machine default.*--machine default/,
   );
+  // At once, while it is still being cleaned up.
   await containers.stop(one, { timeoutMs: 0 });
-  await containers.find(one).cleanUp;
   await containers.start(two);
   const holders = [...fake.host.machines.values()].map(({ guest }) =>
     guest.disks.map(({ id }) => id).filter((id) => id.startsWith('v-')),

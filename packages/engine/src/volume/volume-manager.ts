@@ -54,11 +54,14 @@ export interface VolumeUsage {
   readonly containers: number;
 }
 
+/** Of containers that have their volumes, or are about to. */
+const USING: ReadonlySet<string> = new Set(['starting', 'running', 'paused']);
+
 export class VolumeManager {
   readonly #environment: VolumeEnvironment;
   readonly #volumes = new Map<string, VolumeRecord>();
-  /** Containers that have it mounted now. */
-  readonly #users = new Map<number, Set<string>>();
+  /** Containers that have it mounted now, and their machines. */
+  readonly #users = new Map<number, Map<string, string>>();
   readonly #locks = new Map<string, Mutex>();
   /** Machines that have come up, by name; some may have gone since. */
   readonly #machines = new Map<string, UpMachine>();
@@ -271,7 +274,7 @@ export class VolumeManager {
   /** Goes on with removals that an earlier daemon had begun, once its machines have been taken over. */
   async finishRemovals(): Promise<void> {
     for (const record of [...this.#volumes.values()])
-      if (record.state === 'removing') await this.#exclusive(record.name, () => this.#remove(record));
+      if (record.state === 'removing') await this.removeCondemned([record]);
   }
 
   #register(
@@ -330,22 +333,27 @@ export class VolumeManager {
   }
 
   #use(record: VolumeRecord, container: ContainerRecord): void {
-    const users = this.#users.get(record.number) ?? new Set();
-    users.add(container.id);
+    const users = this.#users.get(record.number) ?? new Map<string, string>();
+    users.set(container.id, container.machine);
     this.#users.set(record.number, users);
   }
 
   /** A disk is one machine's at a time. Throws `ERR_ARCBOX_VOLUME_IN_USE` when a container of another one uses it. */
   async #takeFromOthers(record: VolumeRecord, up: UpMachine): Promise<void> {
-    const users = this.#users.get(record.number);
-    const rival = this.#environment
-      .usersOf(record.name)
-      .find(({ id, machine }) => machine !== up.name && users?.has(id) === true);
-    if (rival !== undefined) {
-      throw new EngineError(
-        'ERR_ARCBOX_VOLUME_IN_USE',
-        `the volume ${record.name} is in use by the container ${rival.name} in the machine ${rival.machine}, and a volume is in one machine at a time; stop that container, or create this one with --machine ${rival.machine}`,
-      );
+    for (;;) {
+      const others = [...(this.#users.get(record.number) ?? [])].filter(([, machine]) => machine !== up.name);
+      if (others.length === 0) break;
+      const rival = this.#environment
+        .usersOf(record.name)
+        .find(({ id, state }) => USING.has(state) && others.some(([user]) => user === id));
+      if (rival !== undefined) {
+        throw new EngineError(
+          'ERR_ARCBOX_VOLUME_IN_USE',
+          `the volume ${record.name} is in use by the container ${rival.name} in the machine ${rival.machine}, and a volume is in one machine at a time; stop that container, or create this one with --machine ${rival.machine}`,
+        );
+      }
+      // It has ended, or been removed, and is on its way out of the machine; or its files are being copied.
+      await this.#released.promise;
     }
     for (const other of this.#machines.values())
       if (other.name !== up.name) await this.#releaseFrom(record, other);
