@@ -1,7 +1,7 @@
 /** Networks with IPv6 beside IPv4: addresses, names, neighbours, the host, and what is kept over a crash. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { createServer } from 'node:http';
+import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { after, before, test } from 'node:test';
 import { Arcbox } from './support.ts';
@@ -51,15 +51,32 @@ test('a container has one address of its own, a route, names for others, and rea
   assert.match(output, /^web$/m);
 });
 
-test('the host’s loopback is behind the gateway in both families; the host’s name is IPv4', async () => {
-  const answer = (text: string) => createServer((_request, response) => response.end(text));
-  const [six, four] = [answer('over six\n'), answer('over four\n')];
-  try {
+/** Servers on one port of both loopback addresses: what the system gives for one need not be free for the other. */
+async function inBothFamilies(
+  sixSays: string,
+  fourSays: string,
+): Promise<{ six: Server; four: Server; port: number }> {
+  for (;;) {
+    const [six, four] = [sixSays, fourSays].map((text) =>
+      createServer((_request, response) => response.end(text)),
+    ) as [Server, Server];
     six.listen(0, '::1');
     await once(six, 'listening');
     const { port } = six.address() as AddressInfo;
-    four.listen(port, '127.0.0.1');
-    await once(four, 'listening');
+    try {
+      four.listen(port, '127.0.0.1');
+      await once(four, 'listening');
+      return { six, four, port };
+    } catch (error) {
+      six.close();
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error;
+    }
+  }
+}
+
+test('the host’s loopback is behind the gateway in both families; the host’s name is IPv4', async () => {
+  const { six, four, port } = await inBothFamilies('over six\n', 'over four\n');
+  try {
     const output = await inSix(
       `wget -q -O - http://[fd00:a::1]:${port}/; wget -q -O - http://host.docker.internal:${port}/`,
     );
