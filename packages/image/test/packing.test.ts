@@ -11,6 +11,8 @@ import { content } from './support/squashfs.ts';
 import { withStore } from './support/store.ts';
 import { tar } from './support/tars.ts';
 
+const SETTLE_MS = 10_000;
+
 const pack = (program: 'xz' | 'bzip2', bytes: Buffer, ...args: string[]): Buffer =>
   execFileSync(program, ['--stdout', ...args], { input: bytes, maxBuffer: 2 ** 26 });
 
@@ -76,6 +78,10 @@ for (const program of ['xz', 'bzip2'] as const) {
         await new Promise(() => {});
       }
       await assert.rejects(store.load(endless(), { signal: stopping.signal }), /was cancelled/);
+      // What was killed is no process any more when its exit status has been taken.
+      const endMs = performance.now() + SETTLE_MS;
+      for (let waitMs = 1; unpackers().length > 0 && performance.now() < endMs; waitMs *= 2)
+        await new Promise((resolve) => setTimeout(resolve, waitMs));
       assert.deepEqual(unpackers(), []);
       assert.equal((await store.list()).length, 1, 'the embedded one');
     });
