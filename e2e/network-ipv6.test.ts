@@ -137,6 +137,24 @@ test('a container that runs joins it, and has its default route over it; its add
   await ok('network', 'connect', '--ip6', 'fd00:a::77', 'six', 'late');
 });
 
+test('a policy counts for IPv6 as well', async () => {
+  const server = createServer((_request, response) => response.end('over six\n'));
+  server.listen(0, '::1');
+  await once(server, 'listening');
+  try {
+    const { port } = server.address() as AddressInfo;
+    const fetch = () => arcbox.run(['exec', 'late', 'wget', '-q', '-O', '-', `http://[fd00:a::1]:${port}/`]);
+    await ok('network', 'policy', '--default', 'deny', 'late');
+    assert.equal((await fetch()).code, 1);
+    await ok('network', 'policy', '--default', 'deny', '--allow', `[fd00:a::1]:${port}/tcp`, 'late');
+    assert.equal((await fetch()).stdout, 'over six\n');
+    await ok('network', 'policy', '--clear', 'late');
+    assert.equal((await fetch()).stdout, 'over six\n');
+  } finally {
+    server.close();
+  }
+});
+
 test('what cannot be is refused', async () => {
   const refused = async (...args: string[]): Promise<string> => {
     const { code, stderr } = await arcbox.run(args);

@@ -102,6 +102,13 @@ test('a router advertisement: asked for, and from time to time', () => {
   assert.equal(lab.take().map(parse)[0]?.to, 'ff02::1');
 });
 
+test('no router advertisement where addresses are given out by somebody else', () => {
+  const lab = new Lab({ network: { advertises: false } });
+  lab.link.deliver(icmp(133, 0, [0, 0, 0, 0], { ...v6, from: 'fe80::2', to: 'ff02::2' }));
+  lab.pass(201_000);
+  assert.deepEqual(lab.take(), []);
+});
+
 test('the gateway answers an echo itself, in both families, whatever its size', () => {
   const lab = new Lab({ network: { mtu: 65_520 } });
   const payload = new Array<number>(60_000).fill(7);
