@@ -226,8 +226,10 @@ async function inGuest(report: Report): Promise<void> {
 async function connectTimesMs(guest: NetGuest, peer: Peer, service: net.Server): Promise<number[]> {
   const { port } = service.address() as AddressInfo;
   const out = await guest.run(`/net-probe connect ${GATEWAYS[peer]} ${port} ${CONNECTS}`);
-  // The kernel may have said something on the same console.
-  const times = [...out.matchAll(/^(\d+)$/gm)].map(([microseconds]) => Number(microseconds) / 1000);
+  // The kernel may say something on the same console, and the shell has a prompt.
+  const times = [...out.matchAll(/^(?:.*# )?(\d+)$/gm)].map(
+    ([, microseconds]) => Number(microseconds) / 1000,
+  );
   if (times.length !== CONNECTS) throw new Error(`net-probe on ${peer} said: ${out.slice(-500)}`);
   return times;
 }
