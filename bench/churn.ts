@@ -72,11 +72,11 @@ async function inventory(arcbox: ArcBox): Promise<ReadonlyMap<string, number>> {
     .map((line): [string, number] => [line.split(' ')[0] ?? '', Number(line.split(' ')[1])]);
   const pid = await arcbox.daemonPid();
   const { output: machine } = await arcbox.run('machine', 'inspect', 'default');
-  const [{ pid: vmm = 0 } = {}] = JSON.parse(machine) as { pid?: number }[];
+  const [{ Running } = {}] = JSON.parse(machine) as { Running?: { Pid: number } | null }[];
   return new Map([
     ...counts,
     ['daemon-files', await openFiles(pid)],
-    ['vmm-files', await openFiles(vmm)],
+    ['vmm-files', await openFiles(Running?.Pid ?? 0)],
     ['container-directories', (await readdir(`${arcbox.home}/containers`)).length],
   ]);
 }
@@ -91,8 +91,8 @@ async function openFiles(pid: number): Promise<number> {
 
 async function machineBytes(arcbox: ArcBox): Promise<number> {
   const { output } = await arcbox.run('machine', 'inspect', 'default');
-  const [machine] = JSON.parse(output) as { pssBytes?: string }[];
-  return Number(machine?.pssBytes ?? 0);
+  const [machine] = JSON.parse(output) as { Running?: { Pss: number } | null }[];
+  return machine?.Running?.Pss ?? 0;
 }
 
 export default churn;

@@ -27,6 +27,7 @@ test('what is written to a volume is there for the next container, and for two a
   const refused = await arcbox.run(['volume', 'rm', 'data']);
   assert.equal(await run('volume', 'ls', '-q', '-f', 'dangling=false'), 'data\n');
   assert.equal(await run('volume', 'ls', '-q', '-f', 'dangling=true'), '');
+  assert.equal(await run('volume', 'inspect', '-f', '{{.Name}} {{.UsageData.RefCount}}', 'data'), 'data 1\n');
   assert.match(refused.stderr, /in use by the container writer/);
   await run('rm', '-f', 'writer');
   // It survives the machine, too.

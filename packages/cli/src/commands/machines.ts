@@ -88,6 +88,37 @@ export function machineInspect(
 ): Promise<number> {
   return printInspected(names, options, async (name) => {
     const { machine } = await context.daemon.call('MachineService/Inspect', { name });
-    return { ...machine };
+    return inspected(machine ?? {});
   });
+}
+
+/** In docker's way of naming; what is known only while it runs, or idles, is null otherwise. */
+function inspected(machine: MachineJson): Record<string, unknown> {
+  const { pid, savedMs } = machine;
+  return {
+    Name: machine.name ?? '',
+    State: machine.state ?? '',
+    Created: new Date(Number(machine.createdMs ?? 0)).toISOString(),
+    CPUs: machine.cpus ?? 0,
+    Memory: Number(machine.memoryBytes ?? 0),
+    Disk: { Size: Number(machine.diskBytes ?? 0), Used: Number(machine.diskUsedBytes ?? 0) },
+    Containers: machine.containers ?? 0,
+    ContainersRunning: machine.containersRunning ?? 0,
+    Running:
+      pid === undefined
+        ? null
+        : {
+            Pid: pid,
+            Accelerator: machine.accelerator ?? '',
+            VmmVersion: machine.vmmVersion ?? '',
+            KernelRelease: machine.kernelRelease ?? '',
+            AgentVersion: machine.agentVersion ?? '',
+            Pss: Number(machine.pssBytes ?? 0),
+            GuestRamPss: Number(machine.guestRamPssBytes ?? 0),
+          },
+    Saved:
+      savedMs === undefined
+        ? null
+        : { Bytes: Number(machine.savedBytes ?? 0), At: new Date(Number(savedMs)).toISOString() },
+  };
 }

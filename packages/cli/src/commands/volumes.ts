@@ -9,6 +9,7 @@ import { print } from '../output.ts';
 import { filterRows, hasLabel, parseFilters, type RowFilters, truth } from '../row-filters.ts';
 import { formatSize, parseSize } from '../size.ts';
 import { ago, type ListingOptions, labelText } from '../table.ts';
+import { goMap } from '../template/evaluate.ts';
 
 const FILTERS: RowFilters<VolumeJson> = {
   name: ({ name = '' }, value) => name.includes(value),
@@ -77,7 +78,19 @@ export function volumeInspect(
 ): Promise<number> {
   return printInspected(names, options, async (name) => {
     const { volume } = await context.daemon.call('VolumeService/Inspect', { name });
-    return { ...volume };
+    const { labels = {}, createdMs, sizeBytes, usedBytes, containers, anonymous } = volume ?? {};
+    return {
+      Name: volume?.name ?? '',
+      Driver: 'local',
+      Scope: 'local',
+      CreatedAt: new Date(Number(createdMs ?? 0)).toISOString(),
+      Labels: goMap(labels),
+      // It is a disk of a machine, and mounted nowhere on this host.
+      Mountpoint: '',
+      Options: goMap({ size: sizeBytes ?? '0' }),
+      Anonymous: anonymous === true,
+      UsageData: { RefCount: containers ?? 0, Size: Number(usedBytes ?? 0) },
+    };
   });
 }
 
