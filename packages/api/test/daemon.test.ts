@@ -111,7 +111,10 @@ test('our own client gets answers and errors with their codes', async () => {
     exitCode: 127,
   });
   const wrong = { id: 7 } as unknown as { id: string };
-  await assert.rejects(control.call('ContainerService/Inspect', wrong), /the request is no arcbox.v1/);
+  await assert.rejects(
+    control.call('ContainerService/Inspect', wrong),
+    /the request is no arcbox.v1.*end it with arcbox daemon stop/,
+  );
 });
 
 test('a call that goes on for long survives the end of its daemon', async (t) => {

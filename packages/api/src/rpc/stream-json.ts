@@ -8,7 +8,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { EngineError } from '@arcbox/engine';
 import { create, toJson } from '@bufbuild/protobuf';
 import type { StreamMethod } from './registration.ts';
-import { errorBody, parseRequest, readBody } from './unary-json.ts';
+import { errorBody, MAY_BE_NEWER, parseRequest, readBody } from './unary-json.ts';
 
 export const STREAM_CONTENT_TYPE = 'application/connect+json';
 export const ENVELOPE_BYTES = 5;
@@ -39,7 +39,7 @@ export async function serveStreamJson(
   try {
     const method = methods.get(request.url ?? '');
     if (method === undefined)
-      throw new EngineError('ERR_ARCBOX_INVALID_ARGUMENT', `no method ${request.url}`);
+      throw new EngineError('ERR_ARCBOX_INVALID_ARGUMENT', `no method ${request.url}; ${MAY_BE_NEWER}`);
     const body = await readBody(request);
     if (
       body.length < ENVELOPE_BYTES ||

@@ -33,7 +33,7 @@ export async function serveUnaryJson(
   try {
     const method = methods.get(request.url ?? '');
     if (method === undefined)
-      throw new EngineError('ERR_ARCBOX_INVALID_ARGUMENT', `no method ${request.url}`);
+      throw new EngineError('ERR_ARCBOX_INVALID_ARGUMENT', `no method ${request.url}; ${MAY_BE_NEWER}`);
     const message = parseRequest(method.input, (await readBody(request)).toString('utf8'));
     const answer = create(method.output, await method.call(message));
     body = JSON.stringify(toJson(method.output, answer));
@@ -62,6 +62,10 @@ export function errorBody(error: unknown): { readonly status: number; readonly e
   return { status: HTTP_STATUS[rpcCode], error: { code: rpcCode, message, details: [detail] } };
 }
 
+/** After an upgrade the daemon of before goes on until somebody ends it. */
+export const MAY_BE_NEWER =
+  'if the command is newer than this daemon, end it with arcbox daemon stop: the next command starts its own';
+
 /** Throws `ERR_ARCBOX_INVALID_ARGUMENT` when the body is no such message. */
 export function parseRequest(input: DescMessage, body: string): ReturnType<typeof create> {
   try {
@@ -69,10 +73,8 @@ export function parseRequest(input: DescMessage, body: string): ReturnType<typeo
   } catch (error) {
     throw new EngineError(
       'ERR_ARCBOX_INVALID_ARGUMENT',
-      `the request is no ${input.typeName}: ${messageOf(error)}`,
-      {
-        cause: error,
-      },
+      `the request is no ${input.typeName}: ${messageOf(error)}; ${MAY_BE_NEWER}`,
+      { cause: error },
     );
   }
 }
