@@ -2,11 +2,13 @@
 import type { OpInput } from '@arcbox/protocol';
 import { EngineError } from '../errors.ts';
 import type { AgentSession } from './agent-session.ts';
-import { BUNDLES, CGROUP_PARENT, CGROUP_ROOT, DISK_MOUNT, layerMount, UPPERS } from './guest-layout.ts';
+import { BUNDLES, CGROUP_PARENT, CGROUP_ROOT, CRUN, DISK_MOUNT, layerMount, UPPERS } from './guest-layout.ts';
 
 const MS_RDONLY = 1n;
 const MS_NODEV = 4n;
+const MS_REMOUNT = 32n;
 const MS_NOATIME = 1024n;
+const MS_BIND = 4096n;
 const CONTROLLERS = ['cpu', 'cpuset', 'memory', 'pids', 'io'];
 
 /** Pages that only cache what is on disks. The list of mounted layers' names and the like stays: it is small. */
@@ -31,6 +33,10 @@ export function setUpOps(diskDevice: string): OpInput[] {
     },
     { case: 'mkdir', value: { path: UPPERS, mode: 0o700, parents: true } },
     { case: 'mkdir', value: { path: BUNDLES, mode: 0o700, parents: true } },
+    // No container can write to what it gets hold of as /proc/PID/exe. Where crun does not see that it is read-only, it
+    // makes a copy of itself for every call and executes that.
+    { case: 'mount', value: { source: CRUN, target: CRUN, flags: MS_BIND } },
+    { case: 'mount', value: { source: CRUN, target: CRUN, flags: MS_BIND | MS_REMOUNT | MS_RDONLY } },
     // Controllers are switched on one by one: a kernel without one of them still runs containers without that limit.
     { case: 'mkdir', value: { path: CGROUP_ROOT + CGROUP_PARENT, mode: 0o755, parents: true } },
     ...CONTROLLERS.flatMap((controller): OpInput[] => [

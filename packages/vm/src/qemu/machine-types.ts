@@ -22,7 +22,13 @@ export interface MachineType {
 }
 
 /** A panic resets at once, which ends the machine. No dummy network device before somebody makes one. */
-const COMMON_KERNEL_ARGS = ['panic=-1', 'quiet', 'dummy.numdummies=0'] as const;
+const COMMON_KERNEL_ARGS = [
+  'panic=-1',
+  'quiet',
+  'dummy.numdummies=0',
+  // Not tmpfs: crun takes a program that lies there for a copy in memory that was not sealed, and copies it every time.
+  'rootfstype=ramfs',
+] as const;
 
 export const MACHINE_TYPES: Readonly<Record<Architecture, MachineType>> = {
   x86_64: {
