@@ -132,8 +132,15 @@ export class GuestNetwork {
 
   /** Gives the machine itself an address on its card, for containers that use its network. Again: nothing. */
   async connectMachine(address: Buffer, prefix: number, gateway: Buffer): Promise<void> {
-    const card = await this.#bringUp();
-    await this.#netlink([newAddress(card, address, prefix), newDefaultRoute(card, gateway)], [EEXIST]);
+    const card = await this.#theCard();
+    await this.#netlink(
+      [
+        setLink({ index: card, up: true, mtu: this.#mtu }),
+        newAddress(card, address, prefix),
+        newDefaultRoute(card, gateway),
+      ],
+      [EEXIST],
+    );
   }
 
   /** Takes a container from a network; the namespace may be gone already. */
@@ -161,11 +168,12 @@ export class GuestNetwork {
   }
 
   async #createNetwork(vlan: number): Promise<void> {
-    const card = await this.#bringUp();
+    const card = await this.#theCard();
     const bridge = BRIDGE_INDEX_FIRST + vlan;
     // A daemon that took the machine over finds them there.
     await this.#netlink(
       [
+        setLink({ index: card, up: true, mtu: this.#mtu }),
         newBridge({ index: bridge, name: `b${vlan}`, mtu: this.#mtu }),
         newVlan({ index: VLAN_INDEX_FIRST + vlan, name: `v${vlan}`, parent: card, id: vlan, master: bridge }),
       ],
@@ -173,31 +181,25 @@ export class GuestNetwork {
     );
   }
 
-  #bringUp(): Promise<number> {
-    this.#card ??= this.#bringCardUp();
+  #theCard(): Promise<number> {
+    this.#card ??= this.#findCard();
     this.#card.catch(() => {
       this.#card = undefined;
     });
     return this.#card;
   }
 
-  async #bringCardUp(): Promise<number> {
+  /** The index of the card. */
+  async #findCard(): Promise<number> {
     // Bridges and their ports are no hosts: no addresses of their own making, no router solicitations.
-    await this.#agent.batch([
-      {
-        case: 'write',
-        value: { path: '/proc/sys/net/ipv6/conf/default/disable_ipv6', data: Buffer.from('1') },
-      },
-      {
-        case: 'write',
-        value: { path: `/proc/sys/net/ipv6/conf/${CARD}/disable_ipv6`, data: Buffer.from('1') },
-      },
-    ]);
-    const answer = await this.#netlink([getLink(CARD)]);
+    const quiet = ['default', CARD].map((name): OpInput => {
+      const path = `/proc/sys/net/ipv6/conf/${name}/disable_ipv6`;
+      return { case: 'write', value: { path, data: Buffer.from('1') } };
+    });
+    const [answer = new Uint8Array()] = await this.#links([{ messages: [getLink(CARD)] }], quiet);
     const index = linkIndexes(answer).get(CARD);
     if (index === undefined)
       throw new EngineError('ERR_ARCBOX_NETWORK', `the machine has no network card ${CARD}`);
-    await this.#netlink([setLink({ index, up: true, mtu: this.#mtu })]);
     return index;
   }
 
