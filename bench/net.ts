@@ -226,8 +226,8 @@ async function inGuest(report: Report): Promise<void> {
 async function connectTimesMs(guest: NetGuest, peer: Peer, service: net.Server): Promise<number[]> {
   const { port } = service.address() as AddressInfo;
   const out = await guest.run(`/net-probe connect ${GATEWAYS[peer]} ${port} ${CONNECTS}`);
-  // The kernel may say something on the same console, and the shell has a prompt.
-  const times = [...out.matchAll(/^(?:.*# )?(\d+)$/gm)].map(
+  // The kernel may say something on the same console, and the shell has a prompt, or the rest of one.
+  const times = [...out.matchAll(/^(?:.*#)? *(\d+)$/gm)].map(
     ([, microseconds]) => Number(microseconds) / 1000,
   );
   if (times.length !== CONNECTS) throw new Error(`net-probe on ${peer} said: ${out.slice(-500)}`);
