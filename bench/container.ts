@@ -32,7 +32,7 @@ const container: Benchmark = {
       metric: 'create_to_exit_seen',
       unit: 'ms',
       samples: api,
-      bar: { kind: 'at-most', value: 300 },
+      bar: { kind: 'at-most', value: 250 },
       note,
     });
     report.add({ bench: 'container', metric: 'arcbox_run', unit: 'ms', samples: command, note });

@@ -88,6 +88,15 @@ test('capabilities, privileged, seccomp, no-new-privileges', async () => {
   );
 });
 
+test('the runtime’s program is where it need not copy itself for every container, and cannot be written to', async () => {
+  const machine = ['--privileged', '--pid', 'host'];
+  const look = 'stat -f -c %T /bin/crun; (echo >>/bin/crun) 2>&1 | grep -o "Read-only file system"';
+  assert.equal(
+    await inside(machine, `nsenter -t 1 -m /bin/busybox sh -c '${look}'`),
+    'ramfs\nRead-only file system\n',
+  );
+});
+
 test('names: host, domain, hosts, resolver', async () => {
   const out = await inside(
     [

@@ -1,6 +1,8 @@
 /** Two things that happen to one container at once. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Container } from '../src/container/container.ts';
+import type { ContainerManager } from '../src/container/container-manager.ts';
 import { parseRestartPolicy } from '../src/container/life-options.ts';
 import { FakeRuntime } from './support/fake-runtime.ts';
 
@@ -8,15 +10,22 @@ const turn = async (): Promise<void> => {
   await new Promise(setImmediate);
 };
 
-test('a stop that comes while its policy waits to start it again is the last word', async () => {
-  await using fake = await FakeRuntime.create();
-  await using runtime = await fake.open();
-  const containers = await runtime.containers();
+/** A container that has ended, and whose policy waits to start it again. */
+async function waitingForRestart(containers: ContainerManager): Promise<Container> {
   const life = { restart: parseRestartPolicy('always') };
   const { id } = await containers.create({ image: 'busybox', command: ['both'], life });
   await containers.start(id);
   const container = containers.find(id);
   while (container.record.state !== 'restarting') await turn();
+  return container;
+}
+
+test('a stop that comes while its policy waits to start it again is the last word', async () => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open();
+  const containers = await runtime.containers();
+  const container = await waitingForRestart(containers);
+  const { id } = container.record;
   // The last run's left-overs take their time, so that the next start waits for them.
   const cleaned = Promise.withResolvers<void>();
   container.cleanUp = cleaned.promise;
@@ -84,11 +93,7 @@ test('a machine that is stopped is not brought back by a container that waits fo
   await using fake = await FakeRuntime.create();
   await using runtime = await fake.open();
   const containers = await runtime.containers();
-  const life = { restart: parseRestartPolicy('always') };
-  const { id } = await containers.create({ image: 'busybox', command: ['both'], life });
-  await containers.start(id);
-  const container = containers.find(id);
-  while (container.record.state !== 'restarting') await turn();
+  const container = await waitingForRestart(containers);
   const machine = runtime.machine('default');
   await runtime.stopMachine('default');
   assert.equal(machine.state, 'stopped');

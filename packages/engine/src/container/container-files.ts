@@ -15,6 +15,7 @@ import { ARCHIVE_MESSAGE_BYTES_MAX, CHANGES_BYTES_MAX } from '../limits.ts';
 import type { AgentSession } from '../machine/agent-session.ts';
 import { containerPaths } from '../machine/guest-layout.ts';
 import type { Machine, UpMachine } from '../machine/machine.ts';
+import { MS_RDONLY } from '../machine/mount-flags.ts';
 import type { VolumeManager } from '../volume/volume-manager.ts';
 import type { Container } from './container.ts';
 import type { ContainerManager } from './container-manager.ts';
@@ -59,7 +60,6 @@ interface Root {
   readonly path: string;
 }
 
-const MS_RDONLY = 1n;
 /** Places that starting a container makes in its root; empty ones are no changes of its own. */
 const START_PATHS = new Set([
   ...['/dev', '/dev/console', '/dev/mqueue', '/dev/pts', '/dev/shm', '/proc', '/sys', '/etc'],

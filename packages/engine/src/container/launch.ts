@@ -11,6 +11,7 @@ import {
   namespacePath,
   processObjectId,
 } from '../machine/guest-layout.ts';
+import { MS_NOATIME, MS_NODEV, MS_NOEXEC, MS_NOSUID } from '../machine/mount-flags.ts';
 import type { NetworkPlace } from '../network/container-network.ts';
 import type { ContainerRecord } from './container-record.ts';
 import { containerOfMode, HOST_GATEWAY, type HostOptions, splitHost } from './host-options.ts';
@@ -18,10 +19,6 @@ import { isShmShared, shmBytes } from './oci-mounts.ts';
 import { type JoinedNamespaces, ociSpec, type TerminalSize } from './oci-spec.ts';
 import type { ResolvedUser } from './user.ts';
 
-const MS_NOSUID = 2n;
-const MS_NODEV = 4n;
-const MS_NOEXEC = 8n;
-const MS_NOATIME = 1024n;
 /** How long crun may take, under a loaded emulator. */
 const START_TIMEOUT_MS = 120_000;
 const PASSWD_BYTES_MAX = 1024 * 1024;

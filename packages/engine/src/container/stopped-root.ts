@@ -13,6 +13,7 @@ import { EngineError } from '../errors.ts';
 import type { AgentSession } from '../machine/agent-session.ts';
 import { containerPaths } from '../machine/guest-layout.ts';
 import type { UpMachine } from '../machine/machine.ts';
+import { MS_BIND, MS_RDONLY, MS_REMOUNT } from '../machine/mount-flags.ts';
 import type { VolumeManager } from '../volume/volume-manager.ts';
 import type { ContainerRecord } from './container-record.ts';
 import { mountOps, runTolerant } from './launch.ts';
@@ -22,9 +23,6 @@ export interface StoppedRootEnvironment {
   readonly volumes: VolumeManager;
 }
 
-const MS_RDONLY = 1n;
-const MS_REMOUNT = 32n;
-const MS_BIND = 4096n;
 const S_IFMT = 0o170000;
 const S_IFDIR = 0o040000;
 const S_IFLNK = 0o120000;

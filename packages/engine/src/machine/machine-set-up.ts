@@ -3,12 +3,8 @@ import type { OpInput } from '@arcbox/protocol';
 import { EngineError } from '../errors.ts';
 import type { AgentSession } from './agent-session.ts';
 import { BUNDLES, CGROUP_PARENT, CGROUP_ROOT, CRUN, DISK_MOUNT, layerMount, UPPERS } from './guest-layout.ts';
+import { MS_BIND, MS_NOATIME, MS_NODEV, MS_RDONLY, MS_REMOUNT } from './mount-flags.ts';
 
-const MS_RDONLY = 1n;
-const MS_NODEV = 4n;
-const MS_REMOUNT = 32n;
-const MS_NOATIME = 1024n;
-const MS_BIND = 4096n;
 const CONTROLLERS = ['cpu', 'cpuset', 'memory', 'pids', 'io'];
 
 /** Pages that only cache what is on disks. The list of mounted layers' names and the like stays: it is small. */

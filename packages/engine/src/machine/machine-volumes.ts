@@ -8,8 +8,8 @@ import type { RunningVm } from '@arcbox/vm';
 import { EngineError } from '../errors.ts';
 import type { AgentSession } from './agent-session.ts';
 import { volumeData, volumeDiskId, volumeMount, volumeNumberOfDisk } from './guest-layout.ts';
+import { MS_NOATIME } from './mount-flags.ts';
 
-const MS_NOATIME = 1024n;
 const MODE = 0o755;
 
 export class MachineVolumes {

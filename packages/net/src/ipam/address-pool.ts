@@ -7,14 +7,20 @@
  */
 import { NetError } from '../errors.ts';
 import { formatIpv4 } from '../wire/index.ts';
-import { cidrContains, cidrSize, requireCidr, requireIp } from './cidr.ts';
+import { cidrSize, requireIp } from './cidr.ts';
+import {
+  checkOwner,
+  exhausted,
+  hasAnother,
+  requirePoolRange,
+  requirePoolSubnet,
+  taken,
+} from './pool-checks.ts';
 
 /** Largest subnet; its bitmap takes 2 MiB. */
 export const PREFIX_MIN = 8;
 /** Smallest subnet: two addresses besides the network's and the broadcast one. */
 export const PREFIX_MAX = 30;
-/** Longest name of an owner, in UTF-16 units. */
-export const OWNER_LENGTH_MAX = 256;
 
 export interface AddressPoolOptions {
   /** For example `10.88.0.0/16`. */
@@ -56,13 +62,7 @@ export class AddressPool {
 
   /** @throws {NetError} `ERR_ARCBOX_NET_ADDRESS` when the options do not fit together. */
   constructor(options: AddressPoolOptions) {
-    const cidr = requireCidr(options.subnet);
-    if (cidr.family !== 4 || cidr.prefix < PREFIX_MIN || cidr.prefix > PREFIX_MAX) {
-      throw new NetError(
-        'ERR_ARCBOX_NET_ADDRESS',
-        `subnet ${options.subnet} cannot be a pool; it must be IPv4 with a prefix of ${PREFIX_MIN} to ${PREFIX_MAX}`,
-      );
-    }
+    const cidr = requirePoolSubnet(options.subnet, 4, PREFIX_MIN, PREFIX_MAX);
     this.#options = options;
     this.#base = Number(cidr.base);
     this.#size = Number(cidrSize(cidr));
@@ -71,13 +71,7 @@ export class AddressPool {
     this.broadcast = formatIpv4(this.#base + this.#size - 1);
     this.gateway = options.gateway ?? formatIpv4(this.#base + 1);
     this.#used = new Uint32Array(Math.ceil(this.#size / 32));
-    const range = requireCidr(options.range ?? options.subnet, 'range');
-    if (range.prefix < cidr.prefix || !cidrContains(cidr, { family: range.family, value: range.base })) {
-      throw new NetError(
-        'ERR_ARCBOX_NET_ADDRESS',
-        `range ${options.range} is not in subnet ${options.subnet}`,
-      );
-    }
+    const range = requirePoolRange(cidr, options.subnet, options.range);
     this.#rangeFirst = Number(range.base) - this.#base;
     this.#rangeEnd = this.#rangeFirst + Number(cidrSize(range));
     this.#next = this.#rangeFirst;
@@ -131,9 +125,7 @@ export class AddressPool {
    *   `…_ADDRESS` when `wanted` is not in the subnet, or the owner has another one.
    */
   lease(owner: string, wanted?: string): string {
-    if (owner.length === 0 || owner.length > OWNER_LENGTH_MAX) {
-      throw new NetError('ERR_ARCBOX_NET_ADDRESS', `an owner's name has 1 to ${OWNER_LENGTH_MAX} characters`);
-    }
+    checkOwner(owner);
     const held = this.#byOwner.get(owner);
     if (wanted === undefined) {
       const offset = held ?? this.#findFree();
@@ -142,12 +134,7 @@ export class AddressPool {
     }
     const offset = this.#offsetOf(wanted, 'address');
     if (held === offset) return wanted;
-    if (held !== undefined) {
-      throw new NetError(
-        'ERR_ARCBOX_NET_ADDRESS',
-        `${owner} has ${this.#format(held)} in ${this.subnet}; give it back before asking for ${wanted}`,
-      );
-    }
+    if (held !== undefined) throw hasAnother(owner, this.#format(held), this.subnet, wanted);
     this.#take(owner, offset);
     return wanted;
   }
@@ -198,13 +185,7 @@ export class AddressPool {
   }
 
   #findFree(): number {
-    if (this.#free === 0) {
-      throw new NetError(
-        'ERR_ARCBOX_NET_EXHAUSTED',
-        `no address is left in ${this.#options.range ?? this.subnet} (${this.size} are leased); ` +
-          'remove what is not needed, or make a network with a larger subnet',
-      );
-    }
+    if (this.#free === 0) throw exhausted(this.#options.range ?? this.subnet, this.size);
     for (let offset = this.#next; ; ) {
       if (offset >= this.#rangeEnd) offset = this.#rangeFirst;
       // A full word is passed in one step.
@@ -220,13 +201,7 @@ export class AddressPool {
   }
 
   #take(owner: string, offset: number): void {
-    if (this.#isUsed(offset)) {
-      const holder = this.#byOffset.get(offset);
-      throw new NetError(
-        'ERR_ARCBOX_NET_ADDRESS_TAKEN',
-        `${this.#format(offset)} is ${holder === undefined ? `reserved in ${this.subnet}` : `leased to ${holder}`}`,
-      );
-    }
+    if (this.#isUsed(offset)) throw taken(this.#format(offset), this.#byOffset.get(offset), this.subnet);
     this.#mark(offset);
     this.#byOwner.set(owner, offset);
     this.#byOffset.set(offset, owner);

@@ -4,8 +4,15 @@
  * has passed as many addresses as are taken.
  */
 import { NetError } from '../errors.ts';
-import { OWNER_LENGTH_MAX } from './address-pool.ts';
-import { cidrContains, cidrSize, formatIp, requireCidr, requireIp } from './cidr.ts';
+import { cidrSize, formatIp, requireIp } from './cidr.ts';
+import {
+  checkOwner,
+  exhausted,
+  hasAnother,
+  requirePoolRange,
+  requirePoolSubnet,
+  taken,
+} from './pool-checks.ts';
 
 /** Largest and smallest subnet. */
 export const PREFIX6_MIN = 8;
@@ -24,6 +31,8 @@ export class AddressPool6 {
   readonly subnet: string;
   readonly gateway: string;
   readonly prefix: number;
+  /** The range, as it was given. */
+  readonly #handedOut: string;
   readonly #base: bigint;
   readonly #end: bigint;
   readonly #rangeFirst: bigint;
@@ -35,27 +44,16 @@ export class AddressPool6 {
 
   /** @throws {NetError} `ERR_ARCBOX_NET_ADDRESS` when the options do not fit together. */
   constructor(options: AddressPool6Options) {
-    const cidr = requireCidr(options.subnet);
-    if (cidr.family !== 6 || cidr.prefix < PREFIX6_MIN || cidr.prefix > PREFIX6_MAX) {
-      throw new NetError(
-        'ERR_ARCBOX_NET_ADDRESS',
-        `subnet ${options.subnet} cannot be a pool; it must be IPv6 with a prefix of ${PREFIX6_MIN} to ${PREFIX6_MAX}`,
-      );
-    }
+    const cidr = requirePoolSubnet(options.subnet, 6, PREFIX6_MIN, PREFIX6_MAX);
     this.subnet = options.subnet;
+    this.#handedOut = options.range ?? options.subnet;
     this.prefix = cidr.prefix;
     this.#base = cidr.base;
     this.#end = cidr.base + cidrSize(cidr);
     const gateway =
       options.gateway === undefined ? cidr.base + 1n : this.#valueOf(options.gateway, 'gateway');
     this.gateway = formatIp({ family: 6, value: gateway });
-    const range = requireCidr(options.range ?? options.subnet, 'range');
-    if (range.prefix < cidr.prefix || !cidrContains(cidr, { family: range.family, value: range.base })) {
-      throw new NetError(
-        'ERR_ARCBOX_NET_ADDRESS',
-        `range ${options.range} is not in subnet ${options.subnet}`,
-      );
-    }
+    const range = requirePoolRange(cidr, options.subnet, options.range);
     this.#rangeFirst = range.base;
     this.#rangeEnd = range.base + cidrSize(range);
     this.#next = range.base;
@@ -74,26 +72,13 @@ export class AddressPool6 {
    *   `…_ADDRESS` when `wanted` is not in the subnet, or the owner has another one.
    */
   lease(owner: string, wanted?: string): string {
-    if (owner.length === 0 || owner.length > OWNER_LENGTH_MAX) {
-      throw new NetError('ERR_ARCBOX_NET_ADDRESS', `an owner's name has 1 to ${OWNER_LENGTH_MAX} characters`);
-    }
+    checkOwner(owner);
     const held = this.#byOwner.get(owner);
     const value = wanted === undefined ? (held ?? this.#findFree()) : this.#valueOf(wanted, 'address');
     const text = formatIp({ family: 6, value });
     if (held === value) return text;
-    if (held !== undefined) {
-      throw new NetError(
-        'ERR_ARCBOX_NET_ADDRESS',
-        `${owner} has ${formatIp({ family: 6, value: held })} in ${this.subnet}; give it back before asking for ${text}`,
-      );
-    }
-    if (this.#byAddress.has(value)) {
-      const holder = this.#byAddress.get(value);
-      throw new NetError(
-        'ERR_ARCBOX_NET_ADDRESS_TAKEN',
-        `${text} is ${holder === undefined ? `reserved in ${this.subnet}` : `leased to ${holder}`}`,
-      );
-    }
+    if (held !== undefined) throw hasAnother(owner, formatIp({ family: 6, value: held }), this.subnet, text);
+    if (this.#byAddress.has(value)) throw taken(text, this.#byAddress.get(value), this.subnet);
     this.#byOwner.set(owner, value);
     this.#byAddress.set(value, owner);
     return text;
@@ -119,10 +104,7 @@ export class AddressPool6 {
       }
       value += 1n;
     }
-    throw new NetError(
-      'ERR_ARCBOX_NET_EXHAUSTED',
-      `no address is left in ${this.subnet} (${this.size} are leased); remove what is not needed, or make a network with a larger subnet`,
-    );
+    throw exhausted(this.#handedOut, this.size);
   }
 
   #valueOf(address: string, what: string): bigint {

@@ -2,7 +2,6 @@ export {
   AddressPool,
   type AddressPoolOptions,
   type AddressPoolState,
-  OWNER_LENGTH_MAX,
   PREFIX_MAX,
   PREFIX_MIN,
 } from './address-pool.ts';
@@ -21,4 +20,5 @@ export {
   requireIp,
   unmapped,
 } from './cidr.ts';
+export { OWNER_LENGTH_MAX } from './pool-checks.ts';
 export { pickSubnet, SUBNET_SOURCES, type SubnetSource } from './subnets.ts';
