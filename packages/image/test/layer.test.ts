@@ -16,6 +16,7 @@ import { test } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { sha256 } from '../src/digest.ts';
 import { ImageError } from '../src/errors.ts';
+import { Squash } from '../src/layer/squash.ts';
 import { paxRecord } from '../src/tar/pax.ts';
 import { content, convert, listing } from './support/squashfs.ts';
 import { type EntryInput, entry, patchHeader, paxHeader, tar } from './support/tars.ts';
@@ -277,5 +278,27 @@ test('a hostile or broken layer is refused with a sentence', async () => {
       (error) => error instanceof ImageError && why.test(error.message),
       what,
     );
+  }
+});
+
+test('sqfstar leaves the second block of the end of a tar unread: its exit code says whether it failed', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'arcbox-squash-'));
+  const path = process.env.PATH;
+  try {
+    for (const end of ['exit 0', 'exit 3', 'kill -SEGV $$']) {
+      // It closes its input while more is on the way, and lives on long enough for that to be seen.
+      const program = `#!/bin/sh\nhead -c 512 >/dev/null; exec <&-; sleep 0.2; ${end}\n`;
+      writeFileSync(join(directory, 'sqfstar'), program, { mode: 0o755 });
+      process.env.PATH = `${directory}:${path}`;
+      const squash = new Squash(join(directory, 'layer'));
+      squash.start({ mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: new Map() });
+      squash.write(Buffer.alloc(1024 ** 2));
+      const finished = squash.finish();
+      if (end === 'exit 0') await finished;
+      else await assert.rejects(finished, /layer's file system: it (exited with 3|was ended by SIGSEGV)/);
+    }
+  } finally {
+    process.env.PATH = path;
+    rmSync(directory, { recursive: true });
   }
 });

@@ -16,9 +16,12 @@ const STAGE_BYTES = 128 * 1024;
 export class Squash implements LayerSink {
   readonly #path: string;
   #child: ChildProcess | undefined;
-  #exited: Promise<number | null> | undefined;
+  /** Undefined: with code 0. Otherwise what became of it. */
+  #exited: Promise<string | undefined> | undefined;
   #stderr = '';
+  /** It could not be started, or went away before all was written. */
   #failed: Error | undefined;
+  #ending = false;
   #stage: Buffer | undefined;
   #staged = 0;
 
@@ -48,15 +51,20 @@ export class Squash implements LayerSink {
       { stdio: ['pipe', 'ignore', 'pipe'], env: { PATH: process.env.PATH ?? '/usr/bin:/bin' } },
     );
     this.#child = child;
-    const { promise, resolve } = Promise.withResolvers<number | null>();
+    const { promise, resolve } = Promise.withResolvers<string | undefined>();
     this.#exited = promise;
     child.once('error', (error) => {
       this.#failed ??= error;
-      resolve(null);
+      resolve(messageOf(error));
     });
-    child.once('close', (code) => resolve(code));
+    child.once('close', (code, signal) => {
+      if (code === 0) resolve(undefined);
+      else resolve(signal === null ? `it exited with ${code}` : `it was ended by ${signal}`);
+    });
+    // It stops reading at the first of the two blocks that end a tar: what it leaves unread is no failure of its own, and
+    // its exit code says whether it came that far.
     child.stdin?.on('error', (error) => {
-      this.#failed ??= error;
+      if (!this.#ending) this.#failed ??= error;
     });
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       if (this.#stderr.length < STDERR_BYTES_MAX) this.#stderr += text;
@@ -89,10 +97,10 @@ export class Squash implements LayerSink {
 
   /** Ends the tar; resolves when the file is complete. Throws `ERR_ARCBOX_LAYER_CONVERSION`. */
   async finish(): Promise<void> {
+    this.#ending = true;
     this.#flush();
     this.#child?.stdin?.end();
-    const code = await this.#exited;
-    if (code !== 0 || this.#failed !== undefined) await this.#fail();
+    if ((await this.#exited) !== undefined || this.#failed !== undefined) await this.#fail();
   }
 
   /** Ends it, whatever it does; resolves when it is gone. The file has to be removed by the caller. */
@@ -110,10 +118,10 @@ export class Squash implements LayerSink {
   }
 
   async #fail(): Promise<never> {
-    const code = await this.#exited;
+    const exit = await this.#exited;
     const said = this.#stderr.trim().split('\n').slice(-3).join('; ');
     const cause = this.#failed;
-    const reason = said !== '' ? said : cause !== undefined ? messageOf(cause) : `it exited with ${code}`;
+    const reason = said !== '' ? said : (exit ?? messageOf(cause));
     throw new ImageError(
       'ERR_ARCBOX_LAYER_CONVERSION',
       `sqfstar could not make the layer's file system: ${reason}`,
