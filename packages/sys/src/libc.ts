@@ -13,6 +13,7 @@ const library = new ffi.DynamicLibrary(C_LIBRARY);
 const functions = library.getFunctions({
   __errno_location: { return: 'pointer', arguments: [] },
   close: { return: 'int32', arguments: ['int32'] },
+  connect: { return: 'int32', arguments: ['int32', 'pointer', 'uint32'] },
   eventfd: { return: 'int32', arguments: ['uint32', 'int32'] },
   flock: { return: 'int32', arguments: ['int32', 'int32'] },
   ioctl: { return: 'int32', arguments: ['int32', 'uint64', 'pointer'] },

@@ -1,7 +1,7 @@
 /** The host's network through Node's sockets. */
 import { createSocket, type Socket as UdpSocket } from 'node:dgram';
 import net from 'node:net';
-import { closeFd, openPingSocket } from '@arcbox/sys';
+import { closeFd, connectLoopback, openPingSocket } from '@arcbox/sys';
 import { DIAL_TIMEOUT_MS, UDP_PENDING_MAX, UDP_QUEUE_BYTES_MAX } from '../limits.ts';
 import type {
   Endpoint,
@@ -32,18 +32,24 @@ export class NodeNetwork implements HostNetwork {
     this.#readBuffer = readBuffer;
   }
 
-  connect(target: Endpoint, events: HostStreamEvents): HostStream {
+  connect({ address, port }: Endpoint, events: HostStreamEvents): HostStream {
+    const here = address === '127.0.0.1' || address === '::1';
+    const fd = here ? connectLoopback(address, port) : undefined;
+    if (fd === undefined) return this.#stream({ host: address, port, noDelay: true }, events);
+    events.connected();
+    return new ConnectedStream(fd, events, () => this.#stream({ fd }, events));
+  }
+
+  #stream(to: { readonly fd: number } | net.TcpNetConnectOpts, events: HostStreamEvents): SocketStream {
     const buffer = this.#readBuffer;
-    const stream: SocketStream = new SocketStream(
-      net.connect({
-        host: target.address,
-        port: target.port,
-        allowHalfOpen: true,
-        noDelay: true,
-        onread: { buffer, callback: (count) => stream.read(buffer.subarray(0, count)) },
-      }),
-      events,
-    );
+    const options = {
+      ...to,
+      allowHalfOpen: true,
+      onread: { buffer, callback: (count: number) => stream.read(buffer.subarray(0, count)) },
+    };
+    const socket =
+      'fd' in to ? new net.Socket(options).setNoDelay() : net.connect(options as net.TcpNetConnectOpts);
+    const stream: SocketStream = new SocketStream(socket, events);
     return stream;
   }
 
@@ -57,6 +63,65 @@ export class NodeNetwork implements HostNetwork {
     return fd === undefined ? undefined : new NodePing(fd, family, address, events);
   }
 }
+
+/**
+ * A connection that is there already. Its socket is made when this turn of the loop is over, or somebody needs it: the
+ * machine is answered first.
+ */
+class ConnectedStream implements HostStream {
+  readonly #fd: number;
+  readonly #events: HostStreamEvents;
+  readonly #make: () => HostStream;
+  #made: HostStream | undefined;
+
+  constructor(fd: number, events: HostStreamEvents, make: () => HostStream) {
+    this.#fd = fd;
+    this.#events = events;
+    this.#make = make;
+    setImmediate(() => this.#stream);
+  }
+
+  get #stream(): HostStream {
+    if (this.#made !== undefined) return this.#made;
+    try {
+      this.#made = this.#make();
+    } catch (error) {
+      closeFd(this.#fd);
+      this.#made = NO_STREAM;
+      this.#events.failed((error as NodeJS.ErrnoException).code ?? 'EIO');
+    }
+    return this.#made;
+  }
+
+  write(bytes: Uint8Array): boolean {
+    return this.#stream.write(bytes);
+  }
+
+  end(): void {
+    this.#stream.end();
+  }
+
+  pause(): void {
+    this.#stream.pause();
+  }
+
+  resume(): void {
+    this.#stream.resume();
+  }
+
+  destroy(reset: boolean): void {
+    this.#stream.destroy(reset);
+  }
+}
+
+/** What has failed, and said so. */
+const NO_STREAM: HostStream = {
+  write: () => true,
+  end: () => {},
+  pause: () => {},
+  resume: () => {},
+  destroy: () => {},
+};
 
 /** A TCP socket as the stack's stream. */
 export class SocketStream implements HostStream {
@@ -124,8 +189,11 @@ export class SocketStream implements HostStream {
   destroy(reset: boolean): void {
     if (this.#over) return;
     this.#over = true;
-    if (reset && this.#connected) this.#socket.resetAndDestroy();
-    else this.#socket.destroy();
+    // Takes a while, and the same turn may have other frames of the machine, which waits for their answers.
+    setImmediate(() => {
+      if (reset && this.#connected) this.#socket.resetAndDestroy();
+      else this.#socket.destroy();
+    });
   }
 
   #fail(code: string): void {

@@ -1,0 +1,56 @@
+/** TCP sockets that are connected within the call: to services of this host. */
+import { SysError } from './errors.ts';
+import { errno, libc } from './libc.ts';
+
+const AF_INET = 2;
+const AF_INET6 = 10;
+const SOCK_STREAM = 1;
+const SOCK_NONBLOCK = 0o4000;
+const SOCK_CLOEXEC = 0o2000000;
+const EALREADY = 114;
+const EINPROGRESS = 115;
+
+const SOCKADDR_IN_BYTES = 16;
+const SOCKADDR_IN6_BYTES = 28;
+
+/**
+ * Connects to `port` of the host's loopback, `127.0.0.1` or `::1`, and answers with the socket, which does not block.
+ * Such a connection is decided before connect(2) returns, unless the service has too many waiting: then `undefined`,
+ * and nothing is left. The caller closes the descriptor.
+ *
+ * @throws {SysError} `ECONNREFUSED` when nobody listens there, or what else is in the way.
+ */
+export function connectLoopback(address: '127.0.0.1' | '::1', port: number): number | undefined {
+  const v4 = address === '127.0.0.1';
+  const fd = libc.socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) throw SysError.fromErrno('socket', errno());
+  const to = v4 ? loopback4(port) : loopback6(port);
+  // The handshake is over when the first call returns, and the second says how it went.
+  if (libc.connect(fd, to, to.length) === 0) return fd;
+  let number = errno();
+  if (number === EINPROGRESS) {
+    if (libc.connect(fd, to, to.length) === 0) return fd;
+    number = errno();
+  }
+  libc.close(fd);
+  if (number === EALREADY) return undefined;
+  throw SysError.fromErrno('connect', number);
+}
+
+/** struct sockaddr_in: the family in the host's byte order, the port in the network's. */
+function loopback4(port: number): Buffer {
+  const bytes = Buffer.alloc(SOCKADDR_IN_BYTES);
+  bytes.writeUInt16LE(AF_INET, 0);
+  bytes.writeUInt16BE(port, 2);
+  bytes.writeUInt32BE(0x7f000001, 4);
+  return bytes;
+}
+
+/** struct sockaddr_in6. */
+function loopback6(port: number): Buffer {
+  const bytes = Buffer.alloc(SOCKADDR_IN6_BYTES);
+  bytes.writeUInt16LE(AF_INET6, 0);
+  bytes.writeUInt16BE(port, 2);
+  bytes[23] = 1;
+  return bytes;
+}
