@@ -111,6 +111,8 @@ export const EPOCH_SHORT_MS = 1000;
 export const MACHINE_STOP_TIMEOUT_MS = 5000;
 /** An idle machine gives pages back before it is saved; the guest reports them two seconds after they were freed. */
 export const IDLE_GIVE_BACK_MS = 2500;
+/** What an idle machine may keep of its page cache; of more it keeps nothing. */
+export const IDLE_CACHE_BYTES = 32 * 1024 * 1024;
 /** What must be left on tmpfs beside the memory of an idle machine. */
 export const IDLE_SPARE_BYTES = 64 * 1024 * 1024;
 /** When an attempt to idle down failed: how long until the next. */

@@ -57,6 +57,26 @@ test('the next daemon finds an idle machine idle, and its first container starts
   assert.equal(fake.guest.ran.filter((op) => op === 'mount').length, 1);
 });
 
+test('what an idle machine is known to have is not asked for again; of its page cache it keeps a little', async () => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open();
+  const dropped = '/proc/sys/vm/drop_caches';
+  for (const [cachedKib, drops] of [
+    [1024, false],
+    [1024 ** 2, true],
+  ] as const) {
+    await echo(runtime, 'one');
+    fake.guest.cachedKib = cachedKib;
+    await runtime.idleMachine('default');
+    assert.equal(fake.guest.files.has(dropped), drops, `${cachedKib} KiB of page cache`);
+    fake.guest.ran.length = 0;
+    assert.equal(await echo(runtime, 'two'), 'two\n');
+    assert.ok(!fake.guest.ran.includes('waitDevice'), 'its disk is mounted');
+    // The namespace's own, and the port of its cable on a bridge that is there.
+    assert.equal(fake.guest.ran.filter((op) => op === 'netlink').length, 2);
+  }
+});
+
 test('a saved machine that is not whole, or of another configuration, is not used', async () => {
   await using fake = await FakeRuntime.create();
   const directory = fake.layout.machineMemory('default');

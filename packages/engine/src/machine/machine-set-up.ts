@@ -1,17 +1,37 @@
 /** What a machine gets once per boot, and its layers: operations for its agent. */
-import type { OpInput } from '@arcbox/protocol';
+import { randomBytes } from 'node:crypto';
+import type { OpInput, OpResult } from '@arcbox/protocol';
 import { EngineError } from '../errors.ts';
+import { IDLE_CACHE_BYTES } from '../limits.ts';
 import type { AgentSession } from './agent-session.ts';
 import { BUNDLES, CGROUP_PARENT, CGROUP_ROOT, CRUN, DISK_MOUNT, layerMount, UPPERS } from './guest-layout.ts';
 import { MS_BIND, MS_NOATIME, MS_NODEV, MS_RDONLY, MS_REMOUNT } from './mount-flags.ts';
 
+const ENTROPY_BYTES = 64;
 const CONTROLLERS = ['cpu', 'cpuset', 'memory', 'pids', 'io'];
 
-/** Pages that only cache what is on disks. The list of mounted layers' names and the like stays: it is small. */
-export const DROP_PAGE_CACHE: OpInput = {
-  case: 'write',
-  value: { path: '/proc/sys/vm/drop_caches', data: Buffer.from('1') },
-};
+export const READ_MOUNTS: OpInput = { case: 'read', value: { path: '/proc/self/mounts' } };
+
+/** What a guest cannot know that did not run, or was cloned: the time, and numbers that nobody else has. */
+export function wakeOps(): OpInput[] {
+  return [
+    { case: 'setTime', value: { unixNs: BigInt(Date.now()) * 1_000_000n } },
+    { case: 'reseed', value: { entropy: randomBytes(ENTROPY_BYTES) } },
+  ];
+}
+
+/**
+ * Drops pages that only cache what is on disks, unless there are few: the program of the next first container is among
+ * them. The list of mounted layers' names and the like stays: it is small.
+ */
+export async function trimPageCache(agent: AgentSession): Promise<void> {
+  const [, memory] = await agent.batch([
+    { case: 'sync', value: {} },
+    { case: 'read', value: { path: '/proc/meminfo' } },
+  ]);
+  if (cachedBytes(memory) <= IDLE_CACHE_BYTES) return;
+  await agent.batch([{ case: 'write', value: { path: '/proc/sys/vm/drop_caches', data: Buffer.from('1') } }]);
+}
 
 /** What a machine gets once per boot. */
 export function setUpOps(diskDevice: string): OpInput[] {
@@ -76,8 +96,20 @@ export async function mountHotLayer(agent: AgentSession, number: number, lun: nu
 }
 
 /** The second column of /proc/self/mounts. */
-export function mountPoints(result: unknown): Set<string> {
-  const data = (result as { data?: unknown } | undefined)?.data;
-  const text = data instanceof Uint8Array ? Buffer.from(data).toString('utf8') : '';
-  return new Set(text.split('\n').map((line) => line.split(' ')[1] ?? ''));
+export function mountPoints(mounts: OpResult | undefined): Set<string> {
+  return new Set(
+    textOf(mounts)
+      .split('\n')
+      .map((line) => line.split(' ')[1] ?? ''),
+  );
+}
+
+/** What the page cache has of files on disks, from /proc/meminfo. */
+function cachedBytes(memory: OpResult | undefined): number {
+  const kib = [...textOf(memory).matchAll(/^(?:Active|Inactive)\(file\): +(\d+) kB$/gm)];
+  return kib.reduce((sum, [, count]) => sum + Number(count) * 1024, 0);
+}
+
+function textOf(answer: OpResult | undefined): string {
+  return answer?.result.case === 'data' ? Buffer.from(answer.result.value.data).toString('utf8') : '';
 }

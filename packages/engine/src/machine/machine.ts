@@ -6,10 +6,8 @@
  * What is true of a machine is in the machine: after a crash we ask the VMM for its disks and the guest for its mounts
  * and objects, and release what nobody names. The only thing stored is the handle to find it again.
  */
-import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Layer } from '@arcbox/image';
-import type { OpInput } from '@arcbox/protocol';
 import { faultPoint } from '@arcbox/sys';
 import type { RunningVm, VmConfig, VmDriver } from '@arcbox/vm';
 import type { BootAssets } from '../boot-assets.ts';
@@ -33,11 +31,16 @@ import { DISK_ID, DISK_MOUNT } from './guest-layout.ts';
 import { ensureMachineDisk } from './machine-disk.ts';
 import { MachineLayers } from './machine-layers.ts';
 import { type MachineRecord, type MachineSize, machineSize } from './machine-record.ts';
-import { DROP_PAGE_CACHE, mountPoints, setUpOps } from './machine-set-up.ts';
+import { mountPoints, READ_MOUNTS, setUpOps, trimPageCache, wakeOps } from './machine-set-up.ts';
 import { MachineVolumes } from './machine-volumes.ts';
-import { checkSaved, discardSaved, type SavedMachine, saveMachine } from './saved-machine.ts';
+import {
+  checkSaved,
+  discardSaved,
+  type SavedGuest,
+  type SavedMachine,
+  saveMachine,
+} from './saved-machine.ts';
 
-const ENTROPY_BYTES = 64;
 /** The same in every machine: each has a cable of its own to our stack. */
 const CARD_MAC = '52:54:00:61:72:63';
 
@@ -261,6 +264,7 @@ export class Machine {
     try {
       vm = await this.#adoptVm();
       let how: Origin = 'adopted';
+      let guest: SavedGuest | undefined;
       // A daemon that died while it saved or restored the machine may have left files that count for nothing.
       if (vm !== undefined) await this.#forgetSaved();
       if (vm === undefined) {
@@ -272,13 +276,15 @@ export class Machine {
           return undefined;
         }
         how = 'restored';
+        guest = this.#saved?.guest;
         vm = await this.#restore();
       }
       if (vm === undefined) {
         how = 'booted';
+        guest = undefined;
         vm = await this.#boot();
       }
-      const up = await this.#prepare(vm, how);
+      const up = await this.#prepare(vm, how, guest);
       await this.#environment.reconcile(up);
       this.#gone = this.#watch(up.vm);
       this.#become('running', how === 'adopted' ? undefined : 'start');
@@ -428,27 +434,25 @@ export class Machine {
     };
   }
 
-  /** Connects to the agent and mounts what is not mounted yet. */
-  async #prepare(vm: RunningVm, how: Origin): Promise<UpMachine> {
+  /** Connects to the agent and mounts what is not mounted yet. `guest`: what is known to be there. */
+  async #prepare(vm: RunningVm, how: Origin, guest?: SavedGuest): Promise<UpMachine> {
     const agent = await AgentSession.open(vm, this.#environment.logger);
     try {
-      const clock: OpInput[] =
-        how !== 'adopted'
-          ? [
-              { case: 'setTime', value: { unixNs: BigInt(Date.now()) * 1_000_000n } },
-              { case: 'reseed', value: { entropy: randomBytes(ENTROPY_BYTES) } },
-            ]
-          : [];
-      const results = await agent.batch([
-        ...clock,
-        { case: 'waitDevice', value: { match: { case: 'serial', value: DISK_ID } } },
-        { case: 'read', value: { path: '/proc/self/mounts' } },
-      ]);
-      const mounts = mountPoints(results.at(-1)?.result.value);
-      const device = results.at(-2)?.result;
-      if (device?.case !== 'device')
-        throw new EngineError('ERR_ARCBOX_MACHINE_BOOT', 'the agent did not name the disk');
-      if (!mounts.has(DISK_MOUNT)) await agent.batch(setUpOps(device.value.path));
+      let mounts = new Set(guest?.mounts);
+      if (guest !== undefined) {
+        await agent.batch(wakeOps());
+      } else {
+        const results = await agent.batch([
+          ...(how === 'adopted' ? [] : wakeOps()),
+          { case: 'waitDevice', value: { match: { case: 'serial', value: DISK_ID } } },
+          READ_MOUNTS,
+        ]);
+        mounts = mountPoints(results.at(-1));
+        const device = results.at(-2)?.result;
+        if (device?.case !== 'device')
+          throw new EngineError('ERR_ARCBOX_MACHINE_BOOT', 'the agent did not name the disk');
+        if (!mounts.has(DISK_MOUNT)) await agent.batch(setUpOps(device.value.path));
+      }
       const layers = new MachineLayers({
         vm,
         agent,
@@ -461,7 +465,7 @@ export class Machine {
         name: this.name,
         vm,
         agent,
-        network: new GuestNetwork(agent, CARD_MTU),
+        network: new GuestNetwork(agent, CARD_MTU, guest?.links),
         volumes: new MachineVolumes(vm, agent, mounts),
         layers,
         mountLayer: (layer) => layers.mount(layer),
@@ -524,11 +528,12 @@ export class Machine {
     const { driver, store, logger, assets } = this.#environment;
     const startedMs = performance.now();
     await this.#environment.releaseUnused(up);
-    await up.agent.batch([{ case: 'sync', value: {} }, DROP_PAGE_CACHE]);
+    await trimPageCache(up.agent);
     if (driver.capabilities.freePageReporting)
       await sleep(IDLE_GIVE_BACK_MS, undefined, { signal: needed, ref: false }).catch(() => {});
     if (needed.aborted) return false;
-    await up.agent.batch([{ case: 'sync', value: {} }]);
+    const [, mounts] = await up.agent.batch([{ case: 'sync', value: {} }, READ_MOUNTS]);
+    const guest = { mounts: [...mountPoints(mounts)], links: await up.network.links() };
     const { busy } = await up.agent.client();
     if (needed.aborted || busy || this.#environment.inUse(this.name)) return false;
     // From here on whoever needs the machine waits, and nothing is sent to it any more.
@@ -538,7 +543,7 @@ export class Machine {
     try {
       faultPoint('idle.pause');
       await up.vm.pause();
-      const saved = await saveMachine(up.vm, this.#memoryDirectory, assets);
+      const saved = await saveMachine(up.vm, guest, this.#memoryDirectory, assets);
       faultPoint('idle.record');
       store.machines.setSaved(this.name, saved);
       this.#saved = saved;

@@ -15,6 +15,7 @@ import type { RunningVm, Snapshot } from '@arcbox/vm';
 import type { BootAssets } from '../boot-assets.ts';
 import { EngineError } from '../errors.ts';
 import { IDLE_SPARE_BYTES } from '../limits.ts';
+import type { GuestLinks } from '../network/guest-network.ts';
 import type { MachineSize } from './machine-record.ts';
 
 /** What tells a file from any other, and from itself after a change. */
@@ -24,8 +25,16 @@ interface FileMark {
   readonly mtimeMs: number;
 }
 
+/** What the guest has, so that nobody need ask when it goes on. */
+export interface SavedGuest {
+  /** Mount points. */
+  readonly mounts: readonly string[];
+  readonly links: GuestLinks;
+}
+
 export interface SavedMachine {
   readonly snapshot: Snapshot;
+  readonly guest: SavedGuest;
   /** A host that was booted since has other files, if any. */
   readonly hostBootId: string;
   readonly assetsHash: string;
@@ -39,6 +48,7 @@ export interface SavedMachine {
 /** Writes both files into `directory`, which is emptied first. The machine must be paused, and stays so. */
 export async function saveMachine(
   vm: RunningVm,
+  guest: SavedGuest,
   directory: string,
   assets: BootAssets,
 ): Promise<SavedMachine> {
@@ -57,6 +67,7 @@ export async function saveMachine(
   const memory = await stat(snapshot.memoryPath);
   return {
     snapshot,
+    guest,
     hostBootId: await hostBootId(),
     assetsHash: assets.hash,
     state: markOf(await stat(snapshot.statePath)),

@@ -52,6 +52,14 @@ export interface GuestInterface {
   readonly gateways: readonly Buffer[];
 }
 
+/** What is there already, in the machine's own namespace. */
+export interface GuestLinks {
+  /** The card's index, where networks were made. */
+  readonly card?: number;
+  /** Networks that have their bridge. */
+  readonly vlans: readonly number[];
+}
+
 /** Messages for the links of one network namespace; of the machine's own without a path. */
 interface LinkRequest {
   readonly messages: readonly NetlinkMessage[];
@@ -74,10 +82,20 @@ export class GuestNetwork {
   #card: Promise<number> | undefined;
   readonly #networks = new Map<number, Promise<void>>();
 
-  /** `mtu` is the card's. */
-  constructor(agent: BatchRunner, mtu: number) {
+  /** `mtu` is the card's; `links` are those that are known to be there. */
+  constructor(agent: BatchRunner, mtu: number, links: GuestLinks = { vlans: [] }) {
     this.#agent = agent;
     this.#mtu = mtu;
+    if (links.card !== undefined) this.#card = Promise.resolve(links.card);
+    for (const vlan of links.vlans) this.#networks.set(vlan, Promise.resolve());
+  }
+
+  /** What this machine has by now, for whoever takes it up again. */
+  async links(): Promise<GuestLinks> {
+    const card = await this.#card?.catch(() => undefined);
+    const made = await Promise.allSettled([...this.#networks].map(([vlan, ready]) => ready.then(() => vlan)));
+    const vlans = made.flatMap((network) => (network.status === 'fulfilled' ? [network.value] : []));
+    return card === undefined ? { vlans } : { card, vlans };
   }
 
   /**

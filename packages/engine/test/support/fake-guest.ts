@@ -79,6 +79,8 @@ export class FakeContainerGuest {
   readonly objects = new Map<string, ServedObject>();
   /** Every operation that was run, by its name. */
   readonly ran: string[] = [];
+  /** What its page cache has of files. */
+  cachedKib = 0;
   /** Set to fail the next operation of that name. */
   failNext: { readonly op: string; readonly errno: number } | undefined;
   readonly #programs: Readonly<Record<string, Program>>;
@@ -171,10 +173,7 @@ export class FakeContainerGuest {
         return undefined;
       case 'read': {
         const path = `${op.value.root}${op.value.path}`;
-        const data =
-          path === '/proc/self/mounts'
-            ? Buffer.from([...this.mounts.values()].join('\n'))
-            : this.files.get(path);
+        const data = this.#procFile(path) ?? this.files.get(path);
         if (data === undefined) throw new OpFailure(ENOENT, `${path} does not exist`);
         return { case: 'data', value: { data, eof: true } };
       }
@@ -317,6 +316,13 @@ export class FakeContainerGuest {
     this.#processes.set(spawn.id, process);
     void program(process);
     return pid;
+  }
+
+  #procFile(path: string): Buffer | undefined {
+    if (path === '/proc/self/mounts') return Buffer.from([...this.mounts.values()].join('\n'));
+    if (path === '/proc/meminfo')
+      return Buffer.from(`Active(file):      0 kB\nInactive(file):    ${this.cachedKib} kB\n`);
+    return undefined;
   }
 
   #removeTree(path: string): boolean {
