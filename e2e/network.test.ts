@@ -52,6 +52,7 @@ test('a container has an address of its own, and reaches the others of its netwo
   assert.match(output, /nameserver 172\.20\.0\.1/);
   assert.match(output, /172\.20\.0\.\d+\t[0-9a-f]{12}\n/);
   assert.match(output, /1 packets received/);
+  assert.equal(await inside([], 'ip -6 addr show eth0'), '', 'its network has no IPv6, and so has it');
 });
 
 test('none, the machine’s network, and another container’s', async () => {

@@ -17,6 +17,8 @@ ln -s bin "$root/sbin"
 ln -s ../bin "$root/usr/bin"
 ln -s ../bin "$root/usr/sbin"
 cp "$here/passwd" "$here/group" "$root/etc/"
+# Every container gets files of its own there: where the image has none, each start writes them to the container's disk.
+for file in hostname hosts resolv.conf; do : >"$root/etc/$file"; done
 chmod 1777 "$root/tmp"
 chmod 700 "$root/root"
 

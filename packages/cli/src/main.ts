@@ -1,5 +1,6 @@
 /** The command line: what there is, and what to load for it. A command's code is imported when it is called. */
 import './prelude.ts';
+import './wake-early.ts';
 
 const [
   { Command, Option },

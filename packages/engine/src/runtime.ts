@@ -94,13 +94,16 @@ export class Runtime implements AsyncDisposable {
       logger,
       events: this.events,
       starting: () => this.plane.warmUp(),
-      reconcile: async (up) => {
+      reconcile: async (up, tidied) => {
         await this.plane.plug(up.name, up.vm);
-        await this.#containers.reconcile(up);
+        if (!tidied) await this.#containers.reconcile(up);
         await this.#volumes.reconcile(up);
       },
       room: this.room,
-      releaseUnused: (up) => this.#volumes.releaseUnused(up),
+      releaseUnused: async (up) => {
+        await this.#volumes.releaseUnused(up);
+        await this.#containers.reconcile(up);
+      },
       inUse: (machine) => this.#containers.inUse(machine),
       layersInUse: (machine) => this.#layersInUse(machine),
       lost: (machine, why) => this.#containers.machineLost(machine, why),

@@ -3,6 +3,7 @@ import { existsSync, readdirSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import type { Machine, Runtime } from '../src/index.ts';
+import { containerPaths } from '../src/machine/guest-layout.ts';
 import { collect, FakeRuntime } from './support/fake-runtime.ts';
 
 async function echo(runtime: Runtime, text: string): Promise<string> {
@@ -75,6 +76,23 @@ test('what an idle machine is known to have is not asked for again; of its page 
     // The namespace's own, and the port of its cable on a bridge that is there.
     assert.equal(fake.guest.ran.filter((op) => op === 'netlink').length, 2);
   }
+});
+
+test('what a container wrote that was removed while its machine was idle goes when that idles down again', async () => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open();
+  const containers = await runtime.containers();
+  const { id } = await containers.create({ image: 'busybox', command: ['echo', 'kept'] });
+  await containers.start(id);
+  await containers.wait(id);
+  while (containers.inUse('default')) await new Promise((resolve) => setTimeout(resolve, 1));
+  await runtime.idleMachine('default');
+  await containers.remove(id);
+  const upper = containerPaths(id).upper;
+  assert.equal(await echo(runtime, 'back'), 'back\n');
+  assert.ok(fake.guest.directories.has(upper), 'nobody looked for it on the way up');
+  await runtime.idleMachine('default');
+  assert.ok(!fake.guest.directories.has(upper));
 });
 
 test('a saved machine that is not whole, or of another configuration, is not used', async () => {

@@ -8,6 +8,7 @@ import {
   linkIndexes,
   newAddress,
   newVlan,
+  noLinkLocal,
 } from '../src/network/rtnetlink.ts';
 
 /** So that a failure can be repeated, and every run is the same. */
@@ -44,6 +45,26 @@ it('messages are laid out as rtnetlink(7) says', () => {
     [second.readUInt16LE(32), second.readUInt16LE(34), second.toString('latin1', 36, 40)],
     [7, 3, 'v5\0\0'],
   );
+});
+
+it('a link without an address of its own making: attributes in the one of its family, in that of families', () => {
+  const { type, payload } = noLinkLocal(7);
+  assert.equal(type, 19);
+  assert.deepEqual([payload.readInt32LE(4), payload.readUInt32LE(8), payload.readUInt32LE(12)], [7, 0, 0]);
+  // IFLA_AF_SPEC, AF_INET6, IFLA_INET6_ADDR_GEN_MODE with one byte, padded to four.
+  const attributes = Array.from({ length: 3 }, (_, at) => [16 + 4 * at, 18 + 4 * at]);
+  assert.deepEqual(
+    attributes.map(([length = 0, kind = 0]) => [
+      payload.readUInt16LE(length),
+      payload.readUInt16LE(kind) & 0x7fff,
+    ]),
+    [
+      [16, 26],
+      [12, 10],
+      [5, 8],
+    ],
+  );
+  assert.deepEqual([...payload.subarray(28)], [1, 0, 0, 0]);
 });
 
 it('an IPv4 address has its broadcast address, and an IPv6 one needs no detection', () => {

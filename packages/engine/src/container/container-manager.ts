@@ -410,7 +410,7 @@ export class ContainerManager {
 
   // --- With the machine ---------------------------------------------------------------------------
 
-  /** Brings the store and the machine together; called before a machine counts as running. */
+  /** Brings the store and the machine together: before a machine counts as running, and before it idles down. */
   async reconcile(up: UpMachine): Promise<void> {
     await this.#reconciler.reconcile(up);
   }

@@ -35,7 +35,7 @@ export class ContainerReconciler {
     this.#removal = parts.removal;
   }
 
-  /** Brings the store and the machine together; called before a machine counts as running. */
+  /** Brings the store and the machine together: before a machine counts as running, and before it idles down. */
   async reconcile(up: UpMachine): Promise<void> {
     const [answer, uppers, bundles] = await up.agent.batch([
       { case: 'listObjects', value: {} },

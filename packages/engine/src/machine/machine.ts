@@ -64,8 +64,11 @@ export interface MachineEnvironment {
   readonly events: EventLog;
   /** Called when a machine begins to come up: what it will need can be made ready meanwhile. */
   starting(): void;
-  /** Called before a machine counts as running: brings containers and guest together. */
-  reconcile(machine: UpMachine): Promise<void>;
+  /**
+   * Called before a machine counts as running: brings containers and guest together. `tidied`: that was done before it
+   * idled down, and nothing has run there since.
+   */
+  reconcile(machine: UpMachine, tidied: boolean): Promise<void>;
   readonly room: Room;
   /** Takes away what the machine has and nobody uses, before it idles down. */
   releaseUnused(machine: UpMachine): Promise<void>;
@@ -285,7 +288,7 @@ export class Machine {
         vm = await this.#boot();
       }
       const up = await this.#prepare(vm, how, guest);
-      await this.#environment.reconcile(up);
+      await this.#environment.reconcile(up, guest !== undefined);
       this.#gone = this.#watch(up.vm);
       this.#become('running', how === 'adopted' ? undefined : 'start');
       this.#armIdle(this.#idleMs);
@@ -569,7 +572,7 @@ export class Machine {
       try {
         if (vm.state === 'paused') await vm.resume();
         const up = await this.#prepare(vm, 'adopted');
-        await this.#environment.reconcile(up);
+        await this.#environment.reconcile(up, false);
         this.#become('running');
         return up;
       } catch (error) {

@@ -30,6 +30,7 @@ import {
   newPortAddress,
   newVeth,
   newVlan,
+  noLinkLocal,
   setLink,
 } from './rtnetlink.ts';
 
@@ -73,6 +74,7 @@ const LOOPBACK_INDEX = 1;
 const BRIDGE_INDEX_FIRST = 10_000;
 const VLAN_INDEX_FIRST = 20_000;
 const CABLE_INDEX_FIRST = 100_000;
+const IPV6_BYTES = 16;
 const EEXIST = 17;
 const ENODEV = 19;
 
@@ -228,6 +230,7 @@ export class GuestNetwork {
     const peer = { index: CABLE_INDEX_FIRST + number, name: `e${number}`, netnsPid: AGENT_PID };
     return [
       newVeth({ index, name: `eth${position}`, mac, mtu: this.#mtu, peer }),
+      ...(addresses.some(({ address }) => address.length === IPV6_BYTES) ? [] : [noLinkLocal(index)]),
       ...addresses.map(({ address, prefix }) => newAddress(index, address, prefix)),
       setLink({ index, up: true }),
       ...gateways.map((gateway) => newDefaultRoute(index, gateway)),

@@ -30,6 +30,9 @@ const IFLA_MASTER = 10;
 const IFLA_PROTINFO = 12;
 const IFLA_LINKINFO = 18;
 const IFLA_NET_NS_PID = 19;
+const IFLA_AF_SPEC = 26;
+const IFLA_INET6_ADDR_GEN_MODE = 8;
+const IN6_ADDR_GEN_MODE_NONE = 1;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const IFLA_VLAN_ID = 1;
@@ -180,6 +183,17 @@ export function setLink(link: {
       ...(link.mtu === undefined ? [] : [u32(IFLA_MTU, link.mtu)]),
       ...(link.master === undefined ? [] : [u32(IFLA_MASTER, link.master)]),
     ]),
+  };
+}
+
+/** The link, which is down, will not make an IPv6 address of its own, nor tell anybody of one. */
+export function noLinkLocal(index: number): NetlinkMessage {
+  const mode = attribute(IFLA_INET6_ADDR_GEN_MODE, Buffer.from([IN6_ADDR_GEN_MODE_NONE]));
+  const families = attribute(IFLA_AF_SPEC, attribute(AF_INET6, mode));
+  return {
+    type: RTM_SETLINK,
+    flags: 0,
+    payload: Buffer.concat([linkHeader(index, undefined), families]),
   };
 }
 
