@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { Arcbox, outcome, untilOutput } from './support.ts';
+import { Arcbox, LAUNCHER, outcome, untilOutput } from './support.ts';
 
 let arcbox: Arcbox;
 before(() => {
@@ -64,6 +67,21 @@ test('memory limit, environment, working directory, host name, user', async () =
     { environment: { FROM_HERE: 'here' } },
   );
   assert.equal(stdout, '1 here -\n/tmp\nbox\nbox\n33\n44\n');
+});
+
+test('a place for the data that cannot be is told in one sentence', () => {
+  const home = join(tmpdir(), 'x'.repeat(100));
+  for (const [verb, code] of [
+    ['run', 125],
+    ['ps', 1],
+  ] as const) {
+    const { status, stderr } = spawnSync(LAUNCHER, [verb, 'busybox'], {
+      env: { ...process.env, ARCBOX_HOME: home },
+      encoding: 'utf8',
+    });
+    assert.equal(status, code, stderr);
+    assert.match(stderr, /^arcbox: the path .* set ARCBOX_HOME to a shorter path\n$/);
+  }
 });
 
 test('what cannot be run says why in one sentence: 125, 126, 127', async () => {

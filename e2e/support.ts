@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const LAUNCHER = fileURLToPath(new URL('../arcbox', import.meta.url));
+export const LAUNCHER = fileURLToPath(new URL('../arcbox', import.meta.url));
 /** How long what was told to end may take, on a machine that has much else to do. */
 const LEFTOVERS_TIMEOUT_MS = 20_000;
 

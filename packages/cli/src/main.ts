@@ -1,6 +1,7 @@
 /** The command line: what there is, and what to load for it. A command's code is imported when it is called. */
 import './prelude.ts';
 import './wake-early.ts';
+import type { Context } from './context.ts';
 
 const [
   { Command, Option },
@@ -35,9 +36,10 @@ const [
 /** What an engine error exits with, as docker's. */
 const ENGINE_ERROR = 125;
 
-const context = createContext(process.env);
 /** Commands that tell a wrong command line with the code of an engine error, as docker's. */
 const ENGINE_COMMANDS = new Set(['run', 'create', 'exec']);
+
+const context = contextOrExit();
 
 const program = new Command('arcbox')
   .description('Containers inside real virtual machines.')
@@ -119,6 +121,16 @@ try {
   await program.parseAsync();
 } catch (error) {
   process.exitCode = exitCodeOf(error);
+}
+
+/** Where the data lies may be what is wrong. */
+function contextOrExit(): Context {
+  try {
+    return createContext(process.env);
+  } catch (error) {
+    exits.kind = ENGINE_COMMANDS.has(process.argv[2] ?? '') ? 'engine' : 'plain';
+    process.exit(exitCodeOf(error));
+  }
 }
 
 function exitCodeOf(error: unknown): number {

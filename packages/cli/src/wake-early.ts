@@ -36,4 +36,12 @@ export async function wakeEarly(socketPath: string): Promise<void> {
   await promise;
 }
 
-if (needsMachine(process.argv.slice(2))) await wakeEarly(HostLayout.fromEnvironment(process.env).socket);
+if (needsMachine(process.argv.slice(2))) {
+  let socketPath: string | undefined;
+  try {
+    socketPath = HostLayout.fromEnvironment(process.env).socket;
+  } catch {
+    // The command says what is wrong with it.
+  }
+  if (socketPath !== undefined) await wakeEarly(socketPath);
+}
