@@ -42,8 +42,8 @@ if [ -n "$missing$unwanted" ]; then
   exit 1
 fi
 
-# With the flags that the kernel's own Makefile chooses: leaving passes of -O2 out (as -fno-gcse) saves a sixth of the
-# time, and a kernel that stops at boot, since calls of paravirt operations come out shorter than what is put there.
+# With no flags but the kernel's own: leaving passes of -O2 out (-fno-gcse and the like) saves a sixth of the time and
+# makes a kernel that stops at boot, since calls of paravirt operations come out shorter than what is patched in there.
 # One more than there are processors: a file being read or written leaves one to another.
 make -s -j"$(($(nproc) + 1))" vmlinux
 strip --strip-all vmlinux -o vmlinux.stripped

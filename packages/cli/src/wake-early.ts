@@ -6,6 +6,7 @@
 import { connect } from 'node:net';
 import { HostLayout } from '@arcbox/engine/host-layout';
 
+/** The engine's DEFAULT_MACHINE, whose module would be loaded first. */
 const MACHINE = 'default';
 
 /** Whether this is a `run` in the default machine, as far as one look at the words can tell. */

@@ -94,15 +94,15 @@ export class Runtime implements AsyncDisposable {
       logger,
       events: this.events,
       starting: () => this.plane.warmUp(),
-      reconcile: async (up, tidied) => {
+      reconcile: async (up, wasIdle) => {
         await this.plane.plug(up.name, up.vm);
-        if (!tidied) await this.#containers.reconcile(up);
+        if (!wasIdle) await this.#containers.reconcile(up);
         await this.#volumes.reconcile(up);
       },
       room: this.room,
       releaseUnused: async (up) => {
         await this.#volumes.releaseUnused(up);
-        await this.#containers.reconcile(up);
+        await this.#containers.tidy(up);
       },
       inUse: (machine) => this.#containers.inUse(machine),
       layersInUse: (machine) => this.#layersInUse(machine),

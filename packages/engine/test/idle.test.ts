@@ -95,6 +95,22 @@ test('what a container wrote that was removed while its machine was idle goes wh
   assert.ok(!fake.guest.directories.has(upper));
 });
 
+test('what somebody does with a container that does not run is not undone when its machine is told to idle', async () => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open();
+  const containers = await runtime.containers();
+  const { id } = await containers.create({ image: 'busybox', command: ['echo', 'one'] });
+  await echo(runtime, 'up');
+  // As while files are copied: its root is mounted, and a stream is open.
+  const { rootfs } = containerPaths(id);
+  fake.guest.mounts.set(rootfs, `overlay ${rootfs} overlay rw 0 0`);
+  fake.guest.directories.add(containerPaths(id).bundle);
+  fake.guest.ran.length = 0;
+  await runtime.idleMachine('default');
+  assert.ok(fake.guest.mounts.has(rootfs));
+  assert.ok(!fake.guest.ran.includes('release'));
+});
+
 test('a saved machine that is not whole, or of another configuration, is not used', async () => {
   await using fake = await FakeRuntime.create();
   const directory = fake.layout.machineMemory('default');

@@ -1,12 +1,8 @@
 /** ICMP echo without privileges: ping sockets (Linux, where `net.ipv4.ping_group_range` allows). */
 import { SysError } from './errors.ts';
 import { errno, libc } from './libc.ts';
+import { AF_INET, AF_INET6, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK } from './socket-numbers.ts';
 
-const AF_INET = 2;
-const AF_INET6 = 10;
-const SOCK_DGRAM = 2;
-const SOCK_NONBLOCK = 0o4000;
-const SOCK_CLOEXEC = 0o2000000;
 const IPPROTO_ICMP = 1;
 const IPPROTO_ICMPV6 = 58;
 const REFUSALS: readonly number[] = [1, 13, 93, 97]; // EPERM, EACCES, EPROTONOSUPPORT, EAFNOSUPPORT

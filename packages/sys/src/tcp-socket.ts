@@ -1,12 +1,8 @@
 /** TCP sockets that are connected within the call: to services of this host. */
 import { SysError } from './errors.ts';
 import { errno, libc } from './libc.ts';
+import { AF_INET, AF_INET6, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM } from './socket-numbers.ts';
 
-const AF_INET = 2;
-const AF_INET6 = 10;
-const SOCK_STREAM = 1;
-const SOCK_NONBLOCK = 0o4000;
-const SOCK_CLOEXEC = 0o2000000;
 const EALREADY = 114;
 const EINPROGRESS = 115;
 

@@ -9,6 +9,7 @@
 import { closeSync, constants, openSync } from 'node:fs';
 import { closeFd } from './fd-passing.ts';
 import { check, libc } from './libc.ts';
+import { AF_INET, SOCK_CLOEXEC, SOCK_DGRAM } from './socket-numbers.ts';
 
 const IFREQ_BYTES = 40;
 const NAME_BYTES_MAX = 15;
@@ -24,9 +25,6 @@ const IFF_TUN = 1;
 const IFF_TAP = 2;
 /** Packets as they are, without four bytes before them. */
 const IFF_NO_PI = 0x1000;
-const AF_INET = 2;
-const SOCK_DGRAM = 2;
-const SOCK_CLOEXEC = 0o2000000;
 
 export interface TunOptions {
   /** Up to 15 bytes; with `%d` in it the kernel puts a number there. */

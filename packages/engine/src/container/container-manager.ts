@@ -410,9 +410,14 @@ export class ContainerManager {
 
   // --- With the machine ---------------------------------------------------------------------------
 
-  /** Brings the store and the machine together: before a machine counts as running, and before it idles down. */
+  /** Brings the store and the machine together; called before a machine counts as running. */
   async reconcile(up: UpMachine): Promise<void> {
     await this.#reconciler.reconcile(up);
+  }
+
+  /** Before a machine idles down: what was removed without it goes from its disk. */
+  async tidy(up: UpMachine): Promise<void> {
+    await this.#reconciler.tidy(up);
   }
 
   /** The machine is gone, and with it what ran there. Those that have a process learn it from their connection. */

@@ -1,5 +1,5 @@
 /** Bringing what is stored of containers together with what is true in the machine. */
-import type { OpInput } from '@arcbox/protocol';
+import type { OpInput, OpResult } from '@arcbox/protocol';
 import type { Background } from '../background.ts';
 import { EngineError, messageOf } from '../errors.ts';
 import { BUNDLES, processObjectId, UPPERS } from '../machine/guest-layout.ts';
@@ -35,7 +35,7 @@ export class ContainerReconciler {
     this.#removal = parts.removal;
   }
 
-  /** Brings the store and the machine together: before a machine counts as running, and before it idles down. */
+  /** Brings the store and the machine together; called before a machine counts as running. */
   async reconcile(up: UpMachine): Promise<void> {
     const [answer, uppers, bundles] = await up.agent.batch([
       { case: 'listObjects', value: {} },
@@ -43,10 +43,6 @@ export class ContainerReconciler {
       { case: 'list', value: { path: BUNDLES } },
     ]);
     const objects = answer?.result.case === 'objects' ? answer.result.value.objects : [];
-    const names = (result: typeof uppers): string[] =>
-      result?.result.case === 'list'
-        ? result.result.value.entries.map((entry) => entry.name).filter((name) => !name.startsWith('.'))
-        : [];
 
     const keep = new Set<string>();
     for (const container of this.#containers.all()) {
@@ -70,21 +66,31 @@ export class ContainerReconciler {
       up.agent,
       stale.map((object): OpInput => ({ case: 'release', value: { id: object.id, missingOk: true } })),
     );
-    for (const name of names(bundles)) {
+    for (const name of namesIn(bundles)) {
       const container = this.#containers.get(name);
       if (container?.process === undefined)
         await runTolerant(up.agent, cleanUpOps(name, 0, container?.record.config.host));
     }
-    for (const name of names(uppers)) {
-      if (!this.#containers.has(name))
-        this.#background.run('remove_upper', runTolerant(up.agent, removeDiskOps(name)));
-    }
+    this.#removeForgotten(up, uppers);
     this.#removal.removeExited();
     this.#environment.logger.info('machine.reconciled', {
       machine: up.name,
       kept: keep.size,
       released: stale.length,
     });
+  }
+
+  /** Removes what containers wrote that were removed while the machine was not up; somebody may be using the rest. */
+  async tidy(up: UpMachine): Promise<void> {
+    const [uppers] = await up.agent.batch([{ case: 'list', value: { path: UPPERS } }]);
+    this.#removeForgotten(up, uppers);
+  }
+
+  #removeForgotten(up: UpMachine, uppers: OpResult | undefined): void {
+    for (const name of namesIn(uppers)) {
+      if (!this.#containers.has(name))
+        this.#background.run('remove_upper', runTolerant(up.agent, removeDiskOps(name)));
+    }
   }
 
   /** A container that ran on has its network again. It goes on without a port that somebody else has taken meanwhile. */
@@ -123,4 +129,11 @@ export class ContainerReconciler {
     }
     this.#removal.removeExited();
   }
+}
+
+/** Of a listing; those that begin with a dot are not ours. */
+function namesIn(listing: OpResult | undefined): string[] {
+  return listing?.result.case === 'list'
+    ? listing.result.value.entries.map((entry) => entry.name).filter((name) => !name.startsWith('.'))
+    : [];
 }

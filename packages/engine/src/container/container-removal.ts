@@ -55,7 +55,7 @@ export class ContainerRemoval {
     logger.info('container.removed', { id: record.id, name: record.name });
     // That may be on its way out itself.
     const machine = this.#environment.machine(record.machine);
-    // Its upper directory needs the machine; when that is not up now, the next `reconcile` finds it.
+    // Its upper directory needs the machine; when that is not up now, `tidy` or the next `reconcile` finds it.
     this.#background.run(
       'remove_upper',
       container.cleanUp.then(() => this.#removeUpper(record, machine)),

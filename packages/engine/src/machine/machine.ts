@@ -65,10 +65,10 @@ export interface MachineEnvironment {
   /** Called when a machine begins to come up: what it will need can be made ready meanwhile. */
   starting(): void;
   /**
-   * Called before a machine counts as running: brings containers and guest together. `tidied`: that was done before it
-   * idled down, and nothing has run there since.
+   * Called before a machine counts as running: brings containers and guest together. `wasIdle`: no container ran there
+   * when it idled down, and nothing has since.
    */
-  reconcile(machine: UpMachine, tidied: boolean): Promise<void>;
+  reconcile(machine: UpMachine, wasIdle: boolean): Promise<void>;
   readonly room: Room;
   /** Takes away what the machine has and nobody uses, before it idles down. */
   releaseUnused(machine: UpMachine): Promise<void>;

@@ -36,8 +36,10 @@ export class NodeNetwork implements HostNetwork {
     const here = address === '127.0.0.1' || address === '::1';
     const fd = here ? connectLoopback(address, port) : undefined;
     if (fd === undefined) return this.#stream({ host: address, port, noDelay: true }, events);
+    // It owns the descriptor from here on.
+    const stream = new ConnectedStream(fd, events, () => this.#stream({ fd }, events));
     events.connected();
-    return new ConnectedStream(fd, events, () => this.#stream({ fd }, events));
+    return stream;
   }
 
   #stream(to: { readonly fd: number } | net.TcpNetConnectOpts, events: HostStreamEvents): SocketStream {
@@ -78,10 +80,10 @@ class ConnectedStream implements HostStream {
     this.#fd = fd;
     this.#events = events;
     this.#make = make;
-    setImmediate(() => this.#stream);
+    setImmediate(() => this.#stream());
   }
 
-  get #stream(): HostStream {
+  #stream(): HostStream {
     if (this.#made !== undefined) return this.#made;
     try {
       this.#made = this.#make();
@@ -94,23 +96,23 @@ class ConnectedStream implements HostStream {
   }
 
   write(bytes: Uint8Array): boolean {
-    return this.#stream.write(bytes);
+    return this.#stream().write(bytes);
   }
 
   end(): void {
-    this.#stream.end();
+    this.#stream().end();
   }
 
   pause(): void {
-    this.#stream.pause();
+    this.#stream().pause();
   }
 
   resume(): void {
-    this.#stream.resume();
+    this.#stream().resume();
   }
 
   destroy(reset: boolean): void {
-    this.#stream.destroy(reset);
+    this.#stream().destroy(reset);
   }
 }
 

@@ -64,6 +64,7 @@ export interface HostPingEvents {
 }
 
 export interface HostNetwork {
+  /** May call `connected` before it returns, and may throw what `failed` would say: an error with that `code`. */
   connect(target: Endpoint, events: HostStreamEvents): HostStream;
   datagrams(target: Endpoint, events: HostDatagramEvents): HostDatagrams;
   /** `undefined`: the host does not let us. */
