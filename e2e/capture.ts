@@ -8,6 +8,10 @@ import { promisify } from 'node:util';
 import type { Arcbox } from './support.ts';
 
 const CHECKED = ['ip', 'tcp', 'udp'];
+/** What our stack makes or reads. What is inside is other people's: tshark guesses it by ports and by how it begins. */
+const OURS = new Set(
+  'frame eth ethertype vlan arp ip ipv6 icmp icmpv6 tcp udp dns dhcp dhcpv6 _ws.malformed _ws.expert'.split(' '),
+);
 const OUTPUT_BYTES_MAX = 64 * 1024 * 1024;
 
 /** Asked for at the end of a capture: once the answer is in the file, so is everything before it. */
@@ -62,20 +66,20 @@ export class NetworkCapture {
   }
 
   /** Lines of the packets that a display filter matches. All checksums are checked. */
-  async read(filter: string): Promise<string[]> {
+  async read(filter: string, without: readonly string[] = []): Promise<string[]> {
     // A body is read as it passes, not put together first: that is what takes time.
     const options = [
       ...CHECKED.map((protocol) => `${protocol}.check_checksum:TRUE`),
       'http.desegment_body:FALSE',
     ].flatMap((option) => ['-o', option]);
-    const { stdout } = await promisify(execFile)('tshark', ['-r', this.#file, ...options, '-Y', filter], {
-      maxBuffer: OUTPUT_BYTES_MAX,
-    });
-    return stdout.split('\n').filter((line) => line !== '');
+    const disabled = without.flatMap((protocol) => ['--disable-protocol', protocol]);
+    return await tshark('-r', this.#file, ...options, ...disabled, '-Y', filter);
   }
 
-  /** Packets that are malformed, or whose checksum is bad: there must be none. */
+  /** Packets that are malformed up to the layers that are ours, or whose checksum is bad: there must be none. */
   async broken(): Promise<string[]> {
+    const protocols = (await tshark('-G', 'protocols')).map((line) => line.split('\t')[2] ?? '');
+    for (const protocol of OURS) assert.ok(protocols.includes(protocol), `tshark has no ${protocol}`);
     const checksums = ['ip', 'tcp', 'udp', 'icmp', 'icmpv6'].map(
       (protocol) => `${protocol}.checksum.status == 0`,
     );
@@ -86,6 +90,12 @@ export class NetworkCapture {
         '_ws.expert.group == "Checksum"',
         ...checksums,
       ].join(' || '),
+      protocols.filter((protocol) => !OURS.has(protocol)),
     );
   }
+}
+
+async function tshark(...args: string[]): Promise<string[]> {
+  const { stdout } = await promisify(execFile)('tshark', args, { maxBuffer: OUTPUT_BYTES_MAX });
+  return stdout.split('\n').filter((line) => line !== '');
 }
