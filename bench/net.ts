@@ -7,6 +7,7 @@ import { Worker } from 'node:worker_threads';
 import { createRing, RingConsumer } from '@arcbox/net/ring';
 import { NodeNetwork } from '@arcbox/net/stack';
 import { GATEWAYS, NetGuest, PEERS, type Peer } from './lib/net-guest.ts';
+import { LoopbackService } from './lib/net-probe.ts';
 import { MemoryStream, rig } from './lib/net-stack.ts';
 import { inContainers } from './lib/net-swarm.ts';
 import type { Report } from './lib/report.ts';
@@ -161,11 +162,8 @@ const samples = (): Samples => ({ ours: [], slirp: [], passt: [] });
 async function inGuest(report: Report): Promise<void> {
   const boot = process.env.ARCBOX_BOOT_DIR ?? path.join(import.meta.dirname, '..', 'build', 'boot');
   const servers = PEERS.map((_peer, index) => iperfServer(IPERF_PORT_FIRST + index));
-  // A service that hears nothing but the connection's end.
-  const service = net.createServer((socket) => socket.on('error', () => {}).resume());
   try {
-    service.listen(0, '127.0.0.1');
-    await once(service, 'listening');
+    await using service = await LoopbackService.start();
     await using guest = await NetGuest.start(boot, MTU);
     const rates = MODES.map(samples);
     const pings = samples();
@@ -183,7 +181,7 @@ async function inGuest(report: Report): Promise<void> {
           if (rate === undefined) throw new Error(`iperf3 on ${peer} said: ${out.slice(-500)}`);
           rates[mode]?.[peer].push(Number(rate));
         }
-        connects[peer].push(...(await connectTimesMs(guest, peer, service)));
+        connects[peer].push(...(await connectTimesMs(guest, peer, service.port)));
         // passt does not answer for its gateway.
         if (peer === 'passt') continue;
         const out = await guest.run(`$B ping -c 20 -i 0.01 ${GATEWAYS[peer]}`);
@@ -219,12 +217,10 @@ async function inGuest(report: Report): Promise<void> {
     });
   } finally {
     for (const server of servers) server.kill();
-    service.close();
   }
 }
 
-async function connectTimesMs(guest: NetGuest, peer: Peer, service: net.Server): Promise<number[]> {
-  const { port } = service.address() as AddressInfo;
+async function connectTimesMs(guest: NetGuest, peer: Peer, port: number): Promise<number[]> {
   const out = await guest.run(`/net-probe connect ${GATEWAYS[peer]} ${port} ${CONNECTS}`);
   // The kernel may say something on the same console, and the shell has a prompt, or the rest of one.
   const times = [...out.matchAll(/^(?:.*#)? *(\d+)$/gm)].map(

@@ -10,7 +10,9 @@ import type { Arcbox } from './support.ts';
 const CHECKED = ['ip', 'tcp', 'udp'];
 /** What our stack makes or reads. What is inside is other people's: tshark guesses it by ports and by how it begins. */
 const OURS = new Set(
-  'frame eth ethertype vlan arp ip ipv6 icmp icmpv6 tcp udp dns dhcp dhcpv6 _ws.malformed _ws.expert'.split(' '),
+  'frame eth ethertype vlan arp ip ipv6 icmp icmpv6 tcp udp dns dhcp dhcpv6 _ws.malformed _ws.expert'.split(
+    ' ',
+  ),
 );
 const OUTPUT_BYTES_MAX = 64 * 1024 * 1024;
 

@@ -1,9 +1,51 @@
-/** Builds the program that the network benchmarks run in a guest. */
-import { execFileSync } from 'node:child_process';
+/** The program that the network benchmarks run in a guest, and on the host as the service that is connected to. */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
+
+/** More than anybody makes. */
+const CONNECTS_MAX = 1_000_000;
 
 /** Static, so that it runs wherever it is put. */
 export function buildNetProbe(output: string): void {
   const source = path.join(import.meta.dirname, '..', 'native', 'net-probe.c');
   execFileSync('cc', ['-static', '-O2', '-s', '-Wall', '-Werror', '-o', output, source]);
+}
+
+/**
+ * A service of the host's loopback that takes what connects, in a process of its own that does next to nothing: where
+ * two processors have to do for all, a service that works for its connections would be measured with them.
+ */
+export class LoopbackService implements AsyncDisposable {
+  readonly port: number;
+  readonly #directory: string;
+  readonly #child: ChildProcess;
+
+  private constructor(port: number, directory: string, child: ChildProcess) {
+    this.port = port;
+    this.#directory = directory;
+    this.#child = child;
+  }
+
+  static async start(): Promise<LoopbackService> {
+    const directory = mkdtempSync(path.join(os.tmpdir(), 'arcbox-bench-service-'));
+    const program = path.join(directory, 'net-probe');
+    buildNetProbe(program);
+    const child = spawn(program, ['accept', '127.0.0.1', '0', String(CONNECTS_MAX)], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const [line] = await once(child.stdout, 'data');
+    return new LoopbackService(Number(String(line)), directory, child);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#child.exitCode === null && this.#child.signalCode === null) {
+      const exit = once(this.#child, 'exit');
+      this.#child.kill('SIGKILL');
+      await exit;
+    }
+    rmSync(this.#directory, { recursive: true, force: true });
+  }
 }

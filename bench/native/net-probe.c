@@ -2,6 +2,8 @@
  * What the network benchmarks run in a guest:
  *   net-probe connect ADDRESS PORT COUNT   connects so often, one after the other; prints the microseconds of each
  *   net-probe echo ADDRESS PORT COUNT      connects so often at once and sends back what comes, until the peer is done
+ * and on the host, as the service at the other end of connects, one that takes next to nothing of the processors:
+ *   net-probe accept ADDRESS PORT COUNT    listens (port 0: any), prints its port, and closes what connects, COUNT times
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -37,13 +39,37 @@ static int socket_of(int flags) {
 static void measure_connects(const struct sockaddr_in *to, int count) {
 	/* Closed with a reset, so that no port is kept waiting. */
 	struct linger hard = { 1, 0 };
+	int64_t *times = calloc((size_t)count, sizeof *times);
+	if (times == NULL) die("calloc");
 	for (int i = 0; i < count; i++) {
 		int fd = socket_of(0);
 		setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
 		int64_t began = now_us();
 		if (connect(fd, (const struct sockaddr *)to, sizeof *to) < 0) die("connect");
-		printf("%lld\n", (long long)(now_us() - began));
+		times[i] = now_us() - began;
 		close(fd);
+	}
+	/* At the end: a console is work for the emulator, beside the next connect. */
+	for (int i = 0; i < count; i++) printf("%lld\n", (long long)times[i]);
+	free(times);
+}
+
+static void accept_all(const struct sockaddr_in *at, int count) {
+	struct sockaddr_in bound;
+	socklen_t length = sizeof bound;
+	int fd = socket_of(0);
+	if (bind(fd, (const struct sockaddr *)at, sizeof *at) < 0) die("bind");
+	if (listen(fd, SOMAXCONN) < 0) die("listen");
+	if (getsockname(fd, (struct sockaddr *)&bound, &length) < 0) die("getsockname");
+	printf("%d\n", ntohs(bound.sin_port));
+	fflush(stdout);
+	for (int i = 0; i < count; i++) {
+		int peer = accept(fd, NULL, NULL);
+		if (peer < 0) die("accept");
+		/* The client says when. */
+		char end;
+		while (read(peer, &end, 1) > 0);
+		close(peer);
 	}
 }
 
@@ -107,12 +133,13 @@ static void echo(const struct sockaddr_in *to, int count) {
 int main(int argc, char **argv) {
 	struct sockaddr_in to = { .sin_family = AF_INET };
 	if (argc != 5 || inet_pton(AF_INET, argv[2], &to.sin_addr) != 1) {
-		fputs("usage: net-probe connect|echo ADDRESS PORT COUNT\n", stderr);
+		fputs("usage: net-probe connect|echo|accept ADDRESS PORT COUNT\n", stderr);
 		return 2;
 	}
 	to.sin_port = htons((uint16_t)atoi(argv[3]));
 	int count = atoi(argv[4]);
 	if (strcmp(argv[1], "connect") == 0) measure_connects(&to, count);
+	else if (strcmp(argv[1], "accept") == 0) accept_all(&to, count);
 	else echo(&to, count);
 	return 0;
 }

@@ -124,5 +124,9 @@ export function parseMac(text: string): Uint8Array {
 }
 
 export function formatMac(bytes: Uint8Array, at = 0): string {
-  return Array.from(bytes.subarray(at, at + 6), (byte) => byte.toString(16).padStart(2, '0')).join(':');
+  let text = HEX[bytes[at] as number] as string;
+  for (let i = 1; i < 6; i += 1) text += `:${HEX[bytes[at + i] as number]}`;
+  return text;
 }
+
+const HEX: readonly string[] = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'));
