@@ -2,13 +2,23 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { Arcbox } from './support.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Arcbox, outcome, untilOutput } from './support.ts';
+
+/** Two readers of one disk are compared for so long. */
+const WEIGHED_MS = 4000;
 
 let arcbox: Arcbox;
 before(() => {
   arcbox = new Arcbox();
 });
 after(() => arcbox[Symbol.asyncDispose]());
+
+async function ok(...args: string[]): Promise<string> {
+  const { stdout, stderr, code } = await arcbox.run(args);
+  assert.equal(code, 0, `${args.join(' ')}: ${stderr}`);
+  return stdout;
+}
 
 /** What a script prints in a container with these options. */
 async function inside(options: readonly string[], script: string): Promise<string> {
@@ -39,6 +49,41 @@ test('a limit of memory is felt: what goes past it is killed, and inspect says w
   const { stdout } = await arcbox.run(['inspect', '-f', '{{.State.ExitCode}} {{.HostConfig.Memory}}', 'fat']);
   assert.equal(stdout, '137 16777216\n');
   await arcbox.run(['rm', 'fat']);
+});
+
+test('a weight of block I/O is felt: of two that keep one disk busy, the heavier gets more of it', async () => {
+  const weight = 'cat /sys/fs/cgroup/io.bfq.weight';
+  const reads = `dd if=/dev/zero of=/data bs=1M count=64 2>/dev/null; sync; echo ready
+    for i in 1 2 3 4 5 6 7 8; do
+      (while dd if=/data of=/dev/null bs=1M iflag=direct 2>/dev/null; do :; done) &
+    done; wait`;
+  const [heavy, light] = ['heavy', 'light'] as const;
+  for (const [name, number] of [
+    [heavy, '1000'],
+    [light, '10'],
+  ] as const)
+    await ok('run', '-d', '--name', name, '--blkio-weight', number, 'busybox', 'sh', '-c', reads);
+  for (const name of [heavy, light]) {
+    const following = arcbox.spawn(['logs', '-f', name], { input: '' });
+    const followed = outcome(following);
+    await untilOutput(following, 'ready\n');
+    following.kill('SIGINT');
+    await followed;
+  }
+  assert.equal(await ok('exec', light, 'sh', '-c', weight), 'default 10\n');
+  assert.match(await ok('exec', light, 'sh', '-c', 'cat /sys/block/vd*/queue/scheduler'), /\[bfq\]/);
+  const read = async (name: string): Promise<number> => {
+    const lines = (await ok('exec', name, 'cat', '/sys/fs/cgroup/io.stat')).matchAll(/ rbytes=(\d+)/g);
+    return [...lines].reduce((sum, [, bytes]) => sum + Number(bytes), 0);
+  };
+  const before = [await read(heavy), await read(light)] as const;
+  await sleep(WEIGHED_MS);
+  const [more, less] = [(await read(heavy)) - before[0], (await read(light)) - before[1]] as const;
+  // It has been nine times as much and more.
+  assert.ok(more > 3 * less, `${more} bytes with the weight 1000, ${less} with 10`);
+  await ok('update', '--blkio-weight', '700', light);
+  assert.equal(await ok('exec', light, 'sh', '-c', weight), 'default 700\n');
+  await ok('rm', '-f', heavy, light);
 });
 
 test('read-only root, tmpfs, shm, ulimits, sysctls, groups, OOM score', async () => {

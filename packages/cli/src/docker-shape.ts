@@ -117,6 +117,7 @@ function hostConfig(host: HostOptionsJson, container: ContainerJson): Record<str
     CpuShares: limits.cpuShares ?? 0,
     CpusetCpus: limits.cpusetCpus ?? '',
     CpusetMems: limits.cpusetMems ?? '',
+    BlkioWeight: limits.blkioWeight ?? 0,
     PidsLimit: limits.pidsMax === undefined ? null : Number(limits.pidsMax),
     Privileged: host.privileged === true,
     CapAdd: host.capAdd ?? null,

@@ -20,10 +20,6 @@ export interface LimitFlags {
 }
 
 export function limitsRequest(flags: LimitFlags): ResourceLimitsJson {
-  if (flags.blkioWeight !== undefined && flags.blkioWeight !== '0')
-    throw new CliError(
-      '--blkio-weight is not supported: the guest has no scheduler of its own for its virtual disks',
-    );
   const entries: Record<string, string | number | undefined> = {
     memoryBytes: size('--memory', flags.memory),
     memorySwapBytes: flags.memorySwap === '-1' ? '-1' : size('--memory-swap', flags.memorySwap),
@@ -35,6 +31,10 @@ export function limitsRequest(flags: LimitFlags): ResourceLimitsJson {
       flags.cpuShares === undefined ? undefined : wholeNumber('--cpu-shares', flags.cpuShares) || undefined,
     cpusetCpus: flags.cpusetCpus || undefined,
     cpusetMems: flags.cpusetMems || undefined,
+    blkioWeight:
+      flags.blkioWeight === undefined
+        ? undefined
+        : wholeNumber('--blkio-weight', flags.blkioWeight) || undefined,
     pidsMax: flags.pidsLimit === undefined ? undefined : pids(flags.pidsLimit),
   };
   return Object.fromEntries(Object.entries(entries).filter(([, value]) => value !== undefined));

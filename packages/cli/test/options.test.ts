@@ -21,6 +21,7 @@ test('limits in docker’s units', () => {
       cpuShares: '512',
       pidsLimit: '10',
       cpusetCpus: '0-1',
+      blkioWeight: '500',
     }),
     {
       memoryBytes: '67108864',
@@ -29,16 +30,17 @@ test('limits in docker’s units', () => {
       cpuShares: 512,
       pidsMax: '10',
       cpusetCpus: '0-1',
+      blkioWeight: 500,
     },
   );
-  assert.deepEqual(limitsRequest({ memory: '0', cpus: '0' }), {}, 'none');
+  assert.deepEqual(limitsRequest({ memory: '0', cpus: '0', blkioWeight: '0' }), {}, 'none');
   for (const pidsLimit of ['-1', '0'])
     assert.deepEqual(limitsRequest({ pidsLimit }), { pidsMax: '-1' }, 'also where there was a limit');
   for (const [flags, message] of [
     [{ memory: 'much' }, /--memory: "much" is not a size/],
     [{ cpus: 'x' }, /--cpus/],
     [{ pidsLimit: '1.5' }, /--pids-limit/],
-    [{ blkioWeight: '500' }, /--blkio-weight is not supported/],
+    [{ blkioWeight: 'heavy' }, /--blkio-weight/],
   ] as const) {
     assert.throws(() => limitsRequest(flags), message);
   }

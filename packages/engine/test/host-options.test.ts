@@ -27,6 +27,7 @@ test('what cannot be is refused, with what can', () => {
     [{ limits: { memoryBytes: 2 ** 30, memorySwapBytes: 2 ** 29 } }, /below the memory limit/],
     [{ limits: { nanoCpus: 10 ** 9, cpuQuotaUs: 1000 } }, /twice/],
     [{ limits: { cpuShares: 1 } }, /from 2 to 262144/],
+    [{ limits: { blkioWeight: 1001 } }, /from 10 to 1000/],
     [{ limits: { cpusetCpus: '0-' } }, /no list/],
     [{ limits: { pidsMax: -3 } }, /limit of processes/],
     [{ securityOpt: ['seccomp=/my.json'] }, /seccomp=unconfined/],
@@ -62,11 +63,13 @@ test('limits as the runtime and as the kernel take them', () => {
     nanoCpus: 1.5e9,
     cpuShares: 1024,
     pidsMax: 10,
+    blkioWeight: 500,
   };
   assert.deepEqual(ociLimits(limits), {
     memory: { limit: 2 ** 26, swap: 2 ** 27 },
     cpu: { shares: 1024, quota: 150_000, period: 100_000 },
     pids: { limit: 10 },
+    blockIO: { weight: 500 },
   });
   assert.deepEqual(limitFiles(limits), [
     ['memory.swap.max', String(2 ** 26)],
@@ -74,6 +77,7 @@ test('limits as the runtime and as the kernel take them', () => {
     ['cpu.max', '150000 100000'],
     ['cpu.weight', '39'],
     ['pids.max', '10'],
+    ['io.bfq.weight', '500'],
   ]);
   assert.deepEqual(ociLimits({}), {});
   assert.deepEqual(limitFiles(mergeLimits({ pidsMax: 5 }, { pidsMax: -1 })), [['pids.max', 'max']]);

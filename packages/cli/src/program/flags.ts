@@ -31,7 +31,7 @@ export function limitFlags(command: Command): Command {
     .option('--cpuset-cpus <list>', 'CPUs to run on, such as 0-2,4')
     .option('--cpuset-mems <list>', 'memory nodes to use')
     .option('--pids-limit <number>', 'processes at a time; -1: no limit')
-    .option('--blkio-weight <number>', 'not supported');
+    .option('--blkio-weight <number>', 'share of the disks when they are busy, 10 to 1000');
 }
 
 /** Of `run` and `create`. */

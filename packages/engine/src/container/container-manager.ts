@@ -15,6 +15,7 @@ import { Background } from '../background.ts';
 import { EngineError } from '../errors.ts';
 import { CONTAINERS_MAX, STOP_TIMEOUT_MS, TIMER_MS_MAX } from '../limits.ts';
 import type { LogView } from '../log/log-view.ts';
+import { shareDisksByWeight } from '../machine/disk-scheduler.ts';
 import type { UpMachine } from '../machine/machine.ts';
 import { joinNetwork } from '../network/container-network.ts';
 import { Container, type ContainerExit } from './container.ts';
@@ -337,6 +338,7 @@ export class ContainerManager {
       checkRestart(life.restart, config.autoRemove);
       if (container.process !== undefined && Object.keys(limits).length > 0) {
         const up = await this.#environment.machine(record.machine).ensure();
+        if (limits.blkioWeight !== undefined) await shareDisksByWeight(up.agent);
         await applyLimits(up.agent, record.id, merged);
       }
       container.change({ config: { ...config, host: { ...config.host, limits: merged }, life } });

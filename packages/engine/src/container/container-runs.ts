@@ -5,6 +5,7 @@ import type { Background } from '../background.ts';
 import { EngineError, messageOf } from '../errors.ts';
 import { AUTO_REMOVE_GRACE_MS, USERS_CACHED_MAX } from '../limits.ts';
 import type { ContainerLog } from '../log/container-log.ts';
+import { shareDisksByWeight } from '../machine/disk-scheduler.ts';
 import { processObjectId } from '../machine/guest-layout.ts';
 import type { UpMachine } from '../machine/machine.ts';
 import {
@@ -124,6 +125,7 @@ export class ContainerRuns {
         if (this.#users.size >= USERS_CACHED_MAX) this.#users.clear();
         if (record.run === 1) this.#users.set(userKey, user);
       }
+      if (host.limits.blkioWeight !== undefined) await shareDisksByWeight(up.agent);
       const network = await plugging;
       const ops = launchOps({
         record,

@@ -25,6 +25,8 @@ export interface ResourceLimits {
   readonly cpusetMems?: string;
   /** -1: no limit, also where there was one. */
   readonly pidsMax?: number;
+  /** Share of the machine's disks when they are busy; a container without one has 100. */
+  readonly blkioWeight?: number;
 }
 
 export interface Ulimit {
@@ -132,6 +134,7 @@ export const ULIMIT_NUMBERS: Readonly<Record<string, number>> = {
 
 const CPU_PERIOD_US = { min: 1000, max: 1_000_000 };
 const CPU_SHARES = { min: 2, max: 262_144 };
+const BLKIO_WEIGHT = { min: 10, max: 1000 };
 const CPU_QUOTA_US_MIN = 1000;
 const NANO_CPUS_MIN = 10_000_000;
 const OOM_SCORE_ADJ_MAX = 1000;
@@ -210,12 +213,14 @@ export function checkLimits(limits: ResourceLimits): void {
     cpuPeriodUs,
     cpuShares,
     pidsMax,
+    blkioWeight,
   } = limits;
   const whole: readonly [string, number | undefined, number, number][] = [
     ['CPU shares', cpuShares, CPU_SHARES.min, CPU_SHARES.max],
     ['the CPU period in µs', cpuPeriodUs, CPU_PERIOD_US.min, CPU_PERIOD_US.max],
     ['the CPU quota in µs', cpuQuotaUs, CPU_QUOTA_US_MIN, Number.MAX_SAFE_INTEGER],
     ['the number of CPUs, in billionths,', nanoCpus, NANO_CPUS_MIN, Number.MAX_SAFE_INTEGER],
+    ['the weight of block I/O', blkioWeight, BLKIO_WEIGHT.min, BLKIO_WEIGHT.max],
     ['the limit of processes', pidsMax === -1 ? undefined : pidsMax, 1, Number.MAX_SAFE_INTEGER],
   ];
   for (const [name, value, min, max] of whole) {

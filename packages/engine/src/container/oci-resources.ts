@@ -55,6 +55,7 @@ export function ociLimits(limits: ResourceLimits): Record<string, unknown> {
     ...(Object.keys(memory).length === 0 ? {} : { memory }),
     ...(Object.keys(cpu).length === 0 ? {} : { cpu }),
     ...(limits.pidsMax === undefined || limits.pidsMax === -1 ? {} : { pids: { limit: limits.pidsMax } }),
+    ...(limits.blkioWeight === undefined ? {} : { blockIO: { weight: limits.blkioWeight } }),
   };
 }
 

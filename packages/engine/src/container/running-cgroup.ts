@@ -108,6 +108,7 @@ export function limitFiles(limits: ResourceLimits): [string, string][] {
   if (limits.cpusetCpus !== undefined) files.push(['cpuset.cpus', limits.cpusetCpus]);
   if (limits.cpusetMems !== undefined) files.push(['cpuset.mems', limits.cpusetMems]);
   if (pidsMax !== undefined) files.push(['pids.max', pidsMax === -1 ? 'max' : String(pidsMax)]);
+  if (limits.blkioWeight !== undefined) files.push(['io.bfq.weight', String(limits.blkioWeight)]);
   return files;
 }
 
