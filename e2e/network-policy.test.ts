@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import net, { type AddressInfo, type Socket } from 'node:net';
 import { after, before, test } from 'node:test';
 import { NetworkCapture } from './capture.ts';
 import { Arcbox, type Outcome } from './support.ts';
@@ -93,6 +93,43 @@ test('what was denied is an event, and counted', async () => {
   assert.match(stats, /policy of container +agent +allowed 1, denied ([3-9]|\d{2,})\b/);
   assert.match(stats, /names .*refused [1-9]/);
   assert.match(stats, /machine +default +receivedFrames \d+/);
+});
+
+test('each flow is seen: whose it is, where to, and what it has carried', async () => {
+  const sockets: Socket[] = [];
+  const server = net.createServer((socket) => {
+    sockets.push(socket);
+    socket.once('data', () => socket.write('x'.repeat(1000)));
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port: own } = server.address() as AddressInfo;
+  // It says so once it has everything, and holds the connection.
+  const client = `{ echo hello; sleep 1000; } | nc host.docker.internal ${own}`;
+  const script = `${client} | { head -c 1000 >/dev/null; echo >/tmp/got; cat; }`;
+  try {
+    await ok('exec', 'free', 'mkfifo', '/tmp/got');
+    await ok('exec', '-d', 'free', 'sh', '-c', script);
+    await ok('exec', 'free', 'cat', '/tmp/got');
+    const lines = (await ok('network', 'stats', '--flows', '--format', 'json')).trim().split('\n');
+    const flows = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+    const flow = flows.find(({ Destination }) => Destination === `${GATEWAY}:${own}`);
+    assert.ok(flow !== undefined, lines.join('\n'));
+    const { Protocol, Whose, Machine, Network, State, SentBytes, ReceivedBytes, AgeMs } = flow;
+    assert.deepEqual(
+      { Protocol, Whose, Machine, Network, State, SentBytes, ReceivedBytes },
+      {
+        ...{ Protocol: 'tcp', Whose: 'free', Machine: 'default', Network: 'bridge' },
+        ...{ State: 'established', SentBytes: 6, ReceivedBytes: 1000 },
+      },
+    );
+    assert.match(String(flow.Source), /^172\.20\.\d+\.\d+:\d+$/);
+    assert.ok(Number(AgeMs) >= 0);
+    assert.match(await ok('network', 'stats', '--flows'), /tcp +free .* established +6B +1kB/);
+  } finally {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  }
 });
 
 test('a policy is read back, survives the daemon, and is lifted while the container runs', async () => {

@@ -90,6 +90,9 @@ export const UDP_PENDING_MAX = 16;
 /** Bytes that wait in a host socket before datagrams are dropped. */
 export const UDP_QUEUE_BYTES_MAX: number = 1024 * 1024;
 
+/** Flows in one listing; of more, those that have carried most are in it. */
+export const FLOWS_LISTED_MAX = 1000;
+
 export const PING_FLOWS_MAX = 256;
 export const PING_IDLE_MS = 30_000;
 /** ICMP errors a second, of one network (RFC 1812 section 4.3.2.8). */

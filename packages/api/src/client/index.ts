@@ -23,6 +23,7 @@ export type {
 } from '../gen/arcbox/v1/image_pb.ts';
 export type { MachineJson } from '../gen/arcbox/v1/machine_pb.ts';
 export type {
+  FlowTrafficJson,
   NetworkJson,
   NetworkPolicyJson,
   NetworkRuleJson,

@@ -12,6 +12,7 @@ import {
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { ServiceImpl } from '@connectrpc/connect';
 import type {
+  FlowTrafficSchema,
   NetworkPolicy,
   NetworkPolicySchema,
   NetworkRule,
@@ -48,9 +49,10 @@ export function networkInsight(runtime: Runtime): Insight {
       );
       return {};
     },
-    async stats() {
+    async stats({ flows: wantsFlows }) {
       const stats = await plane.stats();
       if (stats === undefined) return {};
+      const flows = wantsFlows ? await plane.flows() : undefined;
       const containers = (await runtime.containers()).all();
       const nameOf = (id: string): string =>
         containers.find(({ record }) => record.id === id)?.record.name ?? id;
@@ -59,11 +61,11 @@ export function networkInsight(runtime: Runtime): Insight {
         ...(nat === undefined ? {} : { router: routerTraffic(nat) }),
         machines: stats.links.map(({ link, counters }) => ({ machine: link, ...bigints(counters) })),
         networks: stats.networks.map(({ network, ...counters }) => ({ network, ...bigints(counters) })),
-        policies: stats.policies.map(({ kind, name, counters: { allowed, denied } }) => ({
+        policies: stats.policies.map(({ kind, name, counters }) => ({
           kind: kind === 'owner' ? 'container' : 'machine',
           id: name,
           name: kind === 'owner' ? nameOf(name) : name,
-          ...bigints({ allowed, denied }),
+          ...bigints(counters),
         })),
         names: bigints({
           queries: dns.queries,
@@ -73,6 +75,8 @@ export function networkInsight(runtime: Runtime): Insight {
           refused: dns.refused,
           failed: dns.failed,
         }),
+        flows: (flows?.flows ?? []).map((flow) => flowTraffic(flow, nameOf)),
+        flowsOmitted: BigInt(flows?.omitted ?? 0),
       };
     },
     async *capture({ subject, snapBytes }, { signal }) {
@@ -89,6 +93,33 @@ export function networkInsight(runtime: Runtime): Insight {
       for await (const { data, dropped } of pieces) yield { data, dropped: BigInt(dropped) };
     },
   };
+}
+
+type OwnedFlow = NonNullable<Awaited<ReturnType<Runtime['plane']['flows']>>>['flows'][number];
+
+function flowTraffic(
+  flow: OwnedFlow,
+  nameOf: (id: string) => string,
+): MessageInitShape<typeof FlowTrafficSchema> {
+  const { protocol, link, network, owner, begun, state, bytesFromMachine, bytesToMachine, ageMs } = flow;
+  const machine = endText(flow.machineAddress, flow.machinePort);
+  const peer = endText(flow.peerAddress, flow.peerPort);
+  return {
+    protocol,
+    machine: link,
+    network,
+    ...(owner === undefined ? {} : { containerId: owner, containerName: nameOf(owner) }),
+    source: begun === 'machine' ? machine : peer,
+    destination: begun === 'machine' ? peer : machine,
+    state,
+    ...bigints({ sentBytes: bytesFromMachine, receivedBytes: bytesToMachine, ageMs }),
+  };
+}
+
+/** Without a port: of ICMP. */
+function endText(address: string, port: number): string {
+  if (port === 0) return address;
+  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
 }
 
 type Router = NonNullable<NonNullable<Awaited<ReturnType<Runtime['plane']['stats']>>>['nat']>;

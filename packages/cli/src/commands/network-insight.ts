@@ -2,13 +2,18 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { buffer } from 'node:stream/consumers';
-import type { NetworkPolicyJson, NetworkRuleJson, NetworkSubjectJson } from '@arcbox/api/client';
+import type {
+  FlowTrafficJson,
+  NetworkPolicyJson,
+  NetworkRuleJson,
+  NetworkSubjectJson,
+} from '@arcbox/api/client';
 import type { Context } from '../context.ts';
 import { CliError } from '../errors.ts';
 import { printList } from '../listing.ts';
 import { complain, print } from '../output.ts';
 import { decimalSize } from '../size.ts';
-import type { ListingOptions } from '../table.ts';
+import { ago, type ListingOptions } from '../table.ts';
 
 const STDOUT_FD = 1;
 /** Of the machine that containers are in when nobody says. */
@@ -103,7 +108,12 @@ interface StatsRow {
   readonly counters: Readonly<Record<string, string | number>>;
 }
 
-export async function networkStats(context: Context, options: ListingOptions): Promise<number> {
+export interface StatsOptions extends ListingOptions {
+  readonly flows?: boolean;
+}
+
+export async function networkStats(context: Context, options: StatsOptions): Promise<number> {
+  if (options.flows === true) return networkFlows(context, options);
   const stats = await context.daemon.call('NetworkService/Stats', {});
   const rows: StatsRow[] = [];
   for (const { machine = '', ...counters } of stats.machines ?? []) {
@@ -130,6 +140,38 @@ export async function networkStats(context: Context, options: ListingOptions): P
           .join(', '),
     },
   });
+  return 0;
+}
+
+/** What passes now, whoever has carried most first. */
+async function networkFlows(context: Context, options: ListingOptions): Promise<number> {
+  const { flows = [], flowsOmitted = '0' } = await context.daemon.call('NetworkService/Stats', {
+    flows: true,
+  });
+  const carried = (flow: FlowTrafficJson): number =>
+    Number(flow.sentBytes ?? 0) + Number(flow.receivedBytes ?? 0);
+  printList<FlowTrafficJson>(options, {
+    rows: [...flows].sort((a, b) => carried(b) - carried(a)),
+    columns: ['Protocol', 'Whose', 'Source', 'Destination', 'State', 'Sent', 'Received', 'Age'],
+    id: (flow) => `${flow.source} ${flow.destination}`,
+    fields: {
+      Protocol: (flow) => flow.protocol ?? '',
+      Whose: (flow) => flow.containerName ?? `machine ${flow.machine ?? ''}`,
+      Source: (flow) => flow.source ?? '',
+      Destination: (flow) => flow.destination ?? '',
+      State: (flow) => flow.state ?? '',
+      Sent: (flow) => decimalSize(Number(flow.sentBytes ?? 0)),
+      Received: (flow) => decimalSize(Number(flow.receivedBytes ?? 0)),
+      Age: (flow) => ago(Date.now() - Number(flow.ageMs ?? 0)),
+      Container: (flow) => flow.containerId ?? '',
+      Machine: (flow) => flow.machine ?? '',
+      Network: (flow) => flow.network ?? '',
+      SentBytes: (flow) => Number(flow.sentBytes ?? 0),
+      ReceivedBytes: (flow) => Number(flow.receivedBytes ?? 0),
+      AgeMs: (flow) => Number(flow.ageMs ?? 0),
+    },
+  });
+  if (flowsOmitted !== '0') complain(`${flowsOmitted} more flows, which have carried less, are not shown`);
   return 0;
 }
 

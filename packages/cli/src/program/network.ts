@@ -94,6 +94,7 @@ export function defineNetworkCommands(program: Command, context: Context): void 
   network
     .command('stats')
     .description('Counters of machines, networks, policies and names')
+    .option('--flows', 'what passes now, flow by flow')
     .option('-q, --quiet', 'names only')
     .addOption(formatOption())
     .action(action(async (options) => (await insight()).networkStats(context, options)));

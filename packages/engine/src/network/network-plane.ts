@@ -6,7 +6,7 @@
  */
 import { cidrContains, formatIp, requireCidr, requireIp } from '@arcbox/net/ipam';
 import type { UplinkOptions } from '@arcbox/net/nat';
-import { NetworkWorker, type WorkerStats } from '@arcbox/net/worker';
+import { NetworkWorker, type WorkerFlows, type WorkerStats } from '@arcbox/net/worker';
 import type { RunningVm } from '@arcbox/vm';
 import type { Config } from '../config.ts';
 import type { ContainerRecord } from '../container/container-record.ts';
@@ -206,6 +206,11 @@ export class NetworkPlane implements AsyncDisposable {
   /** Undefined while nothing has used the network yet. */
   async stats(): Promise<WorkerStats | undefined> {
     return (await this.#worker)?.stats();
+  }
+
+  /** What passes now: the busiest, up to `FLOWS_LISTED_MAX`. Undefined while nothing has used the network yet. */
+  async flows(): Promise<WorkerFlows | undefined> {
+    return (await this.#worker)?.flows();
   }
 
   /** A network has been removed. */

@@ -42,6 +42,10 @@ export class PingFlow extends Timed implements HostPingEvents {
   #host: HostPing | undefined;
   #pending: { sequence: number; payload: Uint8Array } | undefined;
   #dropped = false;
+  /** Payload from the machine, and to it. */
+  bytesIn = 0;
+  bytesOut = 0;
+  readonly beganMs: number;
 
   constructor(layer: EchoLayer, key: string, hop: Hop, pair: AddressPair, id: number) {
     super();
@@ -50,9 +54,16 @@ export class PingFlow extends Timed implements HostPingEvents {
     this.hop = hop;
     this.pair = pair;
     this.id = id;
+    this.beganMs = layer.nowMs();
+  }
+
+  get state(): 'dialing' | 'open' | 'denied' {
+    if (this.#host !== undefined) return 'open';
+    return this.#dropped ? 'denied' : 'dialing';
   }
 
   request(sequence: number, payload: Uint8Array): void {
+    this.bytesIn += payload.length;
     if (this.#host !== undefined) this.#host.send(sequence, payload);
     else if (!this.#dropped) this.#pending = { sequence, payload: payload.slice() };
   }
@@ -71,6 +82,7 @@ export class PingFlow extends Timed implements HostPingEvents {
   }
 
   reply(sequence: number, payload: Uint8Array): void {
+    this.bytesOut += payload.length;
     this.#layer.reply(this.hop, this.pair, this.id, sequence, payload);
     this.hop.port.flush();
   }
@@ -98,6 +110,14 @@ export class EchoLayer {
     return this.#flows.size;
   }
 
+  flows(): IterableIterator<PingFlow> {
+    return this.#flows.values();
+  }
+
+  nowMs(): number {
+    return this.#options.clock.nowMs();
+  }
+
   /** A sound echo request. `ours`: we are the one who was asked. */
   input(packet: Packet, ours: boolean): void {
     const { bytes } = this.#options.arena;
@@ -120,7 +140,7 @@ export class EchoLayer {
       this.#flows.set(key, flow);
       this.#options.incoming(flow, packet);
     }
-    this.#options.wheel.set(flow, this.#options.clock.nowMs() + PING_IDLE_MS);
+    this.#options.wheel.set(flow, this.nowMs() + PING_IDLE_MS);
     flow.request(sequence, payload);
   }
 

@@ -10,6 +10,7 @@ export type { TcpConnection, TcpEnd, TcpUser } from '../tcp/connection.ts';
 export type { Datagram, DatagramHandler, UdpLayer } from '../udp/layer.ts';
 export type { Clock, Randomness } from './clock.ts';
 export type { Attachment, StackEnvironment } from './environment.ts';
+export { type FlowList, type FlowRecord, listFlows, type PlacedFlow } from './flow-list.ts';
 export type { TcpService } from './flow-opener.ts';
 export type { AddressPair, Hop } from './hop.ts';
 export type * from './host-network.ts';

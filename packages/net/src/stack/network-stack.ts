@@ -48,6 +48,7 @@ import {
   upperLayer6,
 } from '../wire/ipv6.ts';
 import type { Attachment, StackEnvironment } from './environment.ts';
+import type { AnyFlow } from './flow-list.ts';
 import { FlowOpener, type TcpService } from './flow-opener.ts';
 import { Fragments } from './fragments.ts';
 import { type AddressPair, ethernetBytes } from './hop.ts';
@@ -168,6 +169,13 @@ export class NetworkStack {
   /** Serves connections to `port` of the gateway's addresses. */
   listen(port: number, service: TcpService): Disposable {
     return this.#opener.listen(port, service);
+  }
+
+  /** Whatever is relayed now; not what an uplink carries. */
+  *flows(): IterableIterator<AnyFlow> {
+    yield* this.tcp.connections();
+    yield* this.udp.flows();
+    yield* this.echo.flows();
   }
 
   /** Ends a connection of a machine that nobody is at the other end of any more, unless it is one of ours. */

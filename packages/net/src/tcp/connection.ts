@@ -33,6 +33,19 @@ export const LAST_ACK = 8;
 export const TIME_WAIT = 9;
 export const CLOSED = 10;
 export type TcpState = 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10;
+export const TCP_STATE_NAMES = [
+  'dialing',
+  'syn-sent',
+  'syn-received',
+  'established',
+  'close-wait',
+  'fin-wait-1',
+  'fin-wait-2',
+  'closing',
+  'last-ack',
+  'time-wait',
+  'closed',
+] as const;
 
 /** Why a connection is over. */
 export type TcpEnd =
@@ -174,8 +187,12 @@ export class TcpConnection extends Timed implements PortWaiter {
   /** Over for the machine, while the user still reads what had come. */
   draining = false;
 
+  /** Payload from the machine, in order, and to it; what is sent again counts once. */
   bytesIn = 0;
   bytesOut = 0;
+  readonly beganMs: number;
+  /** By us, for somebody outside. */
+  begunByPeer = false;
 
   constructor(host: TcpHost, version: 4 | 6, port: Port) {
     super();
@@ -183,7 +200,8 @@ export class TcpConnection extends Timed implements PortWaiter {
     this.version = version;
     this.port = port;
     this.template = EMPTY;
-    this.resentAt = Math.floor(host.nowMs()) | 0;
+    this.beganMs = host.nowMs();
+    this.resentAt = Math.floor(this.beganMs) | 0;
     this.sending = new ByteQueue(host.arena);
     this.receiving = new ByteQueue(host.arena);
   }

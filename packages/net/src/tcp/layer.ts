@@ -286,6 +286,7 @@ export class TcpLayer implements TcpHost {
       key.save(c.key, ports);
       this.#address(c, hop, source, destination);
       c.user = user;
+      c.begunByPeer = true;
       c.state = SYN_SENT;
       c.iss = random.u32() | 0;
       c.una = c.iss;

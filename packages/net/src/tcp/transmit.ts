@@ -69,8 +69,10 @@ function sendNew(c: TcpConnection): void {
       if (c.state === ESTABLISHED) c.state = FIN_WAIT_1;
       else if (c.state === CLOSE_WAIT) c.state = LAST_ACK;
     }
+    // After a timeout some of it has been sent before.
+    const again = Math.max(0, distance(c.max, c.nxt));
+    if (again < length) c.bytesOut += length - again;
     sent(c, add(c.nxt, length + (fin ? 1 : 0)));
-    c.bytesOut += length;
     if (fin) return;
   }
 }

@@ -79,8 +79,10 @@ export class UdpFlow extends Timed implements HostDatagramEvents {
   #closed = false;
   /** The MAC address that it counts for; undefined: we began it. */
   openedBy: number | undefined;
+  /** Payload from the machine, and to it. */
   bytesIn = 0;
   bytesOut = 0;
+  readonly beganMs: number;
 
   constructor(layer: UdpLayer, hop: Hop, pair: AddressPair, ports: number) {
     super();
@@ -89,6 +91,12 @@ export class UdpFlow extends Timed implements HostDatagramEvents {
     this.pair = pair;
     this.machinePort = ports >>> 16;
     this.peerPort = ports & 0xffff;
+    this.beganMs = layer.nowMs();
+  }
+
+  get state(): 'dialing' | 'open' | 'denied' {
+    if (this.#host !== undefined) return 'open';
+    return this.#pending === undefined ? 'denied' : 'dialing';
   }
 
   /** Idle for so long after `nowMs`, it ends. */
@@ -164,6 +172,10 @@ export class UdpLayer {
 
   get size(): number {
     return this.#flows.size;
+  }
+
+  nowMs(): number {
+    return this.#options.clock.nowMs();
   }
 
   flows(): IterableIterator<UdpFlow> {
@@ -271,7 +283,7 @@ export class UdpLayer {
   }
 
   flowActive(flow: UdpFlow): void {
-    this.#options.wheel.set(flow, flow.idleAt(this.#options.clock.nowMs()));
+    this.#options.wheel.set(flow, flow.idleAt(this.nowMs()));
   }
 
   flowRefused(flow: UdpFlow): void {

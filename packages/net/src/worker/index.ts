@@ -9,9 +9,11 @@ export type {
   LinkStats,
   NetworkSetup,
   NetworkStats,
+  OwnedFlow,
   PolicyStats,
   PolicySubject,
   Publication,
+  WorkerFlows,
   WorkerStats,
 } from './protocol.ts';
 export { type RunnerOptions, StackRunner } from './runner.ts';

@@ -17,6 +17,7 @@ import {
   type PolicySubject,
   type Publication,
   type ToWorker,
+  type WorkerFlows,
   type WorkerStats,
 } from './protocol.ts';
 import type { WorkerData } from './worker-main.ts';
@@ -143,6 +144,11 @@ export class NetworkWorker implements AsyncDisposable {
 
   async stats(): Promise<WorkerStats> {
     return (await this.#call({ do: 'stats' })) as WorkerStats;
+  }
+
+  /** What passes now. */
+  async flows(): Promise<WorkerFlows> {
+    return (await this.#call({ do: 'flows' })) as WorkerFlows;
   }
 
   /** Calls `take` with the frames of a link until the returned thing is disposed of. */

@@ -3,6 +3,7 @@ import type { DnsCounters, Endpoint as NamedEndpoint } from '../dns/index.ts';
 import type { PortCounters } from '../link/port.ts';
 import type { NatCounters, UplinkOptions } from '../nat/index.ts';
 import type { Denial, PolicyCounters, RulePolicy } from '../policy/index.ts';
+import type { FlowRecord } from '../stack/flow-list.ts';
 import type { HalfOpen } from '../stack/network-stack.ts';
 import type { Flow, Verdict } from '../stack/policy.ts';
 
@@ -69,6 +70,17 @@ export interface NetworkStats {
   readonly badChecksums: number;
 }
 
+/** A flow, and whose it is: the owner of the endpoint at its address, if there is one. */
+export interface OwnedFlow extends FlowRecord {
+  readonly owner: string | undefined;
+}
+
+export interface WorkerFlows {
+  readonly flows: readonly OwnedFlow[];
+  /** Flows that there was no room for: those that have carried least. */
+  readonly omitted: number;
+}
+
 export interface WorkerStats {
   readonly links: readonly LinkStats[];
   readonly networks: readonly NetworkStats[];
@@ -96,7 +108,8 @@ export type Command =
   | { readonly do: 'unpublish'; readonly id: string }
   | { readonly do: 'setPolicy'; readonly subject: PolicySubject; readonly policy: RulePolicy | undefined }
   | { readonly do: 'capture'; readonly link: string; readonly on: boolean }
-  | { readonly do: 'stats' };
+  | { readonly do: 'stats' }
+  | { readonly do: 'flows' };
 
 /** From the daemon. */
 export type ToWorker =

@@ -3,10 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parentPort, workerData } from 'node:worker_threads';
 import { DnsServer, ForwardingUpstream, HostResolvers, NameTable } from '../dns/index.ts';
 import { NetError } from '../errors.ts';
+import { FLOWS_LISTED_MAX } from '../limits.ts';
 import type { Port } from '../link/port.ts';
 import { StreamLink } from '../link/stream-link.ts';
 import { TunUplink, type UplinkOptions } from '../nat/index.ts';
 import { RingProducer } from '../ring/spsc-ring.ts';
+import { listFlows } from '../stack/flow-list.ts';
 import type { NetworkStack } from '../stack/network-stack.ts';
 import type { Flow, FlowPolicy, Verdict } from '../stack/policy.ts';
 import { formatIpv4, formatMac } from '../wire/address.ts';
@@ -18,6 +20,7 @@ import {
   type FromWorker,
   type NetworkSetup,
   type ToWorker,
+  type WorkerFlows,
   type WorkerStats,
 } from './protocol.ts';
 import { PublishedPorts } from './published-ports.ts';
@@ -127,6 +130,8 @@ class NetworkWorkerMain {
         return this.#capture(this.#port(command.link), command.on);
       case 'stats':
         return this.#stats();
+      case 'flows':
+        return this.#flows();
     }
   }
 
@@ -287,6 +292,21 @@ class NetworkWorkerMain {
       // A full ring loses frames, not time.
       if (!this.#ring.put(head, bytes.subarray(start, end))) lost = (lost + 1) >>> 0;
       else if (this.#ring.consumerWaits) this.#post({ kind: 'captured' });
+    };
+  }
+
+  #flows(): WorkerFlows {
+    const hub = this.#runner.switch;
+    const all = hub
+      .networks()
+      .flatMap((stack) => Array.from(stack.flows(), (flow) => ({ network: stack.name, flow })));
+    const { flows, omitted } = listFlows(all, FLOWS_LISTED_MAX, hub.environment.clock.nowMs());
+    return {
+      flows: flows.map((flow) => ({
+        ...flow,
+        owner: this.#names.endpointAt(flow.network, flow.machineAddress)?.owner,
+      })),
+      omitted,
     };
   }
 

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file arcbox/v1/network.proto.
  */
 export const file_arcbox_v1_network: GenFile = /*@__PURE__*/
-  fileDesc("ChdhcmNib3gvdjEvbmV0d29yay5wcm90bxIJYXJjYm94LnYxIhUKE0xpc3ROZXR3b3Jrc1JlcXVlc3QiPAoUTGlzdE5ldHdvcmtzUmVzcG9uc2USJAoIbmV0d29ya3MYASADKAsyEi5hcmNib3gudjEuTmV0d29yayIoChVJbnNwZWN0TmV0d29ya1JlcXVlc3QSDwoHbmV0d29yaxgBIAEoCSI9ChZJbnNwZWN0TmV0d29ya1Jlc3BvbnNlEiMKB25ldHdvcmsYASABKAsyEi5hcmNib3gudjEuTmV0d29yayKTAgoUQ3JlYXRlTmV0d29ya1JlcXVlc3QSDAoEbmFtZRgBIAEoCRIOCgZzdWJuZXQYAiABKAkSDwoHZ2F0ZXdheRgDIAEoCRINCgVyYW5nZRgEIAEoCRIQCghpbnRlcm5hbBgFIAEoCBI7CgZsYWJlbHMYBiADKAsyKy5hcmNib3gudjEuQ3JlYXRlTmV0d29ya1JlcXVlc3QuTGFiZWxzRW50cnkSDAoEaXB2NhgHIAEoCBIPCgdzdWJuZXQ2GAggASgJEhAKCGdhdGV3YXk2GAkgASgJEg4KBnJhbmdlNhgKIAEoCRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIjwKFUNyZWF0ZU5ldHdvcmtSZXNwb25zZRIjCgduZXR3b3JrGAEgASgLMhIuYXJjYm94LnYxLk5ldHdvcmsiJwoUUmVtb3ZlTmV0d29ya1JlcXVlc3QSDwoHbmV0d29yaxgBIAEoCSIXChVSZW1vdmVOZXR3b3JrUmVzcG9uc2UifAoVQ29ubmVjdE5ldHdvcmtSZXF1ZXN0Eg8KB25ldHdvcmsYASABKAkSEQoJY29udGFpbmVyGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSCwoDbWFjGAQgASgJEg8KB2FsaWFzZXMYBSADKAkSEAoIYWRkcmVzczYYBiABKAkiGAoWQ29ubmVjdE5ldHdvcmtSZXNwb25zZSI+ChhEaXNjb25uZWN0TmV0d29ya1JlcXVlc3QSDwoHbmV0d29yaxgBIAEoCRIRCgljb250YWluZXIYAiABKAkiGwoZRGlzY29ubmVjdE5ldHdvcmtSZXNwb25zZSIWChRQcnVuZU5ldHdvcmtzUmVxdWVzdCImChVQcnVuZU5ldHdvcmtzUmVzcG9uc2USDQoFbmFtZXMYASADKAki2AIKB05ldHdvcmsSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIOCgZkcml2ZXIYAyABKAkSDgoGc3VibmV0GAQgASgJEg8KB2dhdGV3YXkYBSABKAkSDQoFcmFuZ2UYBiABKAkSEAoIaW50ZXJuYWwYByABKAgSLgoGbGFiZWxzGAggAygLMh4uYXJjYm94LnYxLk5ldHdvcmsuTGFiZWxzRW50cnkSEgoKY3JlYXRlZF9tcxgJIAEoAxIMCgR2bGFuGAogASgNEi0KCWVuZHBvaW50cxgLIAMoCzIaLmFyY2JveC52MS5OZXR3b3JrRW5kcG9pbnQSDwoHc3VibmV0NhgMIAEoCRIQCghnYXRld2F5NhgNIAEoCRIOCgZyYW5nZTYYDiABKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKTAQoPTmV0d29ya0VuZHBvaW50EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIWCg5jb250YWluZXJfbmFtZRgCIAEoCRIRCglpbnRlcmZhY2UYAyABKAkSDwoHYWRkcmVzcxgEIAEoCRILCgNtYWMYBSABKAkSDwoHYWxpYXNlcxgGIAMoCRIQCghhZGRyZXNzNhgHIAEoCSJDCg5OZXR3b3JrU3ViamVjdBITCgljb250YWluZXIYASABKAlIABIRCgdtYWNoaW5lGAIgASgJSABCCQoHc3ViamVjdCJHCg1OZXR3b3JrUG9saWN5Eg8KB2RlZmF1bHQYASABKAkSJQoFcnVsZXMYAiADKAsyFi5hcmNib3gudjEuTmV0d29ya1J1bGUiWwoLTmV0d29ya1J1bGUSDgoGYWN0aW9uGAEgASgJEgoKAnRvGAIgAygJEg8KB2RvbWFpbnMYAyADKAkSDQoFcG9ydHMYBCADKAkSEAoIcHJvdG9jb2wYBSABKAkiRQoXR2V0TmV0d29ya1BvbGljeVJlcXVlc3QSKgoHc3ViamVjdBgBIAEoCzIZLmFyY2JveC52MS5OZXR3b3JrU3ViamVjdCJEChhHZXROZXR3b3JrUG9saWN5UmVzcG9uc2USKAoGcG9saWN5GAEgASgLMhguYXJjYm94LnYxLk5ldHdvcmtQb2xpY3kibwoXU2V0TmV0d29ya1BvbGljeVJlcXVlc3QSKgoHc3ViamVjdBgBIAEoCzIZLmFyY2JveC52MS5OZXR3b3JrU3ViamVjdBIoCgZwb2xpY3kYAiABKAsyGC5hcmNib3gudjEuTmV0d29ya1BvbGljeSIaChhTZXROZXR3b3JrUG9saWN5UmVzcG9uc2UiFQoTTmV0d29ya1N0YXRzUmVxdWVzdCLtAQoUTmV0d29ya1N0YXRzUmVzcG9uc2USKwoIbWFjaGluZXMYASADKAsyGS5hcmNib3gudjEuTWFjaGluZVRyYWZmaWMSKwoIbmV0d29ya3MYAiADKAsyGS5hcmNib3gudjEuTmV0d29ya1RyYWZmaWMSKgoIcG9saWNpZXMYAyADKAsyGC5hcmNib3gudjEuUG9saWN5VHJhZmZpYxIlCgVuYW1lcxgEIAEoCzIWLmFyY2JveC52MS5OYW1lVHJhZmZpYxIoCgZyb3V0ZXIYBSABKAsyGC5hcmNib3gudjEuUm91dGVyVHJhZmZpYyKTAQoOTWFjaGluZVRyYWZmaWMSDwoHbWFjaGluZRgBIAEoCRIXCg9yZWNlaXZlZF9mcmFtZXMYAiABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYAyABKAQSEwoLc2VudF9mcmFtZXMYBCABKAQSEgoKc2VudF9ieXRlcxgFIAEoBBIWCg5kcm9wcGVkX2ZyYW1lcxgGIAEoBCKbAQoOTmV0d29ya1RyYWZmaWMSDwoHbmV0d29yaxgBIAEoCRIXCg90Y3BfY29ubmVjdGlvbnMYAiABKAQSEgoKdGNwX29wZW5lZBgDIAEoBBIRCgl1ZHBfZmxvd3MYBCABKAQSDgoGZGVuaWVkGAUgASgEEhEKCW1hbGZvcm1lZBgGIAEoBBIVCg1iYWRfY2hlY2tzdW1zGAcgASgEIlgKDVBvbGljeVRyYWZmaWMSDAoEa2luZBgBIAEoCRIKCgJpZBgCIAEoCRIMCgRuYW1lGAMgASgJEg8KB2FsbG93ZWQYBCABKAQSDgoGZGVuaWVkGAUgASgEItYBCg1Sb3V0ZXJUcmFmZmljEhMKC2Nvbm5lY3Rpb25zGAEgASgEEg8KB2NyZWF0ZWQYAiABKAQSFQoNZm9yd2FyZGVkX291dBgDIAEoBBIUCgxmb3J3YXJkZWRfaW4YBCABKAQSDgoGZGVuaWVkGAUgASgEEhEKCWV4aGF1c3RlZBgGIAEoBBITCgt1bnNvbGljaXRlZBgHIAEoBBIWCg51bnRyYW5zbGF0YWJsZRgIIAEoBBIRCgltYWxmb3JtZWQYCSABKAQSDwoHZHJvcHBlZBgKIAEoBCJxCgtOYW1lVHJhZmZpYxIPCgdxdWVyaWVzGAEgASgEEg0KBWxvY2FsGAIgASgEEg4KBmNhY2hlZBgDIAEoBBIRCglmb3J3YXJkZWQYBCABKAQSDwoHcmVmdXNlZBgFIAEoBBIOCgZmYWlsZWQYBiABKAQiVwoVQ2FwdHVyZU5ldHdvcmtSZXF1ZXN0EioKB3N1YmplY3QYASABKAsyGS5hcmNib3gudjEuTmV0d29ya1N1YmplY3QSEgoKc25hcF9ieXRlcxgCIAEoDSI3ChZDYXB0dXJlTmV0d29ya1Jlc3BvbnNlEgwKBGRhdGEYASABKAwSDwoHZHJvcHBlZBgCIAEoBDKABwoOTmV0d29ya1NlcnZpY2USRwoETGlzdBIeLmFyY2JveC52MS5MaXN0TmV0d29ya3NSZXF1ZXN0Gh8uYXJjYm94LnYxLkxpc3ROZXR3b3Jrc1Jlc3BvbnNlEk4KB0luc3BlY3QSIC5hcmNib3gudjEuSW5zcGVjdE5ldHdvcmtSZXF1ZXN0GiEuYXJjYm94LnYxLkluc3BlY3ROZXR3b3JrUmVzcG9uc2USSwoGQ3JlYXRlEh8uYXJjYm94LnYxLkNyZWF0ZU5ldHdvcmtSZXF1ZXN0GiAuYXJjYm94LnYxLkNyZWF0ZU5ldHdvcmtSZXNwb25zZRJLCgZSZW1vdmUSHy5hcmNib3gudjEuUmVtb3ZlTmV0d29ya1JlcXVlc3QaIC5hcmNib3gudjEuUmVtb3ZlTmV0d29ya1Jlc3BvbnNlEk4KB0Nvbm5lY3QSIC5hcmNib3gudjEuQ29ubmVjdE5ldHdvcmtSZXF1ZXN0GiEuYXJjYm94LnYxLkNvbm5lY3ROZXR3b3JrUmVzcG9uc2USVwoKRGlzY29ubmVjdBIjLmFyY2JveC52MS5EaXNjb25uZWN0TmV0d29ya1JlcXVlc3QaJC5hcmNib3gudjEuRGlzY29ubmVjdE5ldHdvcmtSZXNwb25zZRJKCgVQcnVuZRIfLmFyY2JveC52MS5QcnVuZU5ldHdvcmtzUmVxdWVzdBogLmFyY2JveC52MS5QcnVuZU5ldHdvcmtzUmVzcG9uc2USVAoJR2V0UG9saWN5EiIuYXJjYm94LnYxLkdldE5ldHdvcmtQb2xpY3lSZXF1ZXN0GiMuYXJjYm94LnYxLkdldE5ldHdvcmtQb2xpY3lSZXNwb25zZRJUCglTZXRQb2xpY3kSIi5hcmNib3gudjEuU2V0TmV0d29ya1BvbGljeVJlcXVlc3QaIy5hcmNib3gudjEuU2V0TmV0d29ya1BvbGljeVJlc3BvbnNlEkgKBVN0YXRzEh4uYXJjYm94LnYxLk5ldHdvcmtTdGF0c1JlcXVlc3QaHy5hcmNib3gudjEuTmV0d29ya1N0YXRzUmVzcG9uc2USUAoHQ2FwdHVyZRIgLmFyY2JveC52MS5DYXB0dXJlTmV0d29ya1JlcXVlc3QaIS5hcmNib3gudjEuQ2FwdHVyZU5ldHdvcmtSZXNwb25zZTABYgZwcm90bzM");
+  fileDesc("ChdhcmNib3gvdjEvbmV0d29yay5wcm90bxIJYXJjYm94LnYxIhUKE0xpc3ROZXR3b3Jrc1JlcXVlc3QiPAoUTGlzdE5ldHdvcmtzUmVzcG9uc2USJAoIbmV0d29ya3MYASADKAsyEi5hcmNib3gudjEuTmV0d29yayIoChVJbnNwZWN0TmV0d29ya1JlcXVlc3QSDwoHbmV0d29yaxgBIAEoCSI9ChZJbnNwZWN0TmV0d29ya1Jlc3BvbnNlEiMKB25ldHdvcmsYASABKAsyEi5hcmNib3gudjEuTmV0d29yayKTAgoUQ3JlYXRlTmV0d29ya1JlcXVlc3QSDAoEbmFtZRgBIAEoCRIOCgZzdWJuZXQYAiABKAkSDwoHZ2F0ZXdheRgDIAEoCRINCgVyYW5nZRgEIAEoCRIQCghpbnRlcm5hbBgFIAEoCBI7CgZsYWJlbHMYBiADKAsyKy5hcmNib3gudjEuQ3JlYXRlTmV0d29ya1JlcXVlc3QuTGFiZWxzRW50cnkSDAoEaXB2NhgHIAEoCBIPCgdzdWJuZXQ2GAggASgJEhAKCGdhdGV3YXk2GAkgASgJEg4KBnJhbmdlNhgKIAEoCRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIjwKFUNyZWF0ZU5ldHdvcmtSZXNwb25zZRIjCgduZXR3b3JrGAEgASgLMhIuYXJjYm94LnYxLk5ldHdvcmsiJwoUUmVtb3ZlTmV0d29ya1JlcXVlc3QSDwoHbmV0d29yaxgBIAEoCSIXChVSZW1vdmVOZXR3b3JrUmVzcG9uc2UifAoVQ29ubmVjdE5ldHdvcmtSZXF1ZXN0Eg8KB25ldHdvcmsYASABKAkSEQoJY29udGFpbmVyGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSCwoDbWFjGAQgASgJEg8KB2FsaWFzZXMYBSADKAkSEAoIYWRkcmVzczYYBiABKAkiGAoWQ29ubmVjdE5ldHdvcmtSZXNwb25zZSI+ChhEaXNjb25uZWN0TmV0d29ya1JlcXVlc3QSDwoHbmV0d29yaxgBIAEoCRIRCgljb250YWluZXIYAiABKAkiGwoZRGlzY29ubmVjdE5ldHdvcmtSZXNwb25zZSIWChRQcnVuZU5ldHdvcmtzUmVxdWVzdCImChVQcnVuZU5ldHdvcmtzUmVzcG9uc2USDQoFbmFtZXMYASADKAki2AIKB05ldHdvcmsSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIOCgZkcml2ZXIYAyABKAkSDgoGc3VibmV0GAQgASgJEg8KB2dhdGV3YXkYBSABKAkSDQoFcmFuZ2UYBiABKAkSEAoIaW50ZXJuYWwYByABKAgSLgoGbGFiZWxzGAggAygLMh4uYXJjYm94LnYxLk5ldHdvcmsuTGFiZWxzRW50cnkSEgoKY3JlYXRlZF9tcxgJIAEoAxIMCgR2bGFuGAogASgNEi0KCWVuZHBvaW50cxgLIAMoCzIaLmFyY2JveC52MS5OZXR3b3JrRW5kcG9pbnQSDwoHc3VibmV0NhgMIAEoCRIQCghnYXRld2F5NhgNIAEoCRIOCgZyYW5nZTYYDiABKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKTAQoPTmV0d29ya0VuZHBvaW50EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIWCg5jb250YWluZXJfbmFtZRgCIAEoCRIRCglpbnRlcmZhY2UYAyABKAkSDwoHYWRkcmVzcxgEIAEoCRILCgNtYWMYBSABKAkSDwoHYWxpYXNlcxgGIAMoCRIQCghhZGRyZXNzNhgHIAEoCSJDCg5OZXR3b3JrU3ViamVjdBITCgljb250YWluZXIYASABKAlIABIRCgdtYWNoaW5lGAIgASgJSABCCQoHc3ViamVjdCJHCg1OZXR3b3JrUG9saWN5Eg8KB2RlZmF1bHQYASABKAkSJQoFcnVsZXMYAiADKAsyFi5hcmNib3gudjEuTmV0d29ya1J1bGUiWwoLTmV0d29ya1J1bGUSDgoGYWN0aW9uGAEgASgJEgoKAnRvGAIgAygJEg8KB2RvbWFpbnMYAyADKAkSDQoFcG9ydHMYBCADKAkSEAoIcHJvdG9jb2wYBSABKAkiRQoXR2V0TmV0d29ya1BvbGljeVJlcXVlc3QSKgoHc3ViamVjdBgBIAEoCzIZLmFyY2JveC52MS5OZXR3b3JrU3ViamVjdCJEChhHZXROZXR3b3JrUG9saWN5UmVzcG9uc2USKAoGcG9saWN5GAEgASgLMhguYXJjYm94LnYxLk5ldHdvcmtQb2xpY3kibwoXU2V0TmV0d29ya1BvbGljeVJlcXVlc3QSKgoHc3ViamVjdBgBIAEoCzIZLmFyY2JveC52MS5OZXR3b3JrU3ViamVjdBIoCgZwb2xpY3kYAiABKAsyGC5hcmNib3gudjEuTmV0d29ya1BvbGljeSIaChhTZXROZXR3b3JrUG9saWN5UmVzcG9uc2UiJAoTTmV0d29ya1N0YXRzUmVxdWVzdBINCgVmbG93cxgBIAEoCCKrAgoUTmV0d29ya1N0YXRzUmVzcG9uc2USKwoIbWFjaGluZXMYASADKAsyGS5hcmNib3gudjEuTWFjaGluZVRyYWZmaWMSKwoIbmV0d29ya3MYAiADKAsyGS5hcmNib3gudjEuTmV0d29ya1RyYWZmaWMSKgoIcG9saWNpZXMYAyADKAsyGC5hcmNib3gudjEuUG9saWN5VHJhZmZpYxIlCgVuYW1lcxgEIAEoCzIWLmFyY2JveC52MS5OYW1lVHJhZmZpYxIoCgZyb3V0ZXIYBSABKAsyGC5hcmNib3gudjEuUm91dGVyVHJhZmZpYxIlCgVmbG93cxgGIAMoCzIWLmFyY2JveC52MS5GbG93VHJhZmZpYxIVCg1mbG93c19vbWl0dGVkGAcgASgEIpMBCg5NYWNoaW5lVHJhZmZpYxIPCgdtYWNoaW5lGAEgASgJEhcKD3JlY2VpdmVkX2ZyYW1lcxgCIAEoBBIWCg5yZWNlaXZlZF9ieXRlcxgDIAEoBBITCgtzZW50X2ZyYW1lcxgEIAEoBBISCgpzZW50X2J5dGVzGAUgASgEEhYKDmRyb3BwZWRfZnJhbWVzGAYgASgEIpsBCg5OZXR3b3JrVHJhZmZpYxIPCgduZXR3b3JrGAEgASgJEhcKD3RjcF9jb25uZWN0aW9ucxgCIAEoBBISCgp0Y3Bfb3BlbmVkGAMgASgEEhEKCXVkcF9mbG93cxgEIAEoBBIOCgZkZW5pZWQYBSABKAQSEQoJbWFsZm9ybWVkGAYgASgEEhUKDWJhZF9jaGVja3N1bXMYByABKAQijAEKDVBvbGljeVRyYWZmaWMSDAoEa2luZBgBIAEoCRIKCgJpZBgCIAEoCRIMCgRuYW1lGAMgASgJEg8KB2FsbG93ZWQYBCABKAQSDgoGZGVuaWVkGAUgASgEEhIKCnJlZGlyZWN0ZWQYBiABKAQSDgoGZmFpbGVkGAcgASgEEg4KBnVudG9sZBgIIAEoBCLfAQoLRmxvd1RyYWZmaWMSEAoIcHJvdG9jb2wYASABKAkSDwoHbWFjaGluZRgCIAEoCRIPCgduZXR3b3JrGAMgASgJEhQKDGNvbnRhaW5lcl9pZBgEIAEoCRIWCg5jb250YWluZXJfbmFtZRgFIAEoCRIOCgZzb3VyY2UYBiABKAkSEwoLZGVzdGluYXRpb24YByABKAkSDQoFc3RhdGUYCCABKAkSEgoKc2VudF9ieXRlcxgJIAEoBBIWCg5yZWNlaXZlZF9ieXRlcxgKIAEoBBIOCgZhZ2VfbXMYCyABKAQi1gEKDVJvdXRlclRyYWZmaWMSEwoLY29ubmVjdGlvbnMYASABKAQSDwoHY3JlYXRlZBgCIAEoBBIVCg1mb3J3YXJkZWRfb3V0GAMgASgEEhQKDGZvcndhcmRlZF9pbhgEIAEoBBIOCgZkZW5pZWQYBSABKAQSEQoJZXhoYXVzdGVkGAYgASgEEhMKC3Vuc29saWNpdGVkGAcgASgEEhYKDnVudHJhbnNsYXRhYmxlGAggASgEEhEKCW1hbGZvcm1lZBgJIAEoBBIPCgdkcm9wcGVkGAogASgEInEKC05hbWVUcmFmZmljEg8KB3F1ZXJpZXMYASABKAQSDQoFbG9jYWwYAiABKAQSDgoGY2FjaGVkGAMgASgEEhEKCWZvcndhcmRlZBgEIAEoBBIPCgdyZWZ1c2VkGAUgASgEEg4KBmZhaWxlZBgGIAEoBCJXChVDYXB0dXJlTmV0d29ya1JlcXVlc3QSKgoHc3ViamVjdBgBIAEoCzIZLmFyY2JveC52MS5OZXR3b3JrU3ViamVjdBISCgpzbmFwX2J5dGVzGAIgASgNIjcKFkNhcHR1cmVOZXR3b3JrUmVzcG9uc2USDAoEZGF0YRgBIAEoDBIPCgdkcm9wcGVkGAIgASgEMoAHCg5OZXR3b3JrU2VydmljZRJHCgRMaXN0Eh4uYXJjYm94LnYxLkxpc3ROZXR3b3Jrc1JlcXVlc3QaHy5hcmNib3gudjEuTGlzdE5ldHdvcmtzUmVzcG9uc2USTgoHSW5zcGVjdBIgLmFyY2JveC52MS5JbnNwZWN0TmV0d29ya1JlcXVlc3QaIS5hcmNib3gudjEuSW5zcGVjdE5ldHdvcmtSZXNwb25zZRJLCgZDcmVhdGUSHy5hcmNib3gudjEuQ3JlYXRlTmV0d29ya1JlcXVlc3QaIC5hcmNib3gudjEuQ3JlYXRlTmV0d29ya1Jlc3BvbnNlEksKBlJlbW92ZRIfLmFyY2JveC52MS5SZW1vdmVOZXR3b3JrUmVxdWVzdBogLmFyY2JveC52MS5SZW1vdmVOZXR3b3JrUmVzcG9uc2USTgoHQ29ubmVjdBIgLmFyY2JveC52MS5Db25uZWN0TmV0d29ya1JlcXVlc3QaIS5hcmNib3gudjEuQ29ubmVjdE5ldHdvcmtSZXNwb25zZRJXCgpEaXNjb25uZWN0EiMuYXJjYm94LnYxLkRpc2Nvbm5lY3ROZXR3b3JrUmVxdWVzdBokLmFyY2JveC52MS5EaXNjb25uZWN0TmV0d29ya1Jlc3BvbnNlEkoKBVBydW5lEh8uYXJjYm94LnYxLlBydW5lTmV0d29ya3NSZXF1ZXN0GiAuYXJjYm94LnYxLlBydW5lTmV0d29ya3NSZXNwb25zZRJUCglHZXRQb2xpY3kSIi5hcmNib3gudjEuR2V0TmV0d29ya1BvbGljeVJlcXVlc3QaIy5hcmNib3gudjEuR2V0TmV0d29ya1BvbGljeVJlc3BvbnNlElQKCVNldFBvbGljeRIiLmFyY2JveC52MS5TZXROZXR3b3JrUG9saWN5UmVxdWVzdBojLmFyY2JveC52MS5TZXROZXR3b3JrUG9saWN5UmVzcG9uc2USSAoFU3RhdHMSHi5hcmNib3gudjEuTmV0d29ya1N0YXRzUmVxdWVzdBofLmFyY2JveC52MS5OZXR3b3JrU3RhdHNSZXNwb25zZRJQCgdDYXB0dXJlEiAuYXJjYm94LnYxLkNhcHR1cmVOZXR3b3JrUmVxdWVzdBohLmFyY2JveC52MS5DYXB0dXJlTmV0d29ya1Jlc3BvbnNlMAFiBnByb3RvMw");
 
 /**
  * @generated from message arcbox.v1.ListNetworksRequest
@@ -1114,12 +1114,24 @@ export const SetNetworkPolicyResponseSchema: GenMessage<SetNetworkPolicyResponse
  * @generated from message arcbox.v1.NetworkStatsRequest
  */
 export type NetworkStatsRequest = Message<"arcbox.v1.NetworkStatsRequest"> & {
+  /**
+   * The flows, too.
+   *
+   * @generated from field: bool flows = 1;
+   */
+  flows: boolean;
 };
 
 /**
  * @generated from message arcbox.v1.NetworkStatsRequest
  */
 export type NetworkStatsRequestJson = {
+  /**
+   * The flows, too.
+   *
+   * @generated from field: bool flows = 1;
+   */
+  flows?: boolean;
 };
 
 /**
@@ -1159,6 +1171,20 @@ export type NetworkStatsResponse = Message<"arcbox.v1.NetworkStatsResponse"> & {
    * @generated from field: arcbox.v1.RouterTraffic router = 5;
    */
   router?: RouterTraffic | undefined;
+
+  /**
+   * What passes now, when it was asked for: the busiest, as many as there is room for.
+   *
+   * @generated from field: repeated arcbox.v1.FlowTraffic flows = 6;
+   */
+  flows: FlowTraffic[];
+
+  /**
+   * Flows that there was no room for.
+   *
+   * @generated from field: uint64 flows_omitted = 7;
+   */
+  flowsOmitted: bigint;
 };
 
 /**
@@ -1191,6 +1217,20 @@ export type NetworkStatsResponseJson = {
    * @generated from field: arcbox.v1.RouterTraffic router = 5;
    */
   router?: RouterTrafficJson;
+
+  /**
+   * What passes now, when it was asked for: the busiest, as many as there is room for.
+   *
+   * @generated from field: repeated arcbox.v1.FlowTraffic flows = 6;
+   */
+  flows?: FlowTrafficJson[];
+
+  /**
+   * Flows that there was no room for.
+   *
+   * @generated from field: uint64 flows_omitted = 7;
+   */
+  flowsOmitted?: string;
 };
 
 /**
@@ -1404,6 +1444,25 @@ export type PolicyTraffic = Message<"arcbox.v1.PolicyTraffic"> & {
    * @generated from field: uint64 denied = 5;
    */
   denied: bigint;
+
+  /**
+   * @generated from field: uint64 redirected = 6;
+   */
+  redirected: bigint;
+
+  /**
+   * Denied since the policy's function failed, was late or answered nonsense.
+   *
+   * @generated from field: uint64 failed = 7;
+   */
+  failed: bigint;
+
+  /**
+   * Denials that were counted and are no events.
+   *
+   * @generated from field: uint64 untold = 8;
+   */
+  untold: bigint;
 };
 
 /**
@@ -1438,6 +1497,25 @@ export type PolicyTrafficJson = {
    * @generated from field: uint64 denied = 5;
    */
   denied?: string;
+
+  /**
+   * @generated from field: uint64 redirected = 6;
+   */
+  redirected?: string;
+
+  /**
+   * Denied since the policy's function failed, was late or answered nonsense.
+   *
+   * @generated from field: uint64 failed = 7;
+   */
+  failed?: string;
+
+  /**
+   * Denials that were counted and are no events.
+   *
+   * @generated from field: uint64 untold = 8;
+   */
+  untold?: string;
 };
 
 /**
@@ -1446,6 +1524,153 @@ export type PolicyTrafficJson = {
  */
 export const PolicyTrafficSchema: GenMessage<PolicyTraffic, {jsonType: PolicyTrafficJson}> = /*@__PURE__*/
   messageDesc(file_arcbox_v1_network, 27);
+
+/**
+ * @generated from message arcbox.v1.FlowTraffic
+ */
+export type FlowTraffic = Message<"arcbox.v1.FlowTraffic"> & {
+  /**
+   * tcp, udp or icmp.
+   *
+   * @generated from field: string protocol = 1;
+   */
+  protocol: string;
+
+  /**
+   * @generated from field: string machine = 2;
+   */
+  machine: string;
+
+  /**
+   * @generated from field: string network = 3;
+   */
+  network: string;
+
+  /**
+   * Empty: the machine's own.
+   *
+   * @generated from field: string container_id = 4;
+   */
+  containerId: string;
+
+  /**
+   * @generated from field: string container_name = 5;
+   */
+  containerName: string;
+
+  /**
+   * Who began it, and whom it was meant for: 10.0.0.2:4711, [fd00::2]:4711; without a port for icmp.
+   *
+   * @generated from field: string source = 6;
+   */
+  source: string;
+
+  /**
+   * @generated from field: string destination = 7;
+   */
+  destination: string;
+
+  /**
+   * Of tcp as in RFC 9293, in lower case, and dialing; else dialing, open or denied.
+   *
+   * @generated from field: string state = 8;
+   */
+  state: string;
+
+  /**
+   * Payload from the container, and to it.
+   *
+   * @generated from field: uint64 sent_bytes = 9;
+   */
+  sentBytes: bigint;
+
+  /**
+   * @generated from field: uint64 received_bytes = 10;
+   */
+  receivedBytes: bigint;
+
+  /**
+   * @generated from field: uint64 age_ms = 11;
+   */
+  ageMs: bigint;
+};
+
+/**
+ * @generated from message arcbox.v1.FlowTraffic
+ */
+export type FlowTrafficJson = {
+  /**
+   * tcp, udp or icmp.
+   *
+   * @generated from field: string protocol = 1;
+   */
+  protocol?: string;
+
+  /**
+   * @generated from field: string machine = 2;
+   */
+  machine?: string;
+
+  /**
+   * @generated from field: string network = 3;
+   */
+  network?: string;
+
+  /**
+   * Empty: the machine's own.
+   *
+   * @generated from field: string container_id = 4;
+   */
+  containerId?: string;
+
+  /**
+   * @generated from field: string container_name = 5;
+   */
+  containerName?: string;
+
+  /**
+   * Who began it, and whom it was meant for: 10.0.0.2:4711, [fd00::2]:4711; without a port for icmp.
+   *
+   * @generated from field: string source = 6;
+   */
+  source?: string;
+
+  /**
+   * @generated from field: string destination = 7;
+   */
+  destination?: string;
+
+  /**
+   * Of tcp as in RFC 9293, in lower case, and dialing; else dialing, open or denied.
+   *
+   * @generated from field: string state = 8;
+   */
+  state?: string;
+
+  /**
+   * Payload from the container, and to it.
+   *
+   * @generated from field: uint64 sent_bytes = 9;
+   */
+  sentBytes?: string;
+
+  /**
+   * @generated from field: uint64 received_bytes = 10;
+   */
+  receivedBytes?: string;
+
+  /**
+   * @generated from field: uint64 age_ms = 11;
+   */
+  ageMs?: string;
+};
+
+/**
+ * Describes the message arcbox.v1.FlowTraffic.
+ * Use `create(FlowTrafficSchema)` to create a new message.
+ */
+export const FlowTrafficSchema: GenMessage<FlowTraffic, {jsonType: FlowTrafficJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_network, 28);
 
 /**
  * Of the NAT engine.
@@ -1570,7 +1795,7 @@ export type RouterTrafficJson = {
  * Use `create(RouterTrafficSchema)` to create a new message.
  */
 export const RouterTrafficSchema: GenMessage<RouterTraffic, {jsonType: RouterTrafficJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_network, 28);
+  messageDesc(file_arcbox_v1_network, 29);
 
 /**
  * @generated from message arcbox.v1.NameTraffic
@@ -1655,7 +1880,7 @@ export type NameTrafficJson = {
  * Use `create(NameTrafficSchema)` to create a new message.
  */
 export const NameTrafficSchema: GenMessage<NameTraffic, {jsonType: NameTrafficJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_network, 29);
+  messageDesc(file_arcbox_v1_network, 30);
 
 /**
  * @generated from message arcbox.v1.CaptureNetworkRequest
@@ -1696,7 +1921,7 @@ export type CaptureNetworkRequestJson = {
  * Use `create(CaptureNetworkRequestSchema)` to create a new message.
  */
 export const CaptureNetworkRequestSchema: GenMessage<CaptureNetworkRequest, {jsonType: CaptureNetworkRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_network, 30);
+  messageDesc(file_arcbox_v1_network, 31);
 
 /**
  * A piece of a pcapng file.
@@ -1741,7 +1966,7 @@ export type CaptureNetworkResponseJson = {
  * Use `create(CaptureNetworkResponseSchema)` to create a new message.
  */
 export const CaptureNetworkResponseSchema: GenMessage<CaptureNetworkResponse, {jsonType: CaptureNetworkResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_network, 31);
+  messageDesc(file_arcbox_v1_network, 32);
 
 /**
  * Container networks. A network is named by its name, its ID, or the beginning of its ID.
