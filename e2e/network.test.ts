@@ -92,7 +92,13 @@ test('networks of one’s own: made, joined and left while a container runs, rem
   const id = (await run('network', 'create', '--subnet', '10.77.0.0/24', '--label', 'a=b', 'own')).trim();
   assert.match(id, /^[0-9a-f]{64}$/);
   await run('network', 'connect', '--ip', '10.77.0.9', '--alias', 'db', 'own', 'server');
-  assert.match(await inside(['--network', 'own'], 'ping -c 1 -W 20 10.77.0.9'), /1 packets received/);
+  assert.match(
+    await inside(
+      ['--network', 'own', '--network', 'bridge', '-a', 'stdout', '-a', 'stderr'],
+      'ip route; ip -4 addr show eth1; ping -c 1 -W 20 10.77.0.9 && ping -c 1 -W 20 172.20.3.4',
+    ),
+    /^default via 10\.77\.0\.1 dev eth0 [\s\S]*inet 172\.20\.0\.\d+\/16[\s\S]*1 packets received[\s\S]*1 packets received/,
+  );
   const isolated = await arcbox.run(['run', '--rm', 'busybox', 'ping', '-c', '1', '-W', '1', '10.77.0.9']);
   assert.match(isolated.stdout, /0 packets received/);
   const format = '{{.NetworkSettings.Networks.own.IPAddress}} {{.NetworkSettings.IPAddress}}';
@@ -148,6 +154,9 @@ test('a published port: from the host, refused when taken, bound again after a c
     'web',
     '-p',
     '127.0.0.1::80',
+    '-P',
+    '--expose',
+    '81',
     'busybox',
     'sh',
     '-c',
@@ -160,6 +169,7 @@ test('a published port: from the host, refused when taken, bound again after a c
     return Number(stdout.trim().split(':')[1]);
   };
   const port = await hostPort();
+  assert.match((await arcbox.run(['port', 'web', '81'])).stdout, /^0\.0\.0\.0:\d+$/m, 'by -P');
   assert.equal(await untilAnswered(port, 'this\n'), 'got this\n');
   const taken = await arcbox.run(['run', '--rm', '-p', `127.0.0.1:${port}:1`, 'busybox', 'true']);
   assert.equal(taken.code, 125);

@@ -27,8 +27,15 @@ export interface AttachOptions {
 export class Outputs {
   readonly #outputs = { 1: new Output(1), 2: new Output(2) };
 
+  readonly #wanted: ReadonlySet<1 | 2>;
+
+  /** What is not wanted is read and dropped. */
+  constructor(wanted: ReadonlySet<1 | 2> = new Set([1, 2])) {
+    this.#wanted = wanted;
+  }
+
   readonly onOutput = (channel: 1 | 2, data: Buffer): Promise<void> | undefined =>
-    this.#outputs[channel].write(data);
+    this.#wanted.has(channel) ? this.#outputs[channel].write(data) : undefined;
 
   async flushed(): Promise<void> {
     await Promise.all([this.#outputs[1].flushed(), this.#outputs[2].flushed()]);

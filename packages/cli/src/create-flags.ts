@@ -5,10 +5,12 @@ import type { CreateContainerRequestJson, HostOptionsJson, UlimitJson } from '@a
 import { environment, labels } from './environment.ts';
 import { CliError } from './errors.ts';
 import { type LifeFlags, lifeOptions } from './life-flags.ts';
-import { durationMs, type LimitFlags, limitsRequest, sizeBytes, wholeNumber } from './limit-flags.ts';
+import { type LimitFlags, limitsRequest, sizeBytes, stopDurationMs, wholeNumber } from './limit-flags.ts';
 import { type MountFlags, mounts } from './mount-flags.ts';
+import { type NetworkFlags, networkOptions } from './network-flags.ts';
+import { refuseFlags } from './refused-flags.ts';
 
-export interface CreateFlags extends LimitFlags, LifeFlags, MountFlags {
+export interface CreateFlags extends LimitFlags, LifeFlags, MountFlags, NetworkFlags {
   readonly rm?: boolean;
   readonly interactive?: boolean;
   readonly tty?: boolean;
@@ -39,23 +41,23 @@ export interface CreateFlags extends LimitFlags, LifeFlags, MountFlags {
   readonly pid?: string;
   readonly ipc?: string;
   readonly uts?: string;
-  readonly network?: string;
-  readonly networkAlias?: readonly string[];
-  readonly ip?: string;
-  readonly ip6?: string;
-  readonly macAddress?: string;
   readonly publish?: readonly string[];
+  readonly publishAll?: boolean;
+  readonly expose?: readonly string[];
+  readonly attach?: readonly string[];
+  readonly volumesFrom?: readonly string[];
   readonly addHost?: readonly string[];
   readonly dns?: readonly string[];
   readonly dnsSearch?: readonly string[];
   readonly dnsOption?: readonly string[];
+  /** The same, as docker has it, too. */
+  readonly dnsOpt?: readonly string[];
   readonly stopSignal?: string;
   readonly stopTimeout?: string;
   readonly platform?: string;
   readonly pull?: string;
   readonly quiet?: boolean;
   readonly cidfile?: string;
-  readonly device?: readonly string[];
 }
 
 /** Throws `CliError` naming the flag that cannot be. */
@@ -64,22 +66,20 @@ export function createRequest(
   command: readonly string[],
   flags: CreateFlags,
 ): CreateContainerRequestJson {
-  if (flags.device !== undefined)
-    throw new CliError(
-      '--device is not supported: a container has no devices of the host, which is another machine',
-    );
+  refuseFlags({ ...flags });
   if (flags.cidfile !== undefined && existsSync(flags.cidfile))
     throw new CliError(`the file ${flags.cidfile} is there already; remove it, or name another one`);
   if (flags.cidfile === '') throw new CliError('--cidfile needs a path');
+  const attached = attachedStreams(flags);
   const stopTimeoutMs =
-    flags.stopTimeout === undefined ? undefined : durationMs('--stop-timeout', flags.stopTimeout);
+    flags.stopTimeout === undefined ? undefined : stopDurationMs('--stop-timeout', flags.stopTimeout);
   return {
     image,
     command: [...command],
     env: environment(flags.env, flags.envFile),
     tty: flags.tty === true,
     openStdin: flags.interactive === true,
-    stdinOnce: flags.interactive === true && flags.detach !== true,
+    stdinOnce: flags.interactive === true && attached.has('stdin'),
     autoRemove: flags.rm === true,
     workingDir: flags.workdir ?? '',
     hostname: flags.hostname ?? '',
@@ -93,12 +93,32 @@ export function createRequest(
     host: hostRequest(flags),
     life: lifeOptions(flags),
     mounts: mounts(flags),
+    expose: [...(flags.expose ?? [])],
+    volumesFrom: [...(flags.volumesFrom ?? [])],
     ...(stopTimeoutMs === undefined ? {} : { stopTimeoutMs }),
     ...(flags.entrypoint === undefined
       ? {}
       : { entrypoint: { argv: flags.entrypoint === '' ? [] : [flags.entrypoint] } }),
     ...(flags.user === undefined ? {} : { user: flags.user }),
   };
+}
+
+export type StandardStream = 'stdin' | 'stdout' | 'stderr';
+
+/** Those that the client stays with: what `-a` names; without it all, and with `-d` none. Throws `CliError`. */
+export function attachedStreams({
+  attach,
+  detach,
+}: Pick<CreateFlags, 'attach' | 'detach'>): ReadonlySet<StandardStream> {
+  if (attach === undefined) return new Set(detach === true ? [] : ['stdin', 'stdout', 'stderr']);
+  if (detach === true) throw new CliError('-a and -d exclude each other');
+  return new Set(
+    attach.map((text) => {
+      const name = text.toLowerCase();
+      if (name === 'stdin' || name === 'stdout' || name === 'stderr') return name;
+      throw new CliError(`-a ${JSON.stringify(text)}: there are stdin, stdout and stderr`);
+    }),
+  );
 }
 
 function hostRequest(flags: CreateFlags): HostOptionsJson {
@@ -119,16 +139,13 @@ function hostRequest(flags: CreateFlags): HostOptionsJson {
     pidMode: flags.pid ?? '',
     ipcMode: flags.ipc ?? '',
     utsMode: flags.uts ?? '',
-    networkMode: flags.network ?? '',
-    networkAliases: [...(flags.networkAlias ?? [])],
-    ipAddress: flags.ip ?? '',
-    ip6Address: flags.ip6 ?? '',
-    macAddress: flags.macAddress ?? '',
+    ...networkOptions(flags),
     publish: [...(flags.publish ?? [])],
+    publishAll: flags.publishAll === true,
     extraHosts: [...(flags.addHost ?? [])],
     dns: [...(flags.dns ?? [])],
     dnsSearch: [...(flags.dnsSearch ?? [])],
-    dnsOptions: [...(flags.dnsOption ?? [])],
+    dnsOptions: [...(flags.dnsOption ?? []), ...(flags.dnsOpt ?? [])],
   };
 }
 

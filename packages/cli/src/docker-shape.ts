@@ -1,6 +1,7 @@
 /** A container as `docker inspect` shows it, which is what templates and scripts are written for. */
 import { constants } from 'node:os';
 import type { ContainerJson, HostOptionsJson, MountJson } from '@arcbox/api/client';
+import { NO_TIMEOUT_MS } from './limit-flags.ts';
 import { goMap } from './template/evaluate.ts';
 
 const NEVER = '0001-01-01T00:00:00Z';
@@ -52,9 +53,10 @@ export function dockerContainer(container: ContainerJson): Record<string, unknow
       Image: container.image ?? '',
       WorkingDir: container.workingDir ?? '',
       Labels: goMap(labels),
+      ExposedPorts: goMap(Object.fromEntries((container.exposedPorts ?? []).map((port) => [port, {}]))),
       ...healthcheck(container),
       StopSignal: signalName(container.stopSignal ?? 0),
-      ...(container.stopTimeoutMs === undefined ? {} : { StopTimeout: container.stopTimeoutMs / 1000 }),
+      ...(container.stopTimeoutMs === undefined ? {} : { StopTimeout: stopTimeout(container.stopTimeoutMs) }),
     },
     NetworkSettings: networkSettings(container, running),
   };
@@ -139,6 +141,7 @@ function hostConfig(host: HostOptionsJson, container: ContainerJson): Record<str
     IpcMode: host.ipcMode || 'private',
     UTSMode: host.utsMode ?? '',
     ExtraHosts: host.extraHosts ?? [],
+    PublishAllPorts: host.publishAll === true,
     Dns: host.dns ?? [],
     DnsSearch: host.dnsSearch ?? [],
     DnsOptions: host.dnsOptions ?? [],
@@ -205,6 +208,11 @@ function restartPolicy(text = ''): { Name: string; MaximumRetryCount: number } {
 
 function time(unixMs: string | undefined): string {
   return unixMs === undefined ? NEVER : new Date(Number(unixMs)).toISOString();
+}
+
+/** In seconds; -1: as long as it takes. */
+function stopTimeout(ms: number): number {
+  return ms === NO_TIMEOUT_MS ? -1 : ms / 1000;
 }
 
 function signalName(number: number): string {

@@ -53,8 +53,12 @@ export function wholeNumber(flag: string, text: string): number {
   throw new CliError(`${flag}: ${JSON.stringify(text)} is not a whole number`);
 }
 
-/** From seconds. */
-export function durationMs(flag: string, text: string): number {
+/** What docker writes as -1: as long as it takes. A timer of Node cannot be longer. */
+export const NO_TIMEOUT_MS = 2_147_483_647;
+
+/** From seconds; -1: for ever. */
+export function stopDurationMs(flag: string, text: string): number {
+  if (text === '-1') return NO_TIMEOUT_MS;
   const seconds = Number(text);
   if (text !== '' && Number.isFinite(seconds) && seconds >= 0) return Math.round(seconds * 1000);
   throw new CliError(`${flag}: ${JSON.stringify(text)} is not a number of seconds`);

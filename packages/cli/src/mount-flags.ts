@@ -14,7 +14,8 @@ const collect = (value: string, before: string[] | undefined): string[] => [...(
 export function addMountFlags(command: Command): Command {
   return command
     .option('-v, --volume <[name:]path[:options]>', 'mount a volume; options: ro, nocopy', collect)
-    .option('--mount <options>', 'type=volume|tmpfs,source=…,target=…[,readonly]', collect);
+    .option('--mount <options>', 'type=volume|tmpfs,source=…,target=…[,readonly]', collect)
+    .option('--volumes-from <container[:ro]>', 'mount the volumes that this container has', collect);
 }
 
 /** Throws `CliError` naming what cannot be read. */

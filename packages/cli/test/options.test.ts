@@ -6,11 +6,13 @@ import { test } from 'node:test';
 import type { ContainerJson } from '@arcbox/api/client';
 import { cpuPercent, humanSize, memoryUsage } from '../src/commands/stats.ts';
 import { chooseColumns } from '../src/commands/top.ts';
-import { createRequest } from '../src/create-flags.ts';
+import { attachedStreams, createRequest } from '../src/create-flags.ts';
 import { dockerContainer } from '../src/docker-shape.ts';
 import { environment, labels } from '../src/environment.ts';
 import { filterContainers } from '../src/filters.ts';
 import { limitsRequest } from '../src/limit-flags.ts';
+import { networkOptions } from '../src/network-flags.ts';
+import { refuseFlags } from '../src/refused-flags.ts';
 
 test('limits in docker’s units', () => {
   assert.deepEqual(
@@ -67,7 +69,59 @@ test('what a container is created with', () => {
   assert.deepEqual(host.tmpfs, { '/run': 'size=64m,exec', '/tmp': '' });
   assert.deepEqual(host.sysctls, { 'net.ipv4.ip_forward': '1' });
   assert.throws(() => createRequest('x', [], { ulimit: ['nofile'] }), /NAME=SOFT/);
-  assert.throws(() => createRequest('x', [], { device: ['/dev/kvm'] }), /--device is not supported/);
+});
+
+test('flags that cannot be are refused with the reason, and those that say what is the case are taken', () => {
+  assert.throws(
+    () => refuseFlags({ device: '/dev/kvm' }),
+    /^CliError: --device is not supported: a container has/,
+  );
+  assert.throws(() => refuseFlags({ oomKillDisable: true }), /--oom-kill-disable .*cgroup v2/);
+  assert.throws(
+    () => refuseFlags({ cgroupns: 'host' }),
+    /--cgroupns host is not supported.*it can be private/,
+  );
+  refuseFlags({ cgroupns: 'private', logDriver: 'json-file', userns: 'host', network: ['a'] });
+});
+
+test('which streams the client of a new container stays with', () => {
+  assert.deepEqual([...attachedStreams({})], ['stdin', 'stdout', 'stderr']);
+  assert.deepEqual([...attachedStreams({ detach: true })], []);
+  assert.deepEqual([...attachedStreams({ attach: ['STDOUT'] })], ['stdout']);
+  assert.throws(() => attachedStreams({ attach: ['stdout'], detach: true }), /exclude each other/);
+  assert.throws(() => attachedStreams({ attach: ['out'] }), /there are stdin, stdout and stderr/);
+  assert.equal(createRequest('x', [], { interactive: true, attach: ['stdout'] }).stdinOnce, false);
+  assert.equal(
+    createRequest('x', [], { stopTimeout: '-1' }).stopTimeoutMs,
+    2 ** 31 - 1,
+    'as long as it takes',
+  );
+});
+
+test('networks: the first is the mode and has the address, the others are joined besides', () => {
+  assert.deepEqual(
+    networkOptions({ network: ['one', 'name=two,alias=web,alias=www,ip=10.1.0.9'], ip: '10.0.0.9' }),
+    {
+      networkMode: 'one',
+      networkAliases: [],
+      ipAddress: '10.0.0.9',
+      ip6Address: '',
+      macAddress: '',
+      networks: [{ network: 'two', aliases: ['web', 'www'], address: '10.1.0.9' }],
+    },
+  );
+  assert.equal(networkOptions({ network: ['name=one,ip6=fd00::9'] }).ip6Address, 'fd00::9');
+  assert.equal(networkOptions({}).networkMode, '');
+  for (const [network, message] of [
+    [['host', 'one'], /--network host cannot be together/],
+    [['one', 'container:x'], /--network container:x cannot be together/],
+    [['one', 'two', 'name=two'], /--network two is there twice/],
+    [['name=one,ip=1.2.3.4'], /--ip and --network one/],
+    [['ip=1.2.3.4'], /there is no name=/],
+    [['name=one,gw-priority=1'], /"gw-priority" is not known/],
+    [['name=one,ip='], /ip has no value/],
+  ] as const)
+    assert.throws(() => networkOptions({ network, ip: '1.1.1.1' }), message);
 });
 
 test('environment and labels from files: comments, our own values, what is not set', () => {

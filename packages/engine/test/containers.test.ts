@@ -284,3 +284,44 @@ test('an image of a container whose entrypoint was taken away has none', () => {
   const some = imageConfig({ ...config, entrypointLength: 1 } as unknown as ContainerConfig);
   assert.deepEqual([some.Entrypoint, some.Cmd], [['sh'], ['-c', 'true']]);
 });
+
+test('a container is in all its networks from the beginning on, or is not made', async () => {
+  await withRuntime(async (runtime) => {
+    const containers = await runtime.containers();
+    const { networks } = runtime;
+    networks.create({ name: 'one', subnet: '10.71.0.0/24' });
+    networks.create({ name: 'two', subnet: '10.72.0.0/24' });
+    const join = (network: string, more = {}) => ({
+      ...{ network, address: '', address6: '', mac: '', aliases: [] },
+      ...more,
+    });
+    const host = {
+      networkMode: 'one',
+      networks: [join('bridge'), join('two', { address: '10.72.0.9', aliases: ['web'] })],
+    };
+    const { id } = await containers.create({ image: 'busybox', host });
+    const places = networks.endpointsOf(id).map(({ networkId, position, address, aliases }) => {
+      return [networks.find(networkId).name, position, address, aliases];
+    });
+    assert.deepEqual(places, [
+      ['one', 0, '10.71.0.2', []],
+      ['bridge', 1, places[1]?.[2], []],
+      ['two', 2, '10.72.0.9', ['web']],
+    ]);
+    await assert.rejects(
+      containers.create({ image: 'busybox', host: { networkMode: 'one', networks: [join('nosuch')] } }),
+      code('ERR_ARCBOX_NETWORK_NOT_FOUND'),
+    );
+    for (const bad of [
+      { networkMode: 'host', networks: [join('one')] },
+      { networkMode: 'one', networks: [join('none')] },
+      { networkMode: 'one', networks: [join('two', { aliases: ['a b'] })] },
+    ])
+      await assert.rejects(
+        containers.create({ image: 'busybox', host: bad }),
+        code('ERR_ARCBOX_INVALID_ARGUMENT'),
+      );
+    assert.equal(containers.list().length, 1, 'the others left nothing');
+    assert.equal(networks.endpointsIn(networks.find('one').id).length, 1);
+  });
+});

@@ -220,3 +220,38 @@ test('what was made for one container alone is given up with its record', async 
     ['kept'],
   );
 });
+
+test('the volumes of other containers, at the same places; what was asked for comes first, the image last', async () => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open();
+  const containers = await runtime.containers();
+  const config = (mounts: MountRequest[], volumesFrom: string[]) =>
+    containers
+      .create({ image: 'busybox', mounts, volumesFrom })
+      .then(({ config: { mounts: made } }) =>
+        made.map((mount) => [mount.type === 'volume' ? mount.name : '', mount.target, mount.readOnly]),
+      );
+  await containers.create({
+    name: 'one',
+    image: 'busybox',
+    mounts: [volume('vol-a', '/a'), volume('vol-b', '/b')],
+  });
+  const other = volume('', '/b', { type: 'tmpfs' });
+  await containers.create({ name: 'two', image: 'busybox', mounts: [volume('vol-c', '/c'), other] });
+  await containers.create({
+    name: 'three',
+    image: 'busybox',
+    mounts: [volume('vol-d', '/a', { readOnly: true })],
+  });
+  assert.deepEqual(await config([], ['one:ro', 'two']), [
+    ['vol-a', '/a', true],
+    ['vol-b', '/b', true],
+    ['vol-c', '/c', false],
+  ]);
+  assert.deepEqual(await config([volume('mine', '/b')], ['one', 'three']), [
+    ['mine', '/b', false],
+    ['vol-d', '/a', true],
+  ]);
+  await assert.rejects(config([], ['nosuch']), /no such container: nosuch/);
+  await assert.rejects(config([], ['one:z']), /CONTAINER\[:ro\]/);
+});

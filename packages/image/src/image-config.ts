@@ -21,6 +21,8 @@ export interface ImageConfig {
   readonly labels: Readonly<Record<string, string>>;
   /** Paths that want a volume of their own. */
   readonly volumes: readonly string[];
+  /** As the image writes them: `80/tcp`, `53/udp`. */
+  readonly exposedPorts: readonly string[];
   /** What is 0 the image does not say. */
   readonly healthcheck?: ImageHealthcheck;
   /** Digests of the uncompressed layers, lowest first. */
@@ -95,6 +97,7 @@ export function parseImageConfig(json: string, source: string): ImageConfig {
     stopSignal: text(config.StopSignal, 'StopSignal', ''),
     labels: labels as Record<string, string>,
     volumes: Object.keys(record(config.Volumes, 'Volumes')),
+    exposedPorts: Object.keys(record(config.ExposedPorts, 'ExposedPorts')),
     ...(config.Healthcheck === undefined || config.Healthcheck === null
       ? {}
       : {

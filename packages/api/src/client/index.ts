@@ -10,6 +10,7 @@ export type {
   LifeOptionsJson,
   LogEntryJson,
   MountJson,
+  NetworkJoinJson,
   ResourceLimitsJson,
   UlimitJson,
 } from '../gen/arcbox/v1/container_pb.ts';

@@ -41,6 +41,8 @@ export function createOptions(request: CreateContainerRequest, architecture: str
     labels: request.labels,
     life: lifeRequest(request.life),
     mounts: mountRequests(request.mounts),
+    expose: request.expose,
+    volumesFrom: request.volumesFrom,
     ...(request.stopTimeoutMs === undefined ? {} : { stopTimeoutMs: request.stopTimeoutMs }),
     ...(request.host === undefined ? {} : { host: hostOptions(request.host) }),
     ...(request.name === '' ? {} : { name: request.name }),
@@ -92,6 +94,7 @@ export function toMessage(
     life: lifeMessage(config.life),
     restarts: record.restarts,
     mounts: config.mounts.map(mountMessage),
+    exposedPorts: [...config.exposedPorts],
     ...(health === undefined ? {} : { health: healthMessage(health) }),
     machine: record.machine,
     run: record.run,
@@ -143,6 +146,7 @@ function hostOptions({
   limits,
   shmBytes,
   ulimits,
+  networks,
   $typeName,
   $unknown,
   ...rest
@@ -150,6 +154,13 @@ function hostOptions({
   return {
     ...rest,
     limits: resourceLimits(limits),
+    networks: networks.map(({ network, address, address6, mac, aliases }) => ({
+      network,
+      address,
+      address6,
+      mac,
+      aliases,
+    })),
     shmBytes: Number(shmBytes),
     ulimits: ulimits.map(({ name, soft, hard }) => ({ name, soft: Number(soft), hard: Number(hard) })),
   };
@@ -191,6 +202,7 @@ function hostMessage({ config: { host } }: ContainerRecord): MessageInitShape<ty
     dnsSearch: [...host.dnsSearch],
     dnsOptions: [...host.dnsOptions],
     networkAliases: [...host.networkAliases],
+    networks: host.networks.map((join) => ({ ...join, aliases: [...join.aliases] })),
     publish: [...host.publish],
   };
 }

@@ -2,7 +2,7 @@
 import type { Context } from '../context.ts';
 import { eachNamed } from '../each-named.ts';
 import { CliError } from '../errors.ts';
-import { type LimitFlags, limitsRequest, wholeNumber } from '../limit-flags.ts';
+import { type LimitFlags, limitsRequest, stopDurationMs } from '../limit-flags.ts';
 import { print } from '../output.ts';
 import { hostEnd, type PublishedPort } from '../published-ports.ts';
 
@@ -114,10 +114,8 @@ export async function port(context: Context, id: string, wanted?: string): Promi
 function stopRequest({ time, timeout, signal }: StopOptions): { timeoutMs?: number; signal: string } {
   const text = time ?? timeout;
   if (text === undefined) return { signal: signal ?? '' };
-  const value = Number(text);
-  if (text === '' || !Number.isFinite(value) || (value < 0 && value !== -1))
-    throw new CliError(`${JSON.stringify(text)} is not a number of seconds`, 1);
-  // Docker's -1: as long as it takes.
-  const timeoutMs = value === -1 ? wholeNumber('--time', '2147483647') : Math.round(value * 1000);
-  return { timeoutMs, signal: signal ?? '' };
+  return {
+    timeoutMs: stopDurationMs(time === undefined ? '--timeout' : '--time', text),
+    signal: signal ?? '',
+  };
 }

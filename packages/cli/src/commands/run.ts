@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { ContainerStream, RemoteError } from '@arcbox/api/client';
 import { type AttachOptions, attached, Outputs, releaseStdin } from '../attached.ts';
 import type { Context } from '../context.ts';
-import { type CreateFlags, createRequest } from '../create-flags.ts';
+import { attachedStreams, type CreateFlags, createRequest } from '../create-flags.ts';
 import { CliError } from '../errors.ts';
 import { complain, print } from '../output.ts';
 
@@ -21,7 +21,8 @@ export async function run(
   options: RunOptions,
 ): Promise<number> {
   const tty = options.tty === true;
-  const stdin = options.interactive === true;
+  const streams = attachedStreams(options);
+  const stdin = options.interactive === true && streams.has('stdin');
   const detach = options.detach === true;
   if (tty && stdin && !detach && !process.stdin.isTTY) {
     throw new CliError('standard input is not a terminal; leave -t out, or -i');
@@ -36,7 +37,12 @@ export async function run(
     print(id);
     return 0;
   }
-  return attachTo(context, id, { ...common(options), tty, stdin, start });
+  const wanted = new Set<1 | 2>();
+  if (streams.has('stdout')) wanted.add(1);
+  if (streams.has('stderr')) wanted.add(2);
+  // As docker: who sees nothing of it is told its ID.
+  if (wanted.size === 0) print(id);
+  return attachTo(context, id, { ...common(options), tty, stdin, start }, wanted);
 }
 
 export async function create(
@@ -169,8 +175,13 @@ function isImageId(image: string): boolean {
   return /^(?:sha256:[0-9a-f]{1,64}|[0-9a-f]{64})$/.test(image);
 }
 
-async function attachTo({ daemon }: Context, container: string, options: AttachOptions): Promise<number> {
-  const outputs = new Outputs();
+async function attachTo(
+  { daemon }: Context,
+  container: string,
+  options: AttachOptions,
+  wanted?: ReadonlySet<1 | 2>,
+): Promise<number> {
+  const outputs = new Outputs(wanted);
   const stream = new ContainerStream(daemon, {
     container,
     stdin: options.stdin,

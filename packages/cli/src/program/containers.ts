@@ -20,6 +20,7 @@ export function defineContainerCommands(program: Command, context: Context): voi
   addMountFlags(addLifeFlags(createFlags(program.command('run <image> [command...]'))))
     .description('Create a container from an image and run a command in it')
     .passThroughOptions()
+    .option('-a, --attach <stream>', 'only with stdin, stdout or stderr (all)', collect)
     .option('-d, --detach', 'print its ID and leave it running')
     .addOption(sigProxyOption())
     .addOption(detachKeysOption())
@@ -33,6 +34,11 @@ export function defineContainerCommands(program: Command, context: Context): voi
   addMountFlags(addLifeFlags(createFlags(program.command('create <image> [command...]'))))
     .description('Create a container without starting it')
     .passThroughOptions()
+    .option(
+      '-a, --attach <stream>',
+      'whether its input ends with the client: stdin, stdout or stderr (all)',
+      collect,
+    )
     .action(
       action(
         async (image: string, command: string[], options) =>

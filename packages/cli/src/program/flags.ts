@@ -1,5 +1,6 @@
 /** Options that several commands have. */
 import { type Command, Option } from 'commander';
+import { addRefusedFlags } from '../refused-flags.ts';
 import { collect } from './support.ts';
 
 export function formatOption(): Option {
@@ -66,23 +67,33 @@ export function createFlags(command: Command): Command {
     .option('--pid <mode>', 'process namespace: host or container:NAME')
     .option('--ipc <mode>', 'private, shareable, none, host or container:NAME')
     .option('--uts <mode>', 'host name: host')
-    .option('--net, --network <network>', 'a network, none, host or container:NAME (bridge)')
+    .option(
+      '--net, --network <network>',
+      'a network, none, host or container:NAME (bridge); more often: in those, too',
+      collect,
+    )
     .option('--network-alias <name>', 'a further name in that network', collect)
     .option('--ip <address>', 'its address in that network')
     .option('--ip6 <address>', 'its IPv6 address in that network')
     .option('-p, --publish <[address:][port:]port[/udp]>', 'a port of the host that leads to it', collect)
+    .option('-P, --publish-all', 'publish all exposed ports, wherever there is room')
+    .option(
+      '--expose <port[-port][/udp]>',
+      'a port that is meant to be reached, besides those of the image',
+      collect,
+    )
     .option('--mac-address <address>', 'of its interface in that network')
     .option('--add-host <name:address>', 'a line of its /etc/hosts', collect)
     .option('--dns <address>', 'a name server', collect)
     .option('--dns-search <domain>', 'a search domain', collect)
     .option('--dns-option <option>', 'a resolver option', collect)
+    .addOption(new Option('--dns-opt <option>').argParser(collect).hideHelp())
     .option('--stop-signal <signal>', 'what stop sends (TERM)')
-    .option('--stop-timeout <seconds>', 'how long until stop kills it (10)')
+    .option('--stop-timeout <seconds>', 'how long until stop kills it (10); -1: it does not')
     .option('--platform <os/architecture>', "only the machine's own")
     .option('--pull <when>', 'get the image from its registry: missing, always or never (missing)')
     .option('-q, --quiet', 'without progress of that')
     .option('--cidfile <file>', 'write its ID to a file')
-    .option('--device <path>', 'not supported', collect)
     .helpOption('--help', 'say what there is');
-  return command;
+  return addRefusedFlags(command);
 }

@@ -18,6 +18,7 @@ import type { LogView } from '../log/log-view.ts';
 import { shareDisksByWeight } from '../machine/disk-scheduler.ts';
 import type { UpMachine } from '../machine/machine.ts';
 import { joinNetwork } from '../network/container-network.ts';
+import { borrowedVolumes } from '../volume/mounts.ts';
 import { Container, type ContainerExit } from './container.ts';
 import type { ContainerAttachment } from './container-attachment.ts';
 import type { ContainerEnvironment } from './container-environment.ts';
@@ -135,7 +136,10 @@ export class ContainerManager {
     const names = new Set(this.#containers.all().map(({ record }) => record.name));
     if (options.name !== undefined) checkName(options.name);
     const id = newContainerId();
-    const config = containerConfig(options, image, id);
+    const borrowed = (options.volumesFrom ?? []).flatMap((text) =>
+      borrowedVolumes(text, (other) => this.find(other).record.config.mounts),
+    );
+    const config = containerConfig(options, image, id, borrowed);
     const machine = this.#environment.machine(chooseMachine(options.machine, config.host, this.#containers));
     const record: ContainerRecord = {
       id,

@@ -36,6 +36,8 @@ export interface ContainerConfig {
   readonly life: LifeOptions;
   /** Besides its root and what every container has; in the order in which they are mounted. */
   readonly mounts: readonly ContainerMount[];
+  /** Ports that it means to be reached at, whether or not they are published: `80/tcp`. */
+  readonly exposedPorts: readonly string[];
 }
 
 export interface ContainerRecord {

@@ -3,9 +3,10 @@ import type { Image } from '@arcbox/image';
 import { EngineError } from '../errors.ts';
 import { ARGUMENTS_BYTES_MAX, LABELS_BYTES_MAX } from '../limits.ts';
 import { signalNumber } from '../signals.ts';
-import { containerMounts, type MountRequest } from '../volume/mounts.ts';
+import { containerMounts, type MountRequest, type VolumeMount } from '../volume/mounts.ts';
 import { newVolumeName } from '../volume/volume-manager.ts';
 import type { ContainerConfig } from './container-record.ts';
+import { withPorts } from './exposed-ports.ts';
 import { checkHostOptions, type HostOptions, isHostname } from './host-options.ts';
 import { type LifeRequest, lifeOptions } from './life-options.ts';
 
@@ -34,14 +35,23 @@ export interface CreateOptions {
   readonly labels?: Readonly<Record<string, string>>;
   readonly life?: LifeRequest;
   readonly mounts?: readonly MountRequest[];
+  /** Ports besides the image's: `80`, `8000-8010/udp`. */
+  readonly expose?: readonly string[];
+  /** Containers whose volumes it has, too: `NAME[:ro]`. */
+  readonly volumesFrom?: readonly string[];
   /** The same key twice makes one container. */
   readonly idempotencyKey?: string;
 }
 
 const SIGTERM = 15;
 
-/** Throws `ERR_ARCBOX_INVALID_ARGUMENT` naming what is wrong. */
-export function containerConfig(options: CreateOptions, image: Image, id: string): ContainerConfig {
+/** `borrowed` are the volumes of the containers in `volumesFrom`. Throws `ERR_ARCBOX_INVALID_ARGUMENT` naming what is wrong. */
+export function containerConfig(
+  options: CreateOptions,
+  image: Image,
+  id: string,
+  borrowed: readonly VolumeMount[] = [],
+): ContainerConfig {
   const invalid = (message: string): never => {
     throw new EngineError('ERR_ARCBOX_INVALID_ARGUMENT', message);
   };
@@ -82,6 +92,7 @@ export function containerConfig(options: CreateOptions, image: Image, id: string
   if (bytes > ARGUMENTS_BYTES_MAX) {
     invalid(`arguments and environment have ${bytes} bytes together; the limit is ${ARGUMENTS_BYTES_MAX}`);
   }
+  const { host, exposedPorts } = withPorts(checkHostOptions(options.host ?? {}), options.expose ?? [], image);
   const stopSignal = options.stopSignal || image.config.stopSignal;
   return {
     imageName: options.image,
@@ -99,8 +110,9 @@ export function containerConfig(options: CreateOptions, image: Image, id: string
     stopSignal: stopSignal === '' ? SIGTERM : signalNumber(stopSignal),
     ...(stopTimeoutMs === undefined ? {} : { stopTimeoutMs }),
     labels,
-    host: checkHostOptions(options.host ?? {}),
+    host,
     life: lifeOptions(options.life ?? {}, image, options.autoRemove ?? false),
-    mounts: containerMounts(options.mounts ?? [], image, newVolumeName),
+    mounts: containerMounts(options.mounts ?? [], borrowed, image, newVolumeName),
+    exposedPorts,
   };
 }

@@ -36,6 +36,15 @@ export interface Ulimit {
   readonly hard: number;
 }
 
+/** A container's place in a network besides its first one; what is empty is chosen for it. */
+export interface NetworkJoin {
+  readonly network: string;
+  readonly address: string;
+  readonly address6: string;
+  readonly mac: string;
+  readonly aliases: readonly string[];
+}
+
 export interface HostOptions {
   readonly limits: ResourceLimits;
   readonly privileged: boolean;
@@ -71,8 +80,12 @@ export interface HostOptions {
   readonly macAddress: string;
   /** Further names of the container in that network. */
   readonly networkAliases: readonly string[];
+  /** Networks that it is in besides, in the order of its interfaces. */
+  readonly networks: readonly NetworkJoin[];
   /** Ports of the host that lead to it: `8080:80`, `127.0.0.1::53/udp`. */
   readonly publish: readonly string[];
+  /** All that it exposes was published; those ports are in `publish`. */
+  readonly publishAll: boolean;
   /** `NAME:ADDRESS`. */
   readonly extraHosts: readonly string[];
   readonly dns: readonly string[];
@@ -102,7 +115,9 @@ export const DEFAULT_HOST_OPTIONS: HostOptions = {
   ip6Address: '',
   macAddress: '',
   networkAliases: [],
+  networks: [],
   publish: [],
+  publishAll: false,
   extraHosts: [],
   dns: [],
   dnsSearch: [],
@@ -186,8 +201,7 @@ export function checkHostOptions(options: Partial<HostOptions>): HostOptions {
   portMappings(checked.publish);
   if (joinsNothing && checked.publish.length > 0)
     invalid(`a port was published, but with the network ${checked.networkMode} the container is in none`);
-  for (const alias of checked.networkAliases)
-    if (!isHostname(alias)) invalid(`the network alias ${JSON.stringify(alias)} is not a host name`);
+  checkNetworks(checked, joinsNothing);
   for (const name of Object.keys(checked.sysctls)) checkSysctl(name, checked);
   for (const entry of checked.extraHosts) {
     const [name = '', address = ''] = splitHost(entry);
@@ -200,6 +214,19 @@ export function checkHostOptions(options: Partial<HostOptions>): HostOptions {
     if (!/^[\w.:-]+$/.test(text)) invalid(`${JSON.stringify(text)} cannot be in /etc/resolv.conf`);
   }
   return checked;
+}
+
+/** What further networks say of addresses, networks themselves check. */
+function checkNetworks({ networkMode, networkAliases, networks }: HostOptions, joinsNothing: boolean): void {
+  if (joinsNothing && networks.length > 0)
+    invalid(
+      `with the network ${networkMode} a container is in no other; leave ${networks[0]?.network} out, or ${networkMode}`,
+    );
+  for (const { network } of networks)
+    if (['', 'none', 'host'].includes(network) || containerOfMode(network) !== undefined)
+      invalid(`${JSON.stringify(network)} cannot be joined besides another network`);
+  for (const alias of [...networkAliases, ...networks.flatMap(({ aliases }) => aliases)])
+    if (!isHostname(alias)) invalid(`the network alias ${JSON.stringify(alias)} is not a host name`);
 }
 
 /** Throws `ERR_ARCBOX_INVALID_ARGUMENT`. */

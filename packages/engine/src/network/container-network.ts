@@ -47,17 +47,25 @@ export async function useMachineNetwork(guest: GuestNetwork): Promise<NetworkPla
 
 export const NO_NETWORK: NetworkPlace = { path: undefined, address: '', address6: '', nameServer: '' };
 
-/** Gives a new container its place in the network that it asks for. Throws `ERR_ARCBOX_NETWORK…`. */
+/** Gives a new container its places in the networks that it asks for. Throws `ERR_ARCBOX_NETWORK…`. */
 export function joinNetwork(networks: NetworkManager, record: ContainerRecord): void {
   const mode = networkMode(record);
-  const { ipAddress, ip6Address, macAddress, networkAliases } = record.config.host;
+  const { ipAddress, ip6Address, macAddress, networkAliases, networks: further } = record.config.host;
   if (mode.kind !== 'network') return;
-  networks.connect(record.id, mode.name, {
+  const first = {
+    network: mode.name,
+    address: ipAddress,
+    address6: ip6Address,
+    mac: macAddress,
     aliases: networkAliases,
-    ...(ipAddress === '' ? {} : { address: ipAddress }),
-    ...(ip6Address === '' ? {} : { address6: ip6Address }),
-    ...(macAddress === '' ? {} : { mac: macAddress }),
-  });
+  };
+  for (const { network, address, address6, mac, aliases } of [first, ...further])
+    networks.connect(record.id, network, {
+      aliases,
+      ...(address === '' ? {} : { address }),
+      ...(address6 === '' ? {} : { address6 }),
+      ...(mac === '' ? {} : { mac }),
+    });
 }
 
 /** Makes the container's namespace and connects it to all its networks. Its bundle directory is there already. */

@@ -237,6 +237,7 @@ function toConfig(json: string): ContainerRecord['config'] {
     ...stored,
     life: stored.life ?? DEFAULT_LIFE,
     mounts: stored.mounts ?? [],
+    exposedPorts: stored.exposedPorts ?? [],
     host: { ...DEFAULT_HOST_OPTIONS, ...stored.host },
   };
 }

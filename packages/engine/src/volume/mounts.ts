@@ -40,13 +40,22 @@ export interface MountRequest {
   readonly tmpfsMode: number;
 }
 
-/** Throws `ERR_ARCBOX_INVALID_ARGUMENT` and `ERR_ARCBOX_UNSUPPORTED`; `anonymousName` makes names for those without. */
+/**
+ * What was asked for comes before what is `borrowed` of other containers, and that before the image's own.
+ *
+ * Throws `ERR_ARCBOX_INVALID_ARGUMENT` and `ERR_ARCBOX_UNSUPPORTED`; `anonymousName` makes names for those without.
+ */
 export function containerMounts(
   requests: readonly MountRequest[],
+  borrowed: readonly VolumeMount[],
   image: Image,
   anonymousName: () => string,
 ): ContainerMount[] {
   const mounts = requests.map((request) => containerMount(request, anonymousName));
+  const asked = new Set(mounts.map(({ target }) => target));
+  // As docker: of two containers that have something at the same place, the last one's counts.
+  const byTarget = new Map(borrowed.map((mount) => [mount.target, mount]));
+  mounts.push(...[...byTarget.values()].filter(({ target }) => !asked.has(target)));
   for (const path of image.config.volumes) {
     const target = checkTarget(path);
     if (mounts.some((mount) => mount.target === target)) continue;
@@ -59,6 +68,19 @@ export function containerMounts(
   if (mounts.length > MOUNTS_MAX) throw invalid(`a container has at most ${MOUNTS_MAX} mounts`);
   // What is above is mounted first.
   return mounts.sort((a, b) => a.target.split('/').length - b.target.split('/').length);
+}
+
+/** The volumes of another container, for `--volumes-from CONTAINER[:ro|:rw]`. Throws `ERR_ARCBOX_INVALID_ARGUMENT`. */
+export function borrowedVolumes(
+  text: string,
+  mountsOf: (container: string) => readonly ContainerMount[],
+): VolumeMount[] {
+  const [container = '', mode = 'rw', ...more] = text.split(':');
+  if (container === '' || !['ro', 'rw'].includes(mode) || more.length > 0)
+    throw invalid(`${JSON.stringify(text)} is not of the form CONTAINER[:ro]`);
+  return mountsOf(container)
+    .filter((mount) => mount.type === 'volume')
+    .map((mount) => ({ ...mount, readOnly: mount.readOnly || mode === 'ro' }));
 }
 
 function containerMount(request: MountRequest, anonymousName: () => string): ContainerMount {

@@ -10,7 +10,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file arcbox/v1/container.proto.
  */
 export const file_arcbox_v1_container: GenFile = /*@__PURE__*/
-  fileDesc("ChlhcmNib3gvdjEvY29udGFpbmVyLnByb3RvEglhcmNib3gudjEihAUKFkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QSDQoFaW1hZ2UYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdjb21tYW5kGAMgAygJEikKCmVudHJ5cG9pbnQYBCABKAsyFS5hcmNib3gudjEuRW50cnlwb2ludBILCgNlbnYYBSADKAkSEwoLd29ya2luZ19kaXIYBiABKAkSEQoEdXNlchgHIAEoCUgAiAEBEhAKCGhvc3RuYW1lGAggASgJEgsKA3R0eRgJIAEoCBISCgpvcGVuX3N0ZGluGAogASgIEhMKC2F1dG9fcmVtb3ZlGAwgASgIEhMKC3N0b3Bfc2lnbmFsGA0gASgJEj0KBmxhYmVscxgOIAMoCzItLmFyY2JveC52MS5DcmVhdGVDb250YWluZXJSZXF1ZXN0LkxhYmVsc0VudHJ5EhcKD2lkZW1wb3RlbmN5X2tleRgPIAEoCRIkCgRob3N0GBAgASgLMhYuYXJjYm94LnYxLkhvc3RPcHRpb25zEhIKCmRvbWFpbm5hbWUYESABKAkSEgoKc3RkaW5fb25jZRgSIAEoCBIcCg9zdG9wX3RpbWVvdXRfbXMYEyABKAVIAYgBARIQCghwbGF0Zm9ybRgUIAEoCRIkCgRsaWZlGDwgASgLMhYuYXJjYm94LnYxLkxpZmVPcHRpb25zEiAKBm1vdW50cxg9IAMoCzIQLmFyY2JveC52MS5Nb3VudBIPCgdtYWNoaW5lGD4gASgJGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCBwoFX3VzZXJCEgoQX3N0b3BfdGltZW91dF9tc0oECAsQDCKVAQoFTW91bnQSDAoEdHlwZRgBIAEoCRIOCgZzb3VyY2UYAiABKAkSDgoGdGFyZ2V0GAMgASgJEhEKCXJlYWRfb25seRgEIAEoCBIPCgdub19jb3B5GAUgASgIEhMKC3RtcGZzX2J5dGVzGAYgASgDEhIKCnRtcGZzX21vZGUYByABKA0SEQoJYW5vbnltb3VzGAggASgIInkKC0xpZmVPcHRpb25zEg8KB3Jlc3RhcnQYASABKAkSJgoGaGVhbHRoGAIgASgLMhYuYXJjYm94LnYxLkhlYWx0aENoZWNrEhoKEmxvZ19tYXhfc2l6ZV9ieXRlcxgDIAEoAxIVCg1sb2dfbWF4X2ZpbGVzGAQgASgNIokBCgtIZWFsdGhDaGVjaxIMCgR0ZXN0GAEgAygJEhMKC2ludGVydmFsX21zGAIgASgDEhIKCnRpbWVvdXRfbXMYAyABKAMSDwoHcmV0cmllcxgEIAEoDRIXCg9zdGFydF9wZXJpb2RfbXMYBSABKAMSGQoRc3RhcnRfaW50ZXJ2YWxfbXMYBiABKAMi0QUKC0hvc3RPcHRpb25zEikKBmxpbWl0cxgBIAEoCzIZLmFyY2JveC52MS5SZXNvdXJjZUxpbWl0cxISCgpwcml2aWxlZ2VkGAIgASgIEg8KB2NhcF9hZGQYAyADKAkSEAoIY2FwX2Ryb3AYBCADKAkSFAoMc2VjdXJpdHlfb3B0GAUgAygJEhYKDnJlYWRfb25seV9yb290GAYgASgIEjAKBXRtcGZzGAcgAygLMiEuYXJjYm94LnYxLkhvc3RPcHRpb25zLlRtcGZzRW50cnkSEQoJc2htX2J5dGVzGAggASgDEiIKB3VsaW1pdHMYCSADKAsyES5hcmNib3gudjEuVWxpbWl0EjQKB3N5c2N0bHMYCiADKAsyIy5hcmNib3gudjEuSG9zdE9wdGlvbnMuU3lzY3Rsc0VudHJ5EhEKCWdyb3VwX2FkZBgLIAMoCRIMCgRpbml0GAwgASgIEhUKDW9vbV9zY29yZV9hZGoYDSABKAUSEAoIcGlkX21vZGUYDiABKAkSEAoIaXBjX21vZGUYDyABKAkSEAoIdXRzX21vZGUYECABKAkSFAoMbmV0d29ya19tb2RlGBEgASgJEhMKC2V4dHJhX2hvc3RzGBIgAygJEgsKA2RucxgTIAMoCRISCgpkbnNfc2VhcmNoGBQgAygJEhMKC2Ruc19vcHRpb25zGBUgAygJEhIKCmlwX2FkZHJlc3MYFiABKAkSEwoLbWFjX2FkZHJlc3MYFyABKAkSFwoPbmV0d29ya19hbGlhc2VzGBggAygJEg8KB3B1Ymxpc2gYGSADKAkSEwoLaXA2X2FkZHJlc3MYGiABKAkaLAoKVG1wZnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGi4KDFN5c2N0bHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIoIECg5SZXNvdXJjZUxpbWl0cxIZCgxtZW1vcnlfYnl0ZXMYASABKANIAIgBARIeChFtZW1vcnlfc3dhcF9ieXRlcxgCIAEoA0gBiAEBEiUKGG1lbW9yeV9yZXNlcnZhdGlvbl9ieXRlcxgDIAEoA0gCiAEBEhYKCW5hbm9fY3B1cxgEIAEoA0gDiAEBEhkKDGNwdV9xdW90YV91cxgFIAEoA0gEiAEBEhoKDWNwdV9wZXJpb2RfdXMYBiABKANIBYgBARIXCgpjcHVfc2hhcmVzGAcgASgFSAaIAQESGAoLY3B1c2V0X2NwdXMYCCABKAlIB4gBARIYCgtjcHVzZXRfbWVtcxgJIAEoCUgIiAEBEhUKCHBpZHNfbWF4GAogASgDSAmIAQESGQoMYmxraW9fd2VpZ2h0GAsgASgFSAqIAQFCDwoNX21lbW9yeV9ieXRlc0IUChJfbWVtb3J5X3N3YXBfYnl0ZXNCGwoZX21lbW9yeV9yZXNlcnZhdGlvbl9ieXRlc0IMCgpfbmFub19jcHVzQg8KDV9jcHVfcXVvdGFfdXNCEAoOX2NwdV9wZXJpb2RfdXNCDQoLX2NwdV9zaGFyZXNCDgoMX2NwdXNldF9jcHVzQg4KDF9jcHVzZXRfbWVtc0ILCglfcGlkc19tYXhCDwoNX2Jsa2lvX3dlaWdodCIyCgZVbGltaXQSDAoEbmFtZRgBIAEoCRIMCgRzb2Z0GAIgASgDEgwKBGhhcmQYAyABKAMiGgoKRW50cnlwb2ludBIMCgRhcmd2GAEgAygJIkIKF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiTwoVU3RhcnRDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEgsKA3J1bhgCIAEoDRIMCgRyb3dzGAMgASgNEg8KB2NvbHVtbnMYBCABKA0iGAoWU3RhcnRDb250YWluZXJSZXNwb25zZSK4AQoUV2FpdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSPAoJY29uZGl0aW9uGAIgASgOMikuYXJjYm94LnYxLldhaXRDb250YWluZXJSZXF1ZXN0LkNvbmRpdGlvbiJWCglDb25kaXRpb24SGQoVQ09ORElUSU9OX1VOU1BFQ0lGSUVEEAASFwoTQ09ORElUSU9OX05FWFRfRVhJVBABEhUKEUNPTkRJVElPTl9SRU1PVkVEEAIiOQoVV2FpdENvbnRhaW5lclJlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRINCgVlcnJvchgCIAEoCSIyChRLaWxsQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIOCgZzaWduYWwYAiABKAkiFwoVS2lsbENvbnRhaW5lclJlc3BvbnNlIloKFFN0b3BDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEhcKCnRpbWVvdXRfbXMYAiABKAVIAIgBARIOCgZzaWduYWwYAyABKAlCDQoLX3RpbWVvdXRfbXMiFwoVU3RvcENvbnRhaW5lclJlc3BvbnNlIkQKFlJlbW92ZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDQoFZm9yY2UYAiABKAgSDwoHdm9sdW1lcxg8IAEoCCIZChdSZW1vdmVDb250YWluZXJSZXNwb25zZSIYChZQcnVuZUNvbnRhaW5lcnNSZXF1ZXN0IiYKF1BydW5lQ29udGFpbmVyc1Jlc3BvbnNlEgsKA2lkcxgBIAMoCSIkChVMaXN0Q29udGFpbmVyc1JlcXVlc3QSCwoDYWxsGAEgASgIIkIKFkxpc3RDb250YWluZXJzUmVzcG9uc2USKAoKY29udGFpbmVycxgBIAMoCzIULmFyY2JveC52MS5Db250YWluZXIiJQoXSW5zcGVjdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiQwoYSW5zcGVjdENvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiQwoWUmVzaXplQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIMCgRyb3dzGAIgASgNEg8KB2NvbHVtbnMYAyABKA0iGQoXUmVzaXplQ29udGFpbmVyUmVzcG9uc2UiXQoXUmVzdGFydENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSFwoKdGltZW91dF9tcxgCIAEoBUgAiAEBEg4KBnNpZ25hbBgDIAEoCUINCgtfdGltZW91dF9tcyIaChhSZXN0YXJ0Q29udGFpbmVyUmVzcG9uc2UiIwoVUGF1c2VDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJIhgKFlBhdXNlQ29udGFpbmVyUmVzcG9uc2UiJQoXVW5wYXVzZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiGgoYVW5wYXVzZUNvbnRhaW5lclJlc3BvbnNlIjIKFlJlbmFtZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCSIZChdSZW5hbWVDb250YWluZXJSZXNwb25zZSJgChZVcGRhdGVDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEikKBmxpbWl0cxgCIAEoCzIZLmFyY2JveC52MS5SZXNvdXJjZUxpbWl0cxIPCgdyZXN0YXJ0GAMgASgJIkIKF1VwZGF0ZUNvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiIQoTVG9wQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCSJGChRUb3BDb250YWluZXJSZXNwb25zZRIuCglwcm9jZXNzZXMYASADKAsyGy5hcmNib3gudjEuQ29udGFpbmVyUHJvY2VzcyLdAQoQQ29udGFpbmVyUHJvY2VzcxILCgNwaWQYASABKAUSEgoKcGFyZW50X3BpZBgCIAEoBRILCgN1aWQYAyABKA0SDAoEdXNlchgEIAEoCRIQCgh0ZXJtaW5hbBgFIAEoCRISCgpzdGFydGVkX21zGAYgASgDEg4KBmNwdV9tcxgHIAEoAxITCgtjcHVfcGVyY2VudBgIIAEoARIUCgxtZW1vcnlfYnl0ZXMYCSABKAMSDQoFc3RhdGUYCiABKAkSDwoHY29tbWFuZBgLIAEoCRIMCgRuYW1lGAwgASgJIiUKF0NvbnRhaW5lckNoYW5nZXNSZXF1ZXN0EgoKAmlkGAEgASgJIkIKGENvbnRhaW5lckNoYW5nZXNSZXNwb25zZRImCgdjaGFuZ2VzGAEgAygLMhUuYXJjYm94LnYxLkZpbGVDaGFuZ2UiKAoKRmlsZUNoYW5nZRIMCgRraW5kGAEgASgJEgwKBHBhdGgYAiABKAkicwoWQ29tbWl0Q29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEg4KBmF1dGhvchgDIAEoCRIPCgdjb21tZW50GAQgASgJEg8KB2NoYW5nZXMYBSADKAkSDQoFcGF1c2UYBiABKAgiKwoXQ29tbWl0Q29udGFpbmVyUmVzcG9uc2USEAoIaW1hZ2VfaWQYASABKAkiJAoVQ29udGFpbmVyU3RhdHNSZXF1ZXN0EgsKA2lkcxgBIAMoCSJCChZDb250YWluZXJTdGF0c1Jlc3BvbnNlEigKBXN0YXRzGAEgAygLMhkuYXJjYm94LnYxLkNvbnRhaW5lclN0YXRzIs8ECg5Db250YWluZXJTdGF0cxIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEhQKDHJlYWRfdW5peF9ucxgDIAEoAxIUCgxjcHVfdXNhZ2VfbnMYBCABKAMSEwoLY3B1X3VzZXJfbnMYBSABKAMSFQoNY3B1X3N5c3RlbV9ucxgGIAEoAxIWCg5tYWNoaW5lX2NwdV9ucxgHIAEoAxIUCgxtYWNoaW5lX2NwdXMYCCABKAUSEwoLY3B1X3BlcmlvZHMYCSABKAMSHQoVY3B1X3Rocm90dGxlZF9wZXJpb2RzGAogASgDEhgKEGNwdV90aHJvdHRsZWRfbnMYCyABKAMSFAoMbWVtb3J5X2J5dGVzGAwgASgDEiIKGm1lbW9yeV9pbmFjdGl2ZV9maWxlX2J5dGVzGA0gASgDEhkKEW1lbW9yeV9hbm9uX2J5dGVzGA4gASgDEhkKEW1lbW9yeV9maWxlX2J5dGVzGA8gASgDEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgQIAEoAxIZChFtZW1vcnlfcGVha19ieXRlcxgRIAEoAxIRCglvb21fa2lsbHMYEiABKAMSDAoEcGlkcxgTIAEoAxISCgpwaWRzX2xpbWl0GBQgASgDEhgKEGJsb2NrX3JlYWRfYnl0ZXMYFSABKAMSGQoRYmxvY2tfd3JpdGVfYnl0ZXMYFiABKAMSDwoHcnVubmluZxgXIAEoCBItCgppbnRlcmZhY2VzGBggAygLMhkuYXJjYm94LnYxLkludGVyZmFjZVN0YXRzIrgBCg5JbnRlcmZhY2VTdGF0cxIMCgRuYW1lGAEgASgJEhAKCHJ4X2J5dGVzGAIgASgDEhIKCnJ4X3BhY2tldHMYAyABKAMSEQoJcnhfZXJyb3JzGAQgASgDEhIKCnJ4X2Ryb3BwZWQYBSABKAMSEAoIdHhfYnl0ZXMYBiABKAMSEgoKdHhfcGFja2V0cxgHIAEoAxIRCgl0eF9lcnJvcnMYCCABKAMSEgoKdHhfZHJvcHBlZBgJIAEoAyK2AQoUQ29udGFpbmVyTG9nc1JlcXVlc3QSCgoCaWQYASABKAkSEwoGY3Vyc29yGAIgASgESACIAQESDgoGZm9sbG93GAMgASgIEhEKBHRhaWwYBCABKARIAYgBARIVCghzaW5jZV9tcxgFIAEoA0gCiAEBEhUKCHVudGlsX21zGAYgASgDSAOIAQFCCQoHX2N1cnNvckIHCgVfdGFpbEILCglfc2luY2VfbXNCCwoJX3VudGlsX21zIk0KFUNvbnRhaW5lckxvZ3NSZXNwb25zZRIkCgdlbnRyaWVzGAEgAygLMhMuYXJjYm94LnYxLkxvZ0VudHJ5Eg4KBmN1cnNvchgCIAEoBCK6AQoITG9nRW50cnkSKgoGc3RyZWFtGAEgASgOMhouYXJjYm94LnYxLkxvZ0VudHJ5LlN0cmVhbRIMCgRkYXRhGAIgASgMEg8KB3VuaXhfbXMYAyABKAMSDgoGb2Zmc2V0GAQgASgEEgsKA3J1bhgFIAEoDSJGCgZTdHJlYW0SFgoSU1RSRUFNX1VOU1BFQ0lGSUVEEAASEQoNU1RSRUFNX1NURE9VVBABEhEKDVNUUkVBTV9TVERFUlIQAiK5AQoQQ29udGFpbmVyTmV0d29yaxISCgpuZXR3b3JrX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHYWRkcmVzcxgDIAEoCRIOCgZwcmVmaXgYBCABKA0SDwoHZ2F0ZXdheRgFIAEoCRILCgNtYWMYBiABKAkSDwoHYWxpYXNlcxgHIAMoCRIQCghhZGRyZXNzNhgIIAEoCRIPCgdwcmVmaXg2GAkgASgNEhAKCGdhdGV3YXk2GAogASgJImIKDVB1Ymxpc2hlZFBvcnQSFgoOY29udGFpbmVyX3BvcnQYASABKA0SEAoIcHJvdG9jb2wYAiABKAkSFAoMaG9zdF9hZGRyZXNzGAMgASgJEhEKCWhvc3RfcG9ydBgEIAEoDSKkBwoJQ29udGFpbmVyEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFaW1hZ2UYAyABKAkSEAoIaW1hZ2VfaWQYBCABKAkSDQoFc3RhdGUYBSABKAkSDAoEYXJndhgGIAMoCRILCgNlbnYYByADKAkSEwoLd29ya2luZ19kaXIYCCABKAkSDAoEdXNlchgJIAEoCRIQCghob3N0bmFtZRgKIAEoCRILCgN0dHkYCyABKAgSEgoKb3Blbl9zdGRpbhgMIAEoCBITCgthdXRvX3JlbW92ZRgOIAEoCBIwCgZsYWJlbHMYDyADKAsyIC5hcmNib3gudjEuQ29udGFpbmVyLkxhYmVsc0VudHJ5Eg8KB21hY2hpbmUYECABKAkSCwoDcnVuGBEgASgNEhIKCmNyZWF0ZWRfbXMYEiABKAMSFwoKc3RhcnRlZF9tcxgTIAEoA0gAiAEBEhgKC2ZpbmlzaGVkX21zGBQgASgDSAGIAQESFgoJZXhpdF9jb2RlGBUgASgFSAKIAQESDQoFZXJyb3IYFiABKAkSJAoEaG9zdBgXIAEoCzIWLmFyY2JveC52MS5Ib3N0T3B0aW9ucxISCgpkb21haW5uYW1lGBggASgJEhIKCnN0ZGluX29uY2UYGSABKAgSEwoLc3RvcF9zaWduYWwYGiABKAUSHAoPc3RvcF90aW1lb3V0X21zGBsgASgFSAOIAQESGQoRZW50cnlwb2ludF9sZW5ndGgYHCABKAUSCwoDcGlkGB0gASgFEhAKCGV4ZWNfaWRzGB4gAygJEi0KCG5ldHdvcmtzGCggAygLMhsuYXJjYm94LnYxLkNvbnRhaW5lck5ldHdvcmsSJwoFcG9ydHMYKSADKAsyGC5hcmNib3gudjEuUHVibGlzaGVkUG9ydBIkCgRsaWZlGDwgASgLMhYuYXJjYm94LnYxLkxpZmVPcHRpb25zEhAKCHJlc3RhcnRzGD0gASgNEiAKBm1vdW50cxg+IAMoCzIQLmFyY2JveC52MS5Nb3VudBImCgZoZWFsdGgYPyABKAsyFi5hcmNib3gudjEuSGVhbHRoU3RhdGUaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUINCgtfc3RhcnRlZF9tc0IOCgxfZmluaXNoZWRfbXNCDAoKX2V4aXRfY29kZUISChBfc3RvcF90aW1lb3V0X21zSgQIDRAOIloKC0hlYWx0aFN0YXRlEg4KBnN0YXR1cxgBIAEoCRIWCg5mYWlsaW5nX3N0cmVhaxgCIAEoDRIjCgNsb2cYAyADKAsyFi5hcmNib3gudjEuSGVhbHRoUHJvYmUiUgoLSGVhbHRoUHJvYmUSEAoIc3RhcnRfbXMYASABKAMSDgoGZW5kX21zGAIgASgDEhEKCWV4aXRfY29kZRgDIAEoBRIOCgZvdXRwdXQYBCABKAkyxQwKEENvbnRhaW5lclNlcnZpY2USTwoGQ3JlYXRlEiEuYXJjYm94LnYxLkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuQ3JlYXRlQ29udGFpbmVyUmVzcG9uc2USTAoFU3RhcnQSIC5hcmNib3gudjEuU3RhcnRDb250YWluZXJSZXF1ZXN0GiEuYXJjYm94LnYxLlN0YXJ0Q29udGFpbmVyUmVzcG9uc2USSQoEV2FpdBIfLmFyY2JveC52MS5XYWl0Q29udGFpbmVyUmVxdWVzdBogLmFyY2JveC52MS5XYWl0Q29udGFpbmVyUmVzcG9uc2USSQoES2lsbBIfLmFyY2JveC52MS5LaWxsQ29udGFpbmVyUmVxdWVzdBogLmFyY2JveC52MS5LaWxsQ29udGFpbmVyUmVzcG9uc2USSQoEU3RvcBIfLmFyY2JveC52MS5TdG9wQ29udGFpbmVyUmVxdWVzdBogLmFyY2JveC52MS5TdG9wQ29udGFpbmVyUmVzcG9uc2USTwoGUmVtb3ZlEiEuYXJjYm94LnYxLlJlbW92ZUNvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuUmVtb3ZlQ29udGFpbmVyUmVzcG9uc2USSwoETGlzdBIgLmFyY2JveC52MS5MaXN0Q29udGFpbmVyc1JlcXVlc3QaIS5hcmNib3gudjEuTGlzdENvbnRhaW5lcnNSZXNwb25zZRJOCgVQcnVuZRIhLmFyY2JveC52MS5QcnVuZUNvbnRhaW5lcnNSZXF1ZXN0GiIuYXJjYm94LnYxLlBydW5lQ29udGFpbmVyc1Jlc3BvbnNlElIKB0luc3BlY3QSIi5hcmNib3gudjEuSW5zcGVjdENvbnRhaW5lclJlcXVlc3QaIy5hcmNib3gudjEuSW5zcGVjdENvbnRhaW5lclJlc3BvbnNlEk8KBlJlc2l6ZRIhLmFyY2JveC52MS5SZXNpemVDb250YWluZXJSZXF1ZXN0GiIuYXJjYm94LnYxLlJlc2l6ZUNvbnRhaW5lclJlc3BvbnNlElIKB1Jlc3RhcnQSIi5hcmNib3gudjEuUmVzdGFydENvbnRhaW5lclJlcXVlc3QaIy5hcmNib3gudjEuUmVzdGFydENvbnRhaW5lclJlc3BvbnNlEkwKBVBhdXNlEiAuYXJjYm94LnYxLlBhdXNlQ29udGFpbmVyUmVxdWVzdBohLmFyY2JveC52MS5QYXVzZUNvbnRhaW5lclJlc3BvbnNlElIKB1VucGF1c2USIi5hcmNib3gudjEuVW5wYXVzZUNvbnRhaW5lclJlcXVlc3QaIy5hcmNib3gudjEuVW5wYXVzZUNvbnRhaW5lclJlc3BvbnNlEk8KBlJlbmFtZRIhLmFyY2JveC52MS5SZW5hbWVDb250YWluZXJSZXF1ZXN0GiIuYXJjYm94LnYxLlJlbmFtZUNvbnRhaW5lclJlc3BvbnNlEk8KBlVwZGF0ZRIhLmFyY2JveC52MS5VcGRhdGVDb250YWluZXJSZXF1ZXN0GiIuYXJjYm94LnYxLlVwZGF0ZUNvbnRhaW5lclJlc3BvbnNlEkYKA1RvcBIeLmFyY2JveC52MS5Ub3BDb250YWluZXJSZXF1ZXN0Gh8uYXJjYm94LnYxLlRvcENvbnRhaW5lclJlc3BvbnNlElIKB0NoYW5nZXMSIi5hcmNib3gudjEuQ29udGFpbmVyQ2hhbmdlc1JlcXVlc3QaIy5hcmNib3gudjEuQ29udGFpbmVyQ2hhbmdlc1Jlc3BvbnNlEk8KBkNvbW1pdBIhLmFyY2JveC52MS5Db21taXRDb250YWluZXJSZXF1ZXN0GiIuYXJjYm94LnYxLkNvbW1pdENvbnRhaW5lclJlc3BvbnNlEkwKBVN0YXRzEiAuYXJjYm94LnYxLkNvbnRhaW5lclN0YXRzUmVxdWVzdBohLmFyY2JveC52MS5Db250YWluZXJTdGF0c1Jlc3BvbnNlEksKBExvZ3MSHy5hcmNib3gudjEuQ29udGFpbmVyTG9nc1JlcXVlc3QaIC5hcmNib3gudjEuQ29udGFpbmVyTG9nc1Jlc3BvbnNlMAFiBnByb3RvMw");
+  fileDesc("ChlhcmNib3gvdjEvY29udGFpbmVyLnByb3RvEglhcmNib3gudjEiqgUKFkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QSDQoFaW1hZ2UYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdjb21tYW5kGAMgAygJEikKCmVudHJ5cG9pbnQYBCABKAsyFS5hcmNib3gudjEuRW50cnlwb2ludBILCgNlbnYYBSADKAkSEwoLd29ya2luZ19kaXIYBiABKAkSEQoEdXNlchgHIAEoCUgAiAEBEhAKCGhvc3RuYW1lGAggASgJEgsKA3R0eRgJIAEoCBISCgpvcGVuX3N0ZGluGAogASgIEhMKC2F1dG9fcmVtb3ZlGAwgASgIEhMKC3N0b3Bfc2lnbmFsGA0gASgJEj0KBmxhYmVscxgOIAMoCzItLmFyY2JveC52MS5DcmVhdGVDb250YWluZXJSZXF1ZXN0LkxhYmVsc0VudHJ5EhcKD2lkZW1wb3RlbmN5X2tleRgPIAEoCRIkCgRob3N0GBAgASgLMhYuYXJjYm94LnYxLkhvc3RPcHRpb25zEhIKCmRvbWFpbm5hbWUYESABKAkSEgoKc3RkaW5fb25jZRgSIAEoCBIcCg9zdG9wX3RpbWVvdXRfbXMYEyABKAVIAYgBARIQCghwbGF0Zm9ybRgUIAEoCRIkCgRsaWZlGDwgASgLMhYuYXJjYm94LnYxLkxpZmVPcHRpb25zEiAKBm1vdW50cxg9IAMoCzIQLmFyY2JveC52MS5Nb3VudBIPCgdtYWNoaW5lGD4gASgJEg4KBmV4cG9zZRg/IAMoCRIUCgx2b2x1bWVzX2Zyb20YQCADKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIHCgVfdXNlckISChBfc3RvcF90aW1lb3V0X21zSgQICxAMIpUBCgVNb3VudBIMCgR0eXBlGAEgASgJEg4KBnNvdXJjZRgCIAEoCRIOCgZ0YXJnZXQYAyABKAkSEQoJcmVhZF9vbmx5GAQgASgIEg8KB25vX2NvcHkYBSABKAgSEwoLdG1wZnNfYnl0ZXMYBiABKAMSEgoKdG1wZnNfbW9kZRgHIAEoDRIRCglhbm9ueW1vdXMYCCABKAgieQoLTGlmZU9wdGlvbnMSDwoHcmVzdGFydBgBIAEoCRImCgZoZWFsdGgYAiABKAsyFi5hcmNib3gudjEuSGVhbHRoQ2hlY2sSGgoSbG9nX21heF9zaXplX2J5dGVzGAMgASgDEhUKDWxvZ19tYXhfZmlsZXMYBCABKA0iiQEKC0hlYWx0aENoZWNrEgwKBHRlc3QYASADKAkSEwoLaW50ZXJ2YWxfbXMYAiABKAMSEgoKdGltZW91dF9tcxgDIAEoAxIPCgdyZXRyaWVzGAQgASgNEhcKD3N0YXJ0X3BlcmlvZF9tcxgFIAEoAxIZChFzdGFydF9pbnRlcnZhbF9tcxgGIAEoAyKQBgoLSG9zdE9wdGlvbnMSKQoGbGltaXRzGAEgASgLMhkuYXJjYm94LnYxLlJlc291cmNlTGltaXRzEhIKCnByaXZpbGVnZWQYAiABKAgSDwoHY2FwX2FkZBgDIAMoCRIQCghjYXBfZHJvcBgEIAMoCRIUCgxzZWN1cml0eV9vcHQYBSADKAkSFgoOcmVhZF9vbmx5X3Jvb3QYBiABKAgSMAoFdG1wZnMYByADKAsyIS5hcmNib3gudjEuSG9zdE9wdGlvbnMuVG1wZnNFbnRyeRIRCglzaG1fYnl0ZXMYCCABKAMSIgoHdWxpbWl0cxgJIAMoCzIRLmFyY2JveC52MS5VbGltaXQSNAoHc3lzY3RscxgKIAMoCzIjLmFyY2JveC52MS5Ib3N0T3B0aW9ucy5TeXNjdGxzRW50cnkSEQoJZ3JvdXBfYWRkGAsgAygJEgwKBGluaXQYDCABKAgSFQoNb29tX3Njb3JlX2FkahgNIAEoBRIQCghwaWRfbW9kZRgOIAEoCRIQCghpcGNfbW9kZRgPIAEoCRIQCgh1dHNfbW9kZRgQIAEoCRIUCgxuZXR3b3JrX21vZGUYESABKAkSEwoLZXh0cmFfaG9zdHMYEiADKAkSCwoDZG5zGBMgAygJEhIKCmRuc19zZWFyY2gYFCADKAkSEwoLZG5zX29wdGlvbnMYFSADKAkSEgoKaXBfYWRkcmVzcxgWIAEoCRITCgttYWNfYWRkcmVzcxgXIAEoCRIXCg9uZXR3b3JrX2FsaWFzZXMYGCADKAkSDwoHcHVibGlzaBgZIAMoCRITCgtpcDZfYWRkcmVzcxgaIAEoCRIoCghuZXR3b3JrcxgbIAMoCzIWLmFyY2JveC52MS5OZXR3b3JrSm9pbhITCgtwdWJsaXNoX2FsbBgcIAEoCBosCgpUbXBmc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLgoMU3lzY3Rsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiXwoLTmV0d29ya0pvaW4SDwoHbmV0d29yaxgBIAEoCRIPCgdhZGRyZXNzGAIgASgJEhAKCGFkZHJlc3M2GAMgASgJEgsKA21hYxgEIAEoCRIPCgdhbGlhc2VzGAUgAygJIoIECg5SZXNvdXJjZUxpbWl0cxIZCgxtZW1vcnlfYnl0ZXMYASABKANIAIgBARIeChFtZW1vcnlfc3dhcF9ieXRlcxgCIAEoA0gBiAEBEiUKGG1lbW9yeV9yZXNlcnZhdGlvbl9ieXRlcxgDIAEoA0gCiAEBEhYKCW5hbm9fY3B1cxgEIAEoA0gDiAEBEhkKDGNwdV9xdW90YV91cxgFIAEoA0gEiAEBEhoKDWNwdV9wZXJpb2RfdXMYBiABKANIBYgBARIXCgpjcHVfc2hhcmVzGAcgASgFSAaIAQESGAoLY3B1c2V0X2NwdXMYCCABKAlIB4gBARIYCgtjcHVzZXRfbWVtcxgJIAEoCUgIiAEBEhUKCHBpZHNfbWF4GAogASgDSAmIAQESGQoMYmxraW9fd2VpZ2h0GAsgASgFSAqIAQFCDwoNX21lbW9yeV9ieXRlc0IUChJfbWVtb3J5X3N3YXBfYnl0ZXNCGwoZX21lbW9yeV9yZXNlcnZhdGlvbl9ieXRlc0IMCgpfbmFub19jcHVzQg8KDV9jcHVfcXVvdGFfdXNCEAoOX2NwdV9wZXJpb2RfdXNCDQoLX2NwdV9zaGFyZXNCDgoMX2NwdXNldF9jcHVzQg4KDF9jcHVzZXRfbWVtc0ILCglfcGlkc19tYXhCDwoNX2Jsa2lvX3dlaWdodCIyCgZVbGltaXQSDAoEbmFtZRgBIAEoCRIMCgRzb2Z0GAIgASgDEgwKBGhhcmQYAyABKAMiGgoKRW50cnlwb2ludBIMCgRhcmd2GAEgAygJIkIKF0NyZWF0ZUNvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiTwoVU3RhcnRDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEgsKA3J1bhgCIAEoDRIMCgRyb3dzGAMgASgNEg8KB2NvbHVtbnMYBCABKA0iGAoWU3RhcnRDb250YWluZXJSZXNwb25zZSK4AQoUV2FpdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSPAoJY29uZGl0aW9uGAIgASgOMikuYXJjYm94LnYxLldhaXRDb250YWluZXJSZXF1ZXN0LkNvbmRpdGlvbiJWCglDb25kaXRpb24SGQoVQ09ORElUSU9OX1VOU1BFQ0lGSUVEEAASFwoTQ09ORElUSU9OX05FWFRfRVhJVBABEhUKEUNPTkRJVElPTl9SRU1PVkVEEAIiOQoVV2FpdENvbnRhaW5lclJlc3BvbnNlEhEKCWV4aXRfY29kZRgBIAEoBRINCgVlcnJvchgCIAEoCSIyChRLaWxsQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIOCgZzaWduYWwYAiABKAkiFwoVS2lsbENvbnRhaW5lclJlc3BvbnNlIloKFFN0b3BDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEhcKCnRpbWVvdXRfbXMYAiABKAVIAIgBARIOCgZzaWduYWwYAyABKAlCDQoLX3RpbWVvdXRfbXMiFwoVU3RvcENvbnRhaW5lclJlc3BvbnNlIkQKFlJlbW92ZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDQoFZm9yY2UYAiABKAgSDwoHdm9sdW1lcxg8IAEoCCIZChdSZW1vdmVDb250YWluZXJSZXNwb25zZSIYChZQcnVuZUNvbnRhaW5lcnNSZXF1ZXN0IiYKF1BydW5lQ29udGFpbmVyc1Jlc3BvbnNlEgsKA2lkcxgBIAMoCSIkChVMaXN0Q29udGFpbmVyc1JlcXVlc3QSCwoDYWxsGAEgASgIIkIKFkxpc3RDb250YWluZXJzUmVzcG9uc2USKAoKY29udGFpbmVycxgBIAMoCzIULmFyY2JveC52MS5Db250YWluZXIiJQoXSW5zcGVjdENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiQwoYSW5zcGVjdENvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiQwoWUmVzaXplQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIMCgRyb3dzGAIgASgNEg8KB2NvbHVtbnMYAyABKA0iGQoXUmVzaXplQ29udGFpbmVyUmVzcG9uc2UiXQoXUmVzdGFydENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSFwoKdGltZW91dF9tcxgCIAEoBUgAiAEBEg4KBnNpZ25hbBgDIAEoCUINCgtfdGltZW91dF9tcyIaChhSZXN0YXJ0Q29udGFpbmVyUmVzcG9uc2UiIwoVUGF1c2VDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJIhgKFlBhdXNlQ29udGFpbmVyUmVzcG9uc2UiJQoXVW5wYXVzZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkiGgoYVW5wYXVzZUNvbnRhaW5lclJlc3BvbnNlIjIKFlJlbmFtZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCSIZChdSZW5hbWVDb250YWluZXJSZXNwb25zZSJgChZVcGRhdGVDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEikKBmxpbWl0cxgCIAEoCzIZLmFyY2JveC52MS5SZXNvdXJjZUxpbWl0cxIPCgdyZXN0YXJ0GAMgASgJIkIKF1VwZGF0ZUNvbnRhaW5lclJlc3BvbnNlEicKCWNvbnRhaW5lchgBIAEoCzIULmFyY2JveC52MS5Db250YWluZXIiIQoTVG9wQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCSJGChRUb3BDb250YWluZXJSZXNwb25zZRIuCglwcm9jZXNzZXMYASADKAsyGy5hcmNib3gudjEuQ29udGFpbmVyUHJvY2VzcyLdAQoQQ29udGFpbmVyUHJvY2VzcxILCgNwaWQYASABKAUSEgoKcGFyZW50X3BpZBgCIAEoBRILCgN1aWQYAyABKA0SDAoEdXNlchgEIAEoCRIQCgh0ZXJtaW5hbBgFIAEoCRISCgpzdGFydGVkX21zGAYgASgDEg4KBmNwdV9tcxgHIAEoAxITCgtjcHVfcGVyY2VudBgIIAEoARIUCgxtZW1vcnlfYnl0ZXMYCSABKAMSDQoFc3RhdGUYCiABKAkSDwoHY29tbWFuZBgLIAEoCRIMCgRuYW1lGAwgASgJIiUKF0NvbnRhaW5lckNoYW5nZXNSZXF1ZXN0EgoKAmlkGAEgASgJIkIKGENvbnRhaW5lckNoYW5nZXNSZXNwb25zZRImCgdjaGFuZ2VzGAEgAygLMhUuYXJjYm94LnYxLkZpbGVDaGFuZ2UiKAoKRmlsZUNoYW5nZRIMCgRraW5kGAEgASgJEgwKBHBhdGgYAiABKAkicwoWQ29tbWl0Q29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEg4KBmF1dGhvchgDIAEoCRIPCgdjb21tZW50GAQgASgJEg8KB2NoYW5nZXMYBSADKAkSDQoFcGF1c2UYBiABKAgiKwoXQ29tbWl0Q29udGFpbmVyUmVzcG9uc2USEAoIaW1hZ2VfaWQYASABKAkiJAoVQ29udGFpbmVyU3RhdHNSZXF1ZXN0EgsKA2lkcxgBIAMoCSJCChZDb250YWluZXJTdGF0c1Jlc3BvbnNlEigKBXN0YXRzGAEgAygLMhkuYXJjYm94LnYxLkNvbnRhaW5lclN0YXRzIs8ECg5Db250YWluZXJTdGF0cxIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEhQKDHJlYWRfdW5peF9ucxgDIAEoAxIUCgxjcHVfdXNhZ2VfbnMYBCABKAMSEwoLY3B1X3VzZXJfbnMYBSABKAMSFQoNY3B1X3N5c3RlbV9ucxgGIAEoAxIWCg5tYWNoaW5lX2NwdV9ucxgHIAEoAxIUCgxtYWNoaW5lX2NwdXMYCCABKAUSEwoLY3B1X3BlcmlvZHMYCSABKAMSHQoVY3B1X3Rocm90dGxlZF9wZXJpb2RzGAogASgDEhgKEGNwdV90aHJvdHRsZWRfbnMYCyABKAMSFAoMbWVtb3J5X2J5dGVzGAwgASgDEiIKGm1lbW9yeV9pbmFjdGl2ZV9maWxlX2J5dGVzGA0gASgDEhkKEW1lbW9yeV9hbm9uX2J5dGVzGA4gASgDEhkKEW1lbW9yeV9maWxlX2J5dGVzGA8gASgDEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgQIAEoAxIZChFtZW1vcnlfcGVha19ieXRlcxgRIAEoAxIRCglvb21fa2lsbHMYEiABKAMSDAoEcGlkcxgTIAEoAxISCgpwaWRzX2xpbWl0GBQgASgDEhgKEGJsb2NrX3JlYWRfYnl0ZXMYFSABKAMSGQoRYmxvY2tfd3JpdGVfYnl0ZXMYFiABKAMSDwoHcnVubmluZxgXIAEoCBItCgppbnRlcmZhY2VzGBggAygLMhkuYXJjYm94LnYxLkludGVyZmFjZVN0YXRzIrgBCg5JbnRlcmZhY2VTdGF0cxIMCgRuYW1lGAEgASgJEhAKCHJ4X2J5dGVzGAIgASgDEhIKCnJ4X3BhY2tldHMYAyABKAMSEQoJcnhfZXJyb3JzGAQgASgDEhIKCnJ4X2Ryb3BwZWQYBSABKAMSEAoIdHhfYnl0ZXMYBiABKAMSEgoKdHhfcGFja2V0cxgHIAEoAxIRCgl0eF9lcnJvcnMYCCABKAMSEgoKdHhfZHJvcHBlZBgJIAEoAyK2AQoUQ29udGFpbmVyTG9nc1JlcXVlc3QSCgoCaWQYASABKAkSEwoGY3Vyc29yGAIgASgESACIAQESDgoGZm9sbG93GAMgASgIEhEKBHRhaWwYBCABKARIAYgBARIVCghzaW5jZV9tcxgFIAEoA0gCiAEBEhUKCHVudGlsX21zGAYgASgDSAOIAQFCCQoHX2N1cnNvckIHCgVfdGFpbEILCglfc2luY2VfbXNCCwoJX3VudGlsX21zIk0KFUNvbnRhaW5lckxvZ3NSZXNwb25zZRIkCgdlbnRyaWVzGAEgAygLMhMuYXJjYm94LnYxLkxvZ0VudHJ5Eg4KBmN1cnNvchgCIAEoBCK6AQoITG9nRW50cnkSKgoGc3RyZWFtGAEgASgOMhouYXJjYm94LnYxLkxvZ0VudHJ5LlN0cmVhbRIMCgRkYXRhGAIgASgMEg8KB3VuaXhfbXMYAyABKAMSDgoGb2Zmc2V0GAQgASgEEgsKA3J1bhgFIAEoDSJGCgZTdHJlYW0SFgoSU1RSRUFNX1VOU1BFQ0lGSUVEEAASEQoNU1RSRUFNX1NURE9VVBABEhEKDVNUUkVBTV9TVERFUlIQAiK5AQoQQ29udGFpbmVyTmV0d29yaxISCgpuZXR3b3JrX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHYWRkcmVzcxgDIAEoCRIOCgZwcmVmaXgYBCABKA0SDwoHZ2F0ZXdheRgFIAEoCRILCgNtYWMYBiABKAkSDwoHYWxpYXNlcxgHIAMoCRIQCghhZGRyZXNzNhgIIAEoCRIPCgdwcmVmaXg2GAkgASgNEhAKCGdhdGV3YXk2GAogASgJImIKDVB1Ymxpc2hlZFBvcnQSFgoOY29udGFpbmVyX3BvcnQYASABKA0SEAoIcHJvdG9jb2wYAiABKAkSFAoMaG9zdF9hZGRyZXNzGAMgASgJEhEKCWhvc3RfcG9ydBgEIAEoDSK7BwoJQ29udGFpbmVyEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFaW1hZ2UYAyABKAkSEAoIaW1hZ2VfaWQYBCABKAkSDQoFc3RhdGUYBSABKAkSDAoEYXJndhgGIAMoCRILCgNlbnYYByADKAkSEwoLd29ya2luZ19kaXIYCCABKAkSDAoEdXNlchgJIAEoCRIQCghob3N0bmFtZRgKIAEoCRILCgN0dHkYCyABKAgSEgoKb3Blbl9zdGRpbhgMIAEoCBITCgthdXRvX3JlbW92ZRgOIAEoCBIwCgZsYWJlbHMYDyADKAsyIC5hcmNib3gudjEuQ29udGFpbmVyLkxhYmVsc0VudHJ5Eg8KB21hY2hpbmUYECABKAkSCwoDcnVuGBEgASgNEhIKCmNyZWF0ZWRfbXMYEiABKAMSFwoKc3RhcnRlZF9tcxgTIAEoA0gAiAEBEhgKC2ZpbmlzaGVkX21zGBQgASgDSAGIAQESFgoJZXhpdF9jb2RlGBUgASgFSAKIAQESDQoFZXJyb3IYFiABKAkSJAoEaG9zdBgXIAEoCzIWLmFyY2JveC52MS5Ib3N0T3B0aW9ucxISCgpkb21haW5uYW1lGBggASgJEhIKCnN0ZGluX29uY2UYGSABKAgSEwoLc3RvcF9zaWduYWwYGiABKAUSHAoPc3RvcF90aW1lb3V0X21zGBsgASgFSAOIAQESGQoRZW50cnlwb2ludF9sZW5ndGgYHCABKAUSCwoDcGlkGB0gASgFEhAKCGV4ZWNfaWRzGB4gAygJEi0KCG5ldHdvcmtzGCggAygLMhsuYXJjYm94LnYxLkNvbnRhaW5lck5ldHdvcmsSJwoFcG9ydHMYKSADKAsyGC5hcmNib3gudjEuUHVibGlzaGVkUG9ydBIkCgRsaWZlGDwgASgLMhYuYXJjYm94LnYxLkxpZmVPcHRpb25zEhAKCHJlc3RhcnRzGD0gASgNEiAKBm1vdW50cxg+IAMoCzIQLmFyY2JveC52MS5Nb3VudBImCgZoZWFsdGgYPyABKAsyFi5hcmNib3gudjEuSGVhbHRoU3RhdGUSFQoNZXhwb3NlZF9wb3J0cxhAIAMoCRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQg0KC19zdGFydGVkX21zQg4KDF9maW5pc2hlZF9tc0IMCgpfZXhpdF9jb2RlQhIKEF9zdG9wX3RpbWVvdXRfbXNKBAgNEA4iWgoLSGVhbHRoU3RhdGUSDgoGc3RhdHVzGAEgASgJEhYKDmZhaWxpbmdfc3RyZWFrGAIgASgNEiMKA2xvZxgDIAMoCzIWLmFyY2JveC52MS5IZWFsdGhQcm9iZSJSCgtIZWFsdGhQcm9iZRIQCghzdGFydF9tcxgBIAEoAxIOCgZlbmRfbXMYAiABKAMSEQoJZXhpdF9jb2RlGAMgASgFEg4KBm91dHB1dBgEIAEoCTLFDAoQQ29udGFpbmVyU2VydmljZRJPCgZDcmVhdGUSIS5hcmNib3gudjEuQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5DcmVhdGVDb250YWluZXJSZXNwb25zZRJMCgVTdGFydBIgLmFyY2JveC52MS5TdGFydENvbnRhaW5lclJlcXVlc3QaIS5hcmNib3gudjEuU3RhcnRDb250YWluZXJSZXNwb25zZRJJCgRXYWl0Eh8uYXJjYm94LnYxLldhaXRDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLldhaXRDb250YWluZXJSZXNwb25zZRJJCgRLaWxsEh8uYXJjYm94LnYxLktpbGxDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLktpbGxDb250YWluZXJSZXNwb25zZRJJCgRTdG9wEh8uYXJjYm94LnYxLlN0b3BDb250YWluZXJSZXF1ZXN0GiAuYXJjYm94LnYxLlN0b3BDb250YWluZXJSZXNwb25zZRJPCgZSZW1vdmUSIS5hcmNib3gudjEuUmVtb3ZlQ29udGFpbmVyUmVxdWVzdBoiLmFyY2JveC52MS5SZW1vdmVDb250YWluZXJSZXNwb25zZRJLCgRMaXN0EiAuYXJjYm94LnYxLkxpc3RDb250YWluZXJzUmVxdWVzdBohLmFyY2JveC52MS5MaXN0Q29udGFpbmVyc1Jlc3BvbnNlEk4KBVBydW5lEiEuYXJjYm94LnYxLlBydW5lQ29udGFpbmVyc1JlcXVlc3QaIi5hcmNib3gudjEuUHJ1bmVDb250YWluZXJzUmVzcG9uc2USUgoHSW5zcGVjdBIiLmFyY2JveC52MS5JbnNwZWN0Q29udGFpbmVyUmVxdWVzdBojLmFyY2JveC52MS5JbnNwZWN0Q29udGFpbmVyUmVzcG9uc2USTwoGUmVzaXplEiEuYXJjYm94LnYxLlJlc2l6ZUNvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuUmVzaXplQ29udGFpbmVyUmVzcG9uc2USUgoHUmVzdGFydBIiLmFyY2JveC52MS5SZXN0YXJ0Q29udGFpbmVyUmVxdWVzdBojLmFyY2JveC52MS5SZXN0YXJ0Q29udGFpbmVyUmVzcG9uc2USTAoFUGF1c2USIC5hcmNib3gudjEuUGF1c2VDb250YWluZXJSZXF1ZXN0GiEuYXJjYm94LnYxLlBhdXNlQ29udGFpbmVyUmVzcG9uc2USUgoHVW5wYXVzZRIiLmFyY2JveC52MS5VbnBhdXNlQ29udGFpbmVyUmVxdWVzdBojLmFyY2JveC52MS5VbnBhdXNlQ29udGFpbmVyUmVzcG9uc2USTwoGUmVuYW1lEiEuYXJjYm94LnYxLlJlbmFtZUNvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuUmVuYW1lQ29udGFpbmVyUmVzcG9uc2USTwoGVXBkYXRlEiEuYXJjYm94LnYxLlVwZGF0ZUNvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuVXBkYXRlQ29udGFpbmVyUmVzcG9uc2USRgoDVG9wEh4uYXJjYm94LnYxLlRvcENvbnRhaW5lclJlcXVlc3QaHy5hcmNib3gudjEuVG9wQ29udGFpbmVyUmVzcG9uc2USUgoHQ2hhbmdlcxIiLmFyY2JveC52MS5Db250YWluZXJDaGFuZ2VzUmVxdWVzdBojLmFyY2JveC52MS5Db250YWluZXJDaGFuZ2VzUmVzcG9uc2USTwoGQ29tbWl0EiEuYXJjYm94LnYxLkNvbW1pdENvbnRhaW5lclJlcXVlc3QaIi5hcmNib3gudjEuQ29tbWl0Q29udGFpbmVyUmVzcG9uc2USTAoFU3RhdHMSIC5hcmNib3gudjEuQ29udGFpbmVyU3RhdHNSZXF1ZXN0GiEuYXJjYm94LnYxLkNvbnRhaW5lclN0YXRzUmVzcG9uc2USSwoETG9ncxIfLmFyY2JveC52MS5Db250YWluZXJMb2dzUmVxdWVzdBogLmFyY2JveC52MS5Db250YWluZXJMb2dzUmVzcG9uc2UwAWIGcHJvdG8z");
 
 /**
  * @generated from message arcbox.v1.CreateContainerRequest
@@ -147,6 +147,20 @@ export type CreateContainerRequest = Message<"arcbox.v1.CreateContainerRequest">
    * @generated from field: string machine = 62;
    */
   machine: string;
+
+  /**
+   * PORT[-LAST][/udp], besides the image's.
+   *
+   * @generated from field: repeated string expose = 63;
+   */
+  expose: string[];
+
+  /**
+   * Containers whose volumes it mounts at the same places, each CONTAINER[:ro].
+   *
+   * @generated from field: repeated string volumes_from = 64;
+   */
+  volumesFrom: string[];
 };
 
 /**
@@ -284,6 +298,20 @@ export type CreateContainerRequestJson = {
    * @generated from field: string machine = 62;
    */
   machine?: string;
+
+  /**
+   * PORT[-LAST][/udp], besides the image's.
+   *
+   * @generated from field: repeated string expose = 63;
+   */
+  expose?: string[];
+
+  /**
+   * Containers whose volumes it mounts at the same places, each CONTAINER[:ro].
+   *
+   * @generated from field: repeated string volumes_from = 64;
+   */
+  volumesFrom?: string[];
 };
 
 /**
@@ -715,6 +743,20 @@ export type HostOptions = Message<"arcbox.v1.HostOptions"> & {
    * @generated from field: string ip6_address = 26;
    */
   ip6Address: string;
+
+  /**
+   * Networks that it is in besides, in this order.
+   *
+   * @generated from field: repeated arcbox.v1.NetworkJoin networks = 27;
+   */
+  networks: NetworkJoin[];
+
+  /**
+   * What it exposes and what is not in `publish` is published at ports that the engine chooses.
+   *
+   * @generated from field: bool publish_all = 28;
+   */
+  publishAll: boolean;
 };
 
 /**
@@ -872,6 +914,20 @@ export type HostOptionsJson = {
    * @generated from field: string ip6_address = 26;
    */
   ip6Address?: string;
+
+  /**
+   * Networks that it is in besides, in this order.
+   *
+   * @generated from field: repeated arcbox.v1.NetworkJoin networks = 27;
+   */
+  networks?: NetworkJoinJson[];
+
+  /**
+   * What it exposes and what is not in `publish` is published at ports that the engine chooses.
+   *
+   * @generated from field: bool publish_all = 28;
+   */
+  publishAll?: boolean;
 };
 
 /**
@@ -880,6 +936,89 @@ export type HostOptionsJson = {
  */
 export const HostOptionsSchema: GenMessage<HostOptions, {jsonType: HostOptionsJson}> = /*@__PURE__*/
   messageDesc(file_arcbox_v1_container, 4);
+
+/**
+ * A container's place in a network.
+ *
+ * @generated from message arcbox.v1.NetworkJoin
+ */
+export type NetworkJoin = Message<"arcbox.v1.NetworkJoin"> & {
+  /**
+   * @generated from field: string network = 1;
+   */
+  network: string;
+
+  /**
+   * Empty: the next free one.
+   *
+   * @generated from field: string address = 2;
+   */
+  address: string;
+
+  /**
+   * In a network that has IPv6; empty: the next free one.
+   *
+   * @generated from field: string address6 = 3;
+   */
+  address6: string;
+
+  /**
+   * Empty: one that follows from the address.
+   *
+   * @generated from field: string mac = 4;
+   */
+  mac: string;
+
+  /**
+   * @generated from field: repeated string aliases = 5;
+   */
+  aliases: string[];
+};
+
+/**
+ * A container's place in a network.
+ *
+ * @generated from message arcbox.v1.NetworkJoin
+ */
+export type NetworkJoinJson = {
+  /**
+   * @generated from field: string network = 1;
+   */
+  network?: string;
+
+  /**
+   * Empty: the next free one.
+   *
+   * @generated from field: string address = 2;
+   */
+  address?: string;
+
+  /**
+   * In a network that has IPv6; empty: the next free one.
+   *
+   * @generated from field: string address6 = 3;
+   */
+  address6?: string;
+
+  /**
+   * Empty: one that follows from the address.
+   *
+   * @generated from field: string mac = 4;
+   */
+  mac?: string;
+
+  /**
+   * @generated from field: repeated string aliases = 5;
+   */
+  aliases?: string[];
+};
+
+/**
+ * Describes the message arcbox.v1.NetworkJoin.
+ * Use `create(NetworkJoinSchema)` to create a new message.
+ */
+export const NetworkJoinSchema: GenMessage<NetworkJoin, {jsonType: NetworkJoinJson}> = /*@__PURE__*/
+  messageDesc(file_arcbox_v1_container, 5);
 
 /**
  * What may be used of the machine; absent: no limit.
@@ -1022,7 +1161,7 @@ export type ResourceLimitsJson = {
  * Use `create(ResourceLimitsSchema)` to create a new message.
  */
 export const ResourceLimitsSchema: GenMessage<ResourceLimits, {jsonType: ResourceLimitsJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 5);
+  messageDesc(file_arcbox_v1_container, 6);
 
 /**
  * @generated from message arcbox.v1.Ulimit
@@ -1077,7 +1216,7 @@ export type UlimitJson = {
  * Use `create(UlimitSchema)` to create a new message.
  */
 export const UlimitSchema: GenMessage<Ulimit, {jsonType: UlimitJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 6);
+  messageDesc(file_arcbox_v1_container, 7);
 
 /**
  * Present: replaces the image's entrypoint (with nothing, when empty).
@@ -1108,7 +1247,7 @@ export type EntrypointJson = {
  * Use `create(EntrypointSchema)` to create a new message.
  */
 export const EntrypointSchema: GenMessage<Entrypoint, {jsonType: EntrypointJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 7);
+  messageDesc(file_arcbox_v1_container, 8);
 
 /**
  * @generated from message arcbox.v1.CreateContainerResponse
@@ -1135,7 +1274,7 @@ export type CreateContainerResponseJson = {
  * Use `create(CreateContainerResponseSchema)` to create a new message.
  */
 export const CreateContainerResponseSchema: GenMessage<CreateContainerResponse, {jsonType: CreateContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 8);
+  messageDesc(file_arcbox_v1_container, 9);
 
 /**
  * @generated from message arcbox.v1.StartContainerRequest
@@ -1200,7 +1339,7 @@ export type StartContainerRequestJson = {
  * Use `create(StartContainerRequestSchema)` to create a new message.
  */
 export const StartContainerRequestSchema: GenMessage<StartContainerRequest, {jsonType: StartContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 9);
+  messageDesc(file_arcbox_v1_container, 10);
 
 /**
  * @generated from message arcbox.v1.StartContainerResponse
@@ -1219,7 +1358,7 @@ export type StartContainerResponseJson = {
  * Use `create(StartContainerResponseSchema)` to create a new message.
  */
 export const StartContainerResponseSchema: GenMessage<StartContainerResponse, {jsonType: StartContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 10);
+  messageDesc(file_arcbox_v1_container, 11);
 
 /**
  * @generated from message arcbox.v1.WaitContainerRequest
@@ -1256,7 +1395,7 @@ export type WaitContainerRequestJson = {
  * Use `create(WaitContainerRequestSchema)` to create a new message.
  */
 export const WaitContainerRequestSchema: GenMessage<WaitContainerRequest, {jsonType: WaitContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 11);
+  messageDesc(file_arcbox_v1_container, 12);
 
 /**
  * @generated from enum arcbox.v1.WaitContainerRequest.Condition
@@ -1298,7 +1437,7 @@ export type WaitContainerRequest_ConditionJson = "CONDITION_UNSPECIFIED" | "COND
  * Describes the enum arcbox.v1.WaitContainerRequest.Condition.
  */
 export const WaitContainerRequest_ConditionSchema: GenEnum<WaitContainerRequest_Condition, WaitContainerRequest_ConditionJson> = /*@__PURE__*/
-  enumDesc(file_arcbox_v1_container, 11, 0);
+  enumDesc(file_arcbox_v1_container, 12, 0);
 
 /**
  * @generated from message arcbox.v1.WaitContainerResponse
@@ -1339,7 +1478,7 @@ export type WaitContainerResponseJson = {
  * Use `create(WaitContainerResponseSchema)` to create a new message.
  */
 export const WaitContainerResponseSchema: GenMessage<WaitContainerResponse, {jsonType: WaitContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 12);
+  messageDesc(file_arcbox_v1_container, 13);
 
 /**
  * @generated from message arcbox.v1.KillContainerRequest
@@ -1380,7 +1519,7 @@ export type KillContainerRequestJson = {
  * Use `create(KillContainerRequestSchema)` to create a new message.
  */
 export const KillContainerRequestSchema: GenMessage<KillContainerRequest, {jsonType: KillContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 13);
+  messageDesc(file_arcbox_v1_container, 14);
 
 /**
  * @generated from message arcbox.v1.KillContainerResponse
@@ -1399,7 +1538,7 @@ export type KillContainerResponseJson = {
  * Use `create(KillContainerResponseSchema)` to create a new message.
  */
 export const KillContainerResponseSchema: GenMessage<KillContainerResponse, {jsonType: KillContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 14);
+  messageDesc(file_arcbox_v1_container, 15);
 
 /**
  * @generated from message arcbox.v1.StopContainerRequest
@@ -1454,7 +1593,7 @@ export type StopContainerRequestJson = {
  * Use `create(StopContainerRequestSchema)` to create a new message.
  */
 export const StopContainerRequestSchema: GenMessage<StopContainerRequest, {jsonType: StopContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 15);
+  messageDesc(file_arcbox_v1_container, 16);
 
 /**
  * @generated from message arcbox.v1.StopContainerResponse
@@ -1473,7 +1612,7 @@ export type StopContainerResponseJson = {
  * Use `create(StopContainerResponseSchema)` to create a new message.
  */
 export const StopContainerResponseSchema: GenMessage<StopContainerResponse, {jsonType: StopContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 16);
+  messageDesc(file_arcbox_v1_container, 17);
 
 /**
  * @generated from message arcbox.v1.RemoveContainerRequest
@@ -1528,7 +1667,7 @@ export type RemoveContainerRequestJson = {
  * Use `create(RemoveContainerRequestSchema)` to create a new message.
  */
 export const RemoveContainerRequestSchema: GenMessage<RemoveContainerRequest, {jsonType: RemoveContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 17);
+  messageDesc(file_arcbox_v1_container, 18);
 
 /**
  * @generated from message arcbox.v1.RemoveContainerResponse
@@ -1547,7 +1686,7 @@ export type RemoveContainerResponseJson = {
  * Use `create(RemoveContainerResponseSchema)` to create a new message.
  */
 export const RemoveContainerResponseSchema: GenMessage<RemoveContainerResponse, {jsonType: RemoveContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 18);
+  messageDesc(file_arcbox_v1_container, 19);
 
 /**
  * @generated from message arcbox.v1.PruneContainersRequest
@@ -1566,7 +1705,7 @@ export type PruneContainersRequestJson = {
  * Use `create(PruneContainersRequestSchema)` to create a new message.
  */
 export const PruneContainersRequestSchema: GenMessage<PruneContainersRequest, {jsonType: PruneContainersRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 19);
+  messageDesc(file_arcbox_v1_container, 20);
 
 /**
  * @generated from message arcbox.v1.PruneContainersResponse
@@ -1593,7 +1732,7 @@ export type PruneContainersResponseJson = {
  * Use `create(PruneContainersResponseSchema)` to create a new message.
  */
 export const PruneContainersResponseSchema: GenMessage<PruneContainersResponse, {jsonType: PruneContainersResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 20);
+  messageDesc(file_arcbox_v1_container, 21);
 
 /**
  * @generated from message arcbox.v1.ListContainersRequest
@@ -1624,7 +1763,7 @@ export type ListContainersRequestJson = {
  * Use `create(ListContainersRequestSchema)` to create a new message.
  */
 export const ListContainersRequestSchema: GenMessage<ListContainersRequest, {jsonType: ListContainersRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 21);
+  messageDesc(file_arcbox_v1_container, 22);
 
 /**
  * @generated from message arcbox.v1.ListContainersResponse
@@ -1651,7 +1790,7 @@ export type ListContainersResponseJson = {
  * Use `create(ListContainersResponseSchema)` to create a new message.
  */
 export const ListContainersResponseSchema: GenMessage<ListContainersResponse, {jsonType: ListContainersResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 22);
+  messageDesc(file_arcbox_v1_container, 23);
 
 /**
  * @generated from message arcbox.v1.InspectContainerRequest
@@ -1678,7 +1817,7 @@ export type InspectContainerRequestJson = {
  * Use `create(InspectContainerRequestSchema)` to create a new message.
  */
 export const InspectContainerRequestSchema: GenMessage<InspectContainerRequest, {jsonType: InspectContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 23);
+  messageDesc(file_arcbox_v1_container, 24);
 
 /**
  * @generated from message arcbox.v1.InspectContainerResponse
@@ -1705,7 +1844,7 @@ export type InspectContainerResponseJson = {
  * Use `create(InspectContainerResponseSchema)` to create a new message.
  */
 export const InspectContainerResponseSchema: GenMessage<InspectContainerResponse, {jsonType: InspectContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 24);
+  messageDesc(file_arcbox_v1_container, 25);
 
 /**
  * @generated from message arcbox.v1.ResizeContainerRequest
@@ -1752,7 +1891,7 @@ export type ResizeContainerRequestJson = {
  * Use `create(ResizeContainerRequestSchema)` to create a new message.
  */
 export const ResizeContainerRequestSchema: GenMessage<ResizeContainerRequest, {jsonType: ResizeContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 25);
+  messageDesc(file_arcbox_v1_container, 26);
 
 /**
  * @generated from message arcbox.v1.ResizeContainerResponse
@@ -1771,7 +1910,7 @@ export type ResizeContainerResponseJson = {
  * Use `create(ResizeContainerResponseSchema)` to create a new message.
  */
 export const ResizeContainerResponseSchema: GenMessage<ResizeContainerResponse, {jsonType: ResizeContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 26);
+  messageDesc(file_arcbox_v1_container, 27);
 
 /**
  * @generated from message arcbox.v1.RestartContainerRequest
@@ -1822,7 +1961,7 @@ export type RestartContainerRequestJson = {
  * Use `create(RestartContainerRequestSchema)` to create a new message.
  */
 export const RestartContainerRequestSchema: GenMessage<RestartContainerRequest, {jsonType: RestartContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 27);
+  messageDesc(file_arcbox_v1_container, 28);
 
 /**
  * @generated from message arcbox.v1.RestartContainerResponse
@@ -1841,7 +1980,7 @@ export type RestartContainerResponseJson = {
  * Use `create(RestartContainerResponseSchema)` to create a new message.
  */
 export const RestartContainerResponseSchema: GenMessage<RestartContainerResponse, {jsonType: RestartContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 28);
+  messageDesc(file_arcbox_v1_container, 29);
 
 /**
  * @generated from message arcbox.v1.PauseContainerRequest
@@ -1868,7 +2007,7 @@ export type PauseContainerRequestJson = {
  * Use `create(PauseContainerRequestSchema)` to create a new message.
  */
 export const PauseContainerRequestSchema: GenMessage<PauseContainerRequest, {jsonType: PauseContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 29);
+  messageDesc(file_arcbox_v1_container, 30);
 
 /**
  * @generated from message arcbox.v1.PauseContainerResponse
@@ -1887,7 +2026,7 @@ export type PauseContainerResponseJson = {
  * Use `create(PauseContainerResponseSchema)` to create a new message.
  */
 export const PauseContainerResponseSchema: GenMessage<PauseContainerResponse, {jsonType: PauseContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 30);
+  messageDesc(file_arcbox_v1_container, 31);
 
 /**
  * @generated from message arcbox.v1.UnpauseContainerRequest
@@ -1914,7 +2053,7 @@ export type UnpauseContainerRequestJson = {
  * Use `create(UnpauseContainerRequestSchema)` to create a new message.
  */
 export const UnpauseContainerRequestSchema: GenMessage<UnpauseContainerRequest, {jsonType: UnpauseContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 31);
+  messageDesc(file_arcbox_v1_container, 32);
 
 /**
  * @generated from message arcbox.v1.UnpauseContainerResponse
@@ -1933,7 +2072,7 @@ export type UnpauseContainerResponseJson = {
  * Use `create(UnpauseContainerResponseSchema)` to create a new message.
  */
 export const UnpauseContainerResponseSchema: GenMessage<UnpauseContainerResponse, {jsonType: UnpauseContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 32);
+  messageDesc(file_arcbox_v1_container, 33);
 
 /**
  * @generated from message arcbox.v1.RenameContainerRequest
@@ -1970,7 +2109,7 @@ export type RenameContainerRequestJson = {
  * Use `create(RenameContainerRequestSchema)` to create a new message.
  */
 export const RenameContainerRequestSchema: GenMessage<RenameContainerRequest, {jsonType: RenameContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 33);
+  messageDesc(file_arcbox_v1_container, 34);
 
 /**
  * @generated from message arcbox.v1.RenameContainerResponse
@@ -1989,7 +2128,7 @@ export type RenameContainerResponseJson = {
  * Use `create(RenameContainerResponseSchema)` to create a new message.
  */
 export const RenameContainerResponseSchema: GenMessage<RenameContainerResponse, {jsonType: RenameContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 34);
+  messageDesc(file_arcbox_v1_container, 35);
 
 /**
  * @generated from message arcbox.v1.UpdateContainerRequest
@@ -2044,7 +2183,7 @@ export type UpdateContainerRequestJson = {
  * Use `create(UpdateContainerRequestSchema)` to create a new message.
  */
 export const UpdateContainerRequestSchema: GenMessage<UpdateContainerRequest, {jsonType: UpdateContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 35);
+  messageDesc(file_arcbox_v1_container, 36);
 
 /**
  * @generated from message arcbox.v1.UpdateContainerResponse
@@ -2071,7 +2210,7 @@ export type UpdateContainerResponseJson = {
  * Use `create(UpdateContainerResponseSchema)` to create a new message.
  */
 export const UpdateContainerResponseSchema: GenMessage<UpdateContainerResponse, {jsonType: UpdateContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 36);
+  messageDesc(file_arcbox_v1_container, 37);
 
 /**
  * @generated from message arcbox.v1.TopContainerRequest
@@ -2098,7 +2237,7 @@ export type TopContainerRequestJson = {
  * Use `create(TopContainerRequestSchema)` to create a new message.
  */
 export const TopContainerRequestSchema: GenMessage<TopContainerRequest, {jsonType: TopContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 37);
+  messageDesc(file_arcbox_v1_container, 38);
 
 /**
  * @generated from message arcbox.v1.TopContainerResponse
@@ -2125,7 +2264,7 @@ export type TopContainerResponseJson = {
  * Use `create(TopContainerResponseSchema)` to create a new message.
  */
 export const TopContainerResponseSchema: GenMessage<TopContainerResponse, {jsonType: TopContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 38);
+  messageDesc(file_arcbox_v1_container, 39);
 
 /**
  * @generated from message arcbox.v1.ContainerProcess
@@ -2290,7 +2429,7 @@ export type ContainerProcessJson = {
  * Use `create(ContainerProcessSchema)` to create a new message.
  */
 export const ContainerProcessSchema: GenMessage<ContainerProcess, {jsonType: ContainerProcessJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 39);
+  messageDesc(file_arcbox_v1_container, 40);
 
 /**
  * @generated from message arcbox.v1.ContainerChangesRequest
@@ -2317,7 +2456,7 @@ export type ContainerChangesRequestJson = {
  * Use `create(ContainerChangesRequestSchema)` to create a new message.
  */
 export const ContainerChangesRequestSchema: GenMessage<ContainerChangesRequest, {jsonType: ContainerChangesRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 40);
+  messageDesc(file_arcbox_v1_container, 41);
 
 /**
  * @generated from message arcbox.v1.ContainerChangesResponse
@@ -2348,7 +2487,7 @@ export type ContainerChangesResponseJson = {
  * Use `create(ContainerChangesResponseSchema)` to create a new message.
  */
 export const ContainerChangesResponseSchema: GenMessage<ContainerChangesResponse, {jsonType: ContainerChangesResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 41);
+  messageDesc(file_arcbox_v1_container, 42);
 
 /**
  * @generated from message arcbox.v1.FileChange
@@ -2389,7 +2528,7 @@ export type FileChangeJson = {
  * Use `create(FileChangeSchema)` to create a new message.
  */
 export const FileChangeSchema: GenMessage<FileChange, {jsonType: FileChangeJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 42);
+  messageDesc(file_arcbox_v1_container, 43);
 
 /**
  * @generated from message arcbox.v1.CommitContainerRequest
@@ -2478,7 +2617,7 @@ export type CommitContainerRequestJson = {
  * Use `create(CommitContainerRequestSchema)` to create a new message.
  */
 export const CommitContainerRequestSchema: GenMessage<CommitContainerRequest, {jsonType: CommitContainerRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 43);
+  messageDesc(file_arcbox_v1_container, 44);
 
 /**
  * @generated from message arcbox.v1.CommitContainerResponse
@@ -2509,7 +2648,7 @@ export type CommitContainerResponseJson = {
  * Use `create(CommitContainerResponseSchema)` to create a new message.
  */
 export const CommitContainerResponseSchema: GenMessage<CommitContainerResponse, {jsonType: CommitContainerResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 44);
+  messageDesc(file_arcbox_v1_container, 45);
 
 /**
  * @generated from message arcbox.v1.ContainerStatsRequest
@@ -2540,7 +2679,7 @@ export type ContainerStatsRequestJson = {
  * Use `create(ContainerStatsRequestSchema)` to create a new message.
  */
 export const ContainerStatsRequestSchema: GenMessage<ContainerStatsRequest, {jsonType: ContainerStatsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 45);
+  messageDesc(file_arcbox_v1_container, 46);
 
 /**
  * @generated from message arcbox.v1.ContainerStatsResponse
@@ -2567,7 +2706,7 @@ export type ContainerStatsResponseJson = {
  * Use `create(ContainerStatsResponseSchema)` to create a new message.
  */
 export const ContainerStatsResponseSchema: GenMessage<ContainerStatsResponse, {jsonType: ContainerStatsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 46);
+  messageDesc(file_arcbox_v1_container, 47);
 
 /**
  * Counters count from the container's start; a client makes rates of two answers.
@@ -2856,7 +2995,7 @@ export type ContainerStatsJson = {
  * Use `create(ContainerStatsSchema)` to create a new message.
  */
 export const ContainerStatsSchema: GenMessage<ContainerStats, {jsonType: ContainerStatsJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 47);
+  messageDesc(file_arcbox_v1_container, 48);
 
 /**
  * @generated from message arcbox.v1.InterfaceStats
@@ -2963,7 +3102,7 @@ export type InterfaceStatsJson = {
  * Use `create(InterfaceStatsSchema)` to create a new message.
  */
 export const InterfaceStatsSchema: GenMessage<InterfaceStats, {jsonType: InterfaceStatsJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 48);
+  messageDesc(file_arcbox_v1_container, 49);
 
 /**
  * @generated from message arcbox.v1.ContainerLogsRequest
@@ -3056,7 +3195,7 @@ export type ContainerLogsRequestJson = {
  * Use `create(ContainerLogsRequestSchema)` to create a new message.
  */
 export const ContainerLogsRequestSchema: GenMessage<ContainerLogsRequest, {jsonType: ContainerLogsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 49);
+  messageDesc(file_arcbox_v1_container, 50);
 
 /**
  * @generated from message arcbox.v1.ContainerLogsResponse
@@ -3097,7 +3236,7 @@ export type ContainerLogsResponseJson = {
  * Use `create(ContainerLogsResponseSchema)` to create a new message.
  */
 export const ContainerLogsResponseSchema: GenMessage<ContainerLogsResponse, {jsonType: ContainerLogsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 50);
+  messageDesc(file_arcbox_v1_container, 51);
 
 /**
  * @generated from message arcbox.v1.LogEntry
@@ -3176,7 +3315,7 @@ export type LogEntryJson = {
  * Use `create(LogEntrySchema)` to create a new message.
  */
 export const LogEntrySchema: GenMessage<LogEntry, {jsonType: LogEntryJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 51);
+  messageDesc(file_arcbox_v1_container, 52);
 
 /**
  * @generated from enum arcbox.v1.LogEntry.Stream
@@ -3212,7 +3351,7 @@ export type LogEntry_StreamJson = "STREAM_UNSPECIFIED" | "STREAM_STDOUT" | "STRE
  * Describes the enum arcbox.v1.LogEntry.Stream.
  */
 export const LogEntry_StreamSchema: GenEnum<LogEntry_Stream, LogEntry_StreamJson> = /*@__PURE__*/
-  enumDesc(file_arcbox_v1_container, 51, 0);
+  enumDesc(file_arcbox_v1_container, 52, 0);
 
 /**
  * @generated from message arcbox.v1.ContainerNetwork
@@ -3337,7 +3476,7 @@ export type ContainerNetworkJson = {
  * Use `create(ContainerNetworkSchema)` to create a new message.
  */
 export const ContainerNetworkSchema: GenMessage<ContainerNetwork, {jsonType: ContainerNetworkJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 52);
+  messageDesc(file_arcbox_v1_container, 53);
 
 /**
  * @generated from message arcbox.v1.PublishedPort
@@ -3398,7 +3537,7 @@ export type PublishedPortJson = {
  * Use `create(PublishedPortSchema)` to create a new message.
  */
 export const PublishedPortSchema: GenMessage<PublishedPort, {jsonType: PublishedPortJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 53);
+  messageDesc(file_arcbox_v1_container, 54);
 
 /**
  * @generated from message arcbox.v1.Container
@@ -3600,6 +3739,13 @@ export type Container = Message<"arcbox.v1.Container"> & {
    * @generated from field: arcbox.v1.HealthState health = 63;
    */
   health?: HealthState | undefined;
+
+  /**
+   * Ports of it that are meant to be reached: PORT/tcp, PORT/udp.
+   *
+   * @generated from field: repeated string exposed_ports = 64;
+   */
+  exposedPorts: string[];
 };
 
 /**
@@ -3802,6 +3948,13 @@ export type ContainerJson = {
    * @generated from field: arcbox.v1.HealthState health = 63;
    */
   health?: HealthStateJson;
+
+  /**
+   * Ports of it that are meant to be reached: PORT/tcp, PORT/udp.
+   *
+   * @generated from field: repeated string exposed_ports = 64;
+   */
+  exposedPorts?: string[];
 };
 
 /**
@@ -3809,7 +3962,7 @@ export type ContainerJson = {
  * Use `create(ContainerSchema)` to create a new message.
  */
 export const ContainerSchema: GenMessage<Container, {jsonType: ContainerJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 54);
+  messageDesc(file_arcbox_v1_container, 55);
 
 /**
  * @generated from message arcbox.v1.HealthState
@@ -3864,7 +4017,7 @@ export type HealthStateJson = {
  * Use `create(HealthStateSchema)` to create a new message.
  */
 export const HealthStateSchema: GenMessage<HealthState, {jsonType: HealthStateJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 55);
+  messageDesc(file_arcbox_v1_container, 56);
 
 /**
  * @generated from message arcbox.v1.HealthProbe
@@ -3929,7 +4082,7 @@ export type HealthProbeJson = {
  * Use `create(HealthProbeSchema)` to create a new message.
  */
 export const HealthProbeSchema: GenMessage<HealthProbe, {jsonType: HealthProbeJson}> = /*@__PURE__*/
-  messageDesc(file_arcbox_v1_container, 56);
+  messageDesc(file_arcbox_v1_container, 57);
 
 /**
  * Containers. A container is named by its ID, its name, or the beginning of its ID.
