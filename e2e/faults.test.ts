@@ -1,13 +1,15 @@
 /**
  * The daemon is killed right before each side effect of creating, starting, ending, stopping, pausing, removing and
- * committing a container. What the next daemon says is true, what was acknowledged is there, and at the end nothing is
+ * committing a container, and of making, joining, leaving and removing a network. What the next daemon says is true, what was acknowledged is there, and at the end nothing is
  * left in the machine.
  */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { Arcbox, type Outcome, processGone } from './support.ts';
+import { Arcbox, type Outcome, processGone, untilAnswered } from './support.ts';
 
 let arcbox: Arcbox;
 let baseline: string;
@@ -29,7 +31,7 @@ const state = (name: string): Promise<string> =>
 /** What containers have in the machine: seen by one that is in the machine's process namespace. */
 async function inventory(): Promise<string> {
   const script =
-    'cd /proc/1/root; for d in run/c run/crun m/c run/shm sys/fs/cgroup/arcbox; do echo $d $(ls -d $d/*/ 2>/dev/null | wc -l); done; echo mounts $(wc -l < /proc/1/mounts)';
+    'cd /proc/1/root; for d in run/c run/crun m/c run/shm sys/fs/cgroup/arcbox; do echo $d $(ls -d $d/*/ 2>/dev/null | wc -l); done; echo mounts $(wc -l < /proc/1/mounts); echo links $(ls sys/class/net run/n | wc -l)';
   return run('run', '--rm', '--privileged', '--pid', 'host', 'busybox', 'sh', '-c', script);
 }
 
@@ -45,6 +47,15 @@ async function dyingAt(point: string, ...args: string[]): Promise<Outcome> {
   // It may die behind the answer; a point that it never comes to ends the test by its time limit.
   await processGone(pid);
   return outcome;
+}
+
+/** A port of loopback that nobody has. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
 }
 
 /** Removals go on behind the answer; in the end nothing is left. */
@@ -72,7 +83,7 @@ test('create and start: the command goes on with the next daemon, and there is o
     const { code, stderr } = await dyingAt(point, 'run', '-d', '--name', 'one', 'busybox', 'sleep', '10000');
     assert.equal(code, 0, `${point}: ${stderr}`);
     assert.equal(await run('ps', '-a', '--format', '{{.Names}} {{.State}}'), 'one running\n', point);
-    assert.equal(await run('exec', 'one', 'echo', 'here'), 'here\n', point);
+    assert.match(await run('exec', 'one', 'ip', '-o', '-4', 'addr'), / eth0 +inet /, point);
     await run('rm', '-f', 'one');
   }
   await nothingLeft();
@@ -139,6 +150,51 @@ test('remove: it is there as before, or on its way out', async () => {
     await arcbox.run(['rm', 'one']);
     assert.equal(existsSync(join(arcbox.home, 'containers', id)), false, point);
   }
+  await nothingLeft();
+});
+
+test('networks: a container has its address and its port, and the machine has links for what is listed', async () => {
+  const networks = (): Promise<string> =>
+    run('network', 'ls', '--filter', 'name=own', '--format', '{{.Name}}');
+  await dyingAt('network.create', 'network', 'create', 'own');
+  await run('network', 'create', 'own');
+  const port = await freePort();
+  const inside = (): Promise<string> => run('exec', 'one', 'ip', '-o', '-4', 'addr');
+  const points = ['bridge', 'namespace', 'join', 'bind'];
+  const server = ['busybox', 'sh', '-c', 'while :; do echo here | nc -l -p 80; done'];
+  for (const point of points) {
+    const args = ['-d', '--name', 'one', '--network', 'own', '-p', `127.0.0.1:${port}:80`, ...server];
+    const { code, stderr } = await dyingAt(`network.${point}`, 'run', ...args);
+    assert.equal(code, 0, `${point}: ${stderr}`);
+    assert.equal(await untilAnswered(port, ''), 'here\n', point);
+    if (point !== points.at(-1)) await run('rm', '-f', 'one');
+  }
+  await dyingAt('network.leave', 'kill', 'one');
+  await run('wait', 'one');
+  // Nobody has the port any more.
+  const again = createServer().listen(port, '127.0.0.1');
+  await once(again, 'listening');
+  await new Promise((resolve) => again.close(resolve));
+  await run('rm', 'one');
+
+  await run('run', '-d', '--name', 'one', 'busybox', 'sleep', '10000');
+  for (const point of ['cable', 'uncable', 'part']) {
+    const verb = point === 'cable' ? 'connect' : 'disconnect';
+    await dyingAt(`network.${point}`, 'network', verb, 'own', 'one');
+    assert.match(
+      await run('network', 'inspect', 'own'),
+      /"one"/,
+      `${point}: it is in it, as before or as asked`,
+    );
+    assert.match(await inside(), / eth1 +inet /, `${point}: and so is the machine`);
+  }
+  await run('rm', '-f', 'one');
+  await dyingAt('network.unbridge', 'network', 'rm', 'own');
+  assert.equal(await networks(), '');
+  // The next one of that name has another subnet, and nothing of the one before.
+  await run('network', 'create', '--subnet', '10.77.0.0/24', 'own');
+  assert.match(await run('run', '--rm', '--network', 'own', 'busybox', 'ip', 'route'), /via 10\.77\.0\.1/);
+  await run('network', 'rm', 'own');
   await nothingLeft();
 });
 

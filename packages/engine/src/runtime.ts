@@ -233,9 +233,11 @@ export class Runtime implements AsyncDisposable {
   /** Removes a network that no container is in, and its links in machines. */
   async removeNetwork(reference: string): Promise<void> {
     await this.#adopted;
-    const { id, name, vlan } = this.networks.remove(reference);
+    const network = this.networks.remove(reference);
+    const { id, name, vlan } = network;
     this.events.emit('network', 'destroy', id, { name, type: 'bridge' });
     for (const up of await this.#machines.up()) await up.network.removeNetwork(vlan);
+    await this.plane.forget(network);
   }
 
   /** Idles the machine down now; see `Machine.idleDown`. */

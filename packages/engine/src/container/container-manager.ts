@@ -162,17 +162,23 @@ export class ContainerManager {
     const volumes = record.config.mounts.filter((mount) => mount.type === 'volume');
     faultPoint('create.record');
     const container = new Container(record, this.#environment);
-    // A volume that nobody named is not to be left over without its container.
-    store.transaction(() => {
-      store.insertContainer(record, idempotencyKey);
-      this.#environment.volumes.register(volumes);
-    });
+    // A volume that nobody named is not to be left over without its container, nor a container without its address:
+    // whoever asks for it again after a crash gets the one that is there.
+    try {
+      store.transaction(() => {
+        store.insertContainer(record, idempotencyKey);
+        joinNetwork(networks, record);
+        this.#environment.volumes.register(volumes);
+      });
+    } catch (error) {
+      networks.release(id);
+      throw error;
+    }
     // From here on its volumes and its name are taken; whoever wants to start or remove it waits.
     this.#containers.add(container);
     faultPoint('create.recorded');
     await container.transitions.run(async () => {
       try {
-        joinNetwork(networks, record);
         await this.#environment.volumes.makeDisks(volumes);
       } catch (error) {
         const finish = await this.#removal.remove(container, true);

@@ -4,7 +4,8 @@ import type { Background } from '../background.ts';
 import { EngineError, messageOf } from '../errors.ts';
 import { BUNDLES, processObjectId, UPPERS } from '../machine/guest-layout.ts';
 import type { UpMachine } from '../machine/machine.ts';
-import { networkMode } from '../network/container-network.ts';
+import { guestInterface, networkMode } from '../network/container-network.ts';
+import { GUEST_LINKS, type GuestCable } from '../network/guest-network.ts';
 import { connectionsOf } from '../network/old-connections.ts';
 import type { Container } from './container.ts';
 import type { ContainerEnvironment } from './container-environment.ts';
@@ -37,10 +38,11 @@ export class ContainerReconciler {
 
   /** Brings the store and the machine together; called before a machine counts as running. */
   async reconcile(up: UpMachine): Promise<void> {
-    const [answer, uppers, bundles] = await up.agent.batch([
+    const [answer, uppers, bundles, links] = await up.agent.batch([
       { case: 'listObjects', value: {} },
       { case: 'list', value: { path: UPPERS } },
       { case: 'list', value: { path: BUNDLES } },
+      { case: 'list', value: { path: GUEST_LINKS } },
     ]);
     const objects = answer?.result.case === 'objects' ? answer.result.value.objects : [];
 
@@ -71,6 +73,7 @@ export class ContainerReconciler {
       if (container?.process === undefined)
         await runTolerant(up.agent, cleanUpOps(name, 0, container?.record.config.host));
     }
+    await this.#mendLinks(up, namesIn(links));
     this.#removeForgotten(up, uppers);
     this.#removal.removeExited();
     this.#environment.logger.info('machine.reconciled', {
@@ -91,6 +94,23 @@ export class ContainerReconciler {
       if (!this.#containers.has(name))
         this.#background.run('remove_upper', runTolerant(up.agent, removeDiskOps(name)));
     }
+  }
+
+  /** A crash may have come between what is stored of networks and the machine's links. */
+  async #mendLinks(up: UpMachine, links: readonly string[]): Promise<void> {
+    const { networks, logger } = this.#environment;
+    const cables = this.#containers.all().flatMap(({ record, process }): GuestCable[] => {
+      if (record.machine !== up.name || process === undefined) return [];
+      const endpoints = networks.endpointsOf(record.id);
+      return endpoints.map((endpoint) => ({
+        containerId: record.id,
+        endpoint: guestInterface(networks, endpoint, endpoint === endpoints[0]),
+      }));
+    });
+    const vlans = new Set(networks.list().map(({ vlan }) => vlan));
+    await up.network.reconcile(links, vlans, cables, (what, error) =>
+      logger.error('network.mend_failed', { machine: up.name, what, reason: messageOf(error) }),
+    );
   }
 
   /** A container that ran on has its network again. It goes on without a port that somebody else has taken meanwhile. */

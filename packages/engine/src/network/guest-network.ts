@@ -14,6 +14,7 @@
  * follow from their numbers, so nothing has to be looked up or remembered.
  */
 import { AgentOpError, errnoName, type OpInput, type OpResult } from '@arcbox/protocol';
+import { faultPoint } from '@arcbox/sys';
 import { EngineError } from '../errors.ts';
 import { NAMESPACES, namespacePath } from '../machine/guest-layout.ts';
 import {
@@ -53,6 +54,12 @@ export interface GuestInterface {
   readonly gateways: readonly Buffer[];
 }
 
+/** An endpoint of a container that runs. */
+export interface GuestCable {
+  readonly containerId: string;
+  readonly endpoint: GuestInterface;
+}
+
 /** What is there already, in the machine's own namespace. */
 export interface GuestLinks {
   /** The card's index, where networks were made. */
@@ -77,6 +84,9 @@ const CABLE_INDEX_FIRST = 100_000;
 const IPV6_BYTES = 16;
 const EEXIST = 17;
 const ENODEV = 19;
+
+/** Where the kernel lists the links of the machine's own namespace. */
+export const GUEST_LINKS = '/sys/class/net';
 
 export class GuestNetwork {
   readonly #agent: BatchRunner;
@@ -121,6 +131,7 @@ export class GuestNetwork {
       { case: 'mkdir', value: { path: NAMESPACES, mode: 0o700, parents: true } },
       { case: 'netNamespace', value: { path } },
     ];
+    faultPoint('network.namespace');
     try {
       await this.#links(requests, make);
     } catch (error) {
@@ -144,6 +155,7 @@ export class GuestNetwork {
   /** Connects a container's namespace to one more network. Throws `ERR_ARCBOX_NETWORK`. */
   async connect(containerId: string, endpoint: GuestInterface): Promise<void> {
     await this.#network(endpoint.vlan);
+    faultPoint('network.cable');
     await this.#links([
       { messages: this.#cable(endpoint), netnsPath: namespacePath(containerId) },
       { messages: port(endpoint) },
@@ -165,16 +177,47 @@ export class GuestNetwork {
 
   /** Takes a container from a network; the namespace may be gone already. */
   async disconnect(endpointNumber: number): Promise<void> {
+    faultPoint('network.uncable');
     await this.#netlink([deleteLink(CABLE_INDEX_FIRST + endpointNumber)], [ENODEV]);
   }
 
   /** Removes a network's links. Nothing is connected to it any more. */
   async removeNetwork(vlan: number): Promise<void> {
     this.#networks.delete(vlan);
+    faultPoint('network.unbridge');
     await this.#netlink(
       [deleteLink(VLAN_INDEX_FIRST + vlan), deleteLink(BRIDGE_INDEX_FIRST + vlan)],
       [ENODEV],
     );
+  }
+
+  /**
+   * Brings the machine's links together with what is stored, after a crash. `links` are the names of those that are there,
+   * `vlans` the networks that exist, `cables` the endpoints, with their container, that have to be connected: those of
+   * containers that run. What is of nobody goes; what is missing is made. `failed` is told of what could not be.
+   */
+  async reconcile(
+    links: readonly string[],
+    vlans: ReadonlySet<number>,
+    cables: readonly GuestCable[],
+    failed: (what: string, error: unknown) => void,
+  ): Promise<void> {
+    const numbers = new Set(cables.map(({ endpoint }) => endpoint.number));
+    const stale = links.flatMap((name) => {
+      const [, kind, digits] = /^([ebv])(\d+)$/.exec(name) ?? [];
+      if (kind === undefined) return [];
+      const number = Number(digits);
+      if ((kind === 'e' ? numbers : vlans).has(number)) return [];
+      const first = { e: CABLE_INDEX_FIRST, b: BRIDGE_INDEX_FIRST, v: VLAN_INDEX_FIRST }[kind] ?? 0;
+      return [deleteLink(first + number)];
+    });
+    // A cable goes by itself when the namespace at its other end has gone.
+    if (stale.length > 0) await this.#netlink(stale, [ENODEV]).catch((error) => failed('links', error));
+    const present = new Set(links);
+    for (const { containerId, endpoint } of cables) {
+      if (present.has(`e${endpoint.number}`)) continue;
+      await this.connect(containerId, endpoint).catch((error) => failed(containerId, error));
+    }
   }
 
   #network(vlan: number): Promise<void> {
@@ -190,6 +233,7 @@ export class GuestNetwork {
   async #createNetwork(vlan: number): Promise<void> {
     const card = await this.#theCard();
     const bridge = BRIDGE_INDEX_FIRST + vlan;
+    faultPoint('network.bridge');
     // A daemon that took the machine over finds them there.
     await this.#netlink(
       [

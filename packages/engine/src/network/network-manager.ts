@@ -15,6 +15,7 @@ import {
   pickSubnet,
   requireCidr,
 } from '@arcbox/net/ipam';
+import { faultPoint } from '@arcbox/sys';
 import { EngineError } from '../errors.ts';
 import { ENDPOINTS_MAX, NETWORK_NAME_LENGTH_MAX, VLAN_MAX } from '../limits.ts';
 import type { NetworkTable } from '../state/network-table.ts';
@@ -126,6 +127,7 @@ export class NetworkManager {
         `the network ${network.name} has ${inside.length} containers (${inside.map(({ containerId }) => containerId.slice(0, 12)).join(', ')}); disconnect or remove them first`,
       );
     }
+    faultPoint('network.delete');
     this.#table.deleteNetwork(network.id);
     this.#networks.delete(network.id);
     this.#pools.delete(network.id);
@@ -191,6 +193,7 @@ export class NetworkManager {
     try {
       const address6 = refused(() => pool6?.lease(containerId, options.address6));
       const free = own.findIndex(({ position }, at) => position !== at);
+      faultPoint('network.lease');
       const endpoint = this.#table.insertEndpoint({
         networkId: network.id,
         containerId,
@@ -222,6 +225,7 @@ export class NetworkManager {
   }
 
   #forget(endpoint: EndpointRecord): void {
+    faultPoint('network.release');
     this.#table.deleteEndpoint(endpoint.number);
     this.#endpoints.delete(endpoint.number);
     this.#pools.get(endpoint.networkId)?.release(endpoint.containerId);
@@ -253,6 +257,7 @@ export class NetworkManager {
       labels: options.labels ?? {},
       createdMs: Date.now(),
     };
+    faultPoint('network.create');
     this.#table.insertNetwork(record);
     this.#networks.set(record.id, record);
     this.#pools.set(record.id, pool);

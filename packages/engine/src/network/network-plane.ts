@@ -7,6 +7,7 @@
 import { cidrContains, formatIp, requireCidr, requireIp } from '@arcbox/net/ipam';
 import type { UplinkOptions } from '@arcbox/net/nat';
 import { NetworkWorker, type WorkerFlows, type WorkerStats } from '@arcbox/net/worker';
+import { faultPoint } from '@arcbox/sys';
 import type { RunningVm } from '@arcbox/vm';
 import type { Config } from '../config.ts';
 import type { ContainerRecord } from '../container/container-record.ts';
@@ -129,6 +130,7 @@ export class NetworkPlane implements AsyncDisposable {
       this.#networks.endpointsOf(container.id).map(async (endpoint) => {
         const network = this.#networks.find(endpoint.networkId);
         await this.#attach(worker, machine, cable, network);
+        faultPoint('network.join');
         await worker.addEndpoint({
           owner: container.id,
           network: network.name,
@@ -172,6 +174,7 @@ export class NetworkPlane implements AsyncDisposable {
   async leave(containerId: string): Promise<void> {
     if (!this.#joined.delete(containerId) || this.#worker === undefined) return;
     const worker = await this.#worker;
+    faultPoint('network.leave');
     await this.#ports.close(worker, containerId);
     for (const { networkId } of this.#networks.endpointsOf(containerId)) {
       await worker.removeEndpoint(containerId, this.#networks.find(networkId).name);
@@ -182,6 +185,7 @@ export class NetworkPlane implements AsyncDisposable {
   /** A container that runs has left one network. */
   async part(containerId: string, network: NetworkRecord): Promise<void> {
     if (!this.#joined.has(containerId) || this.#worker === undefined) return;
+    faultPoint('network.part');
     await (await this.#worker).removeEndpoint(containerId, network.name);
   }
 

@@ -9,6 +9,7 @@ import { createHash } from 'node:crypto';
 import { NetError } from '@arcbox/net/errors';
 import { type PortMapping, type PortProtocol, parsePortSpec } from '@arcbox/net/ports';
 import type { NetworkWorker } from '@arcbox/net/worker';
+import { faultPoint } from '@arcbox/sys';
 import { EngineError } from '../errors.ts';
 
 /** Of the ports that are given out when none is chosen (Linux's own begin at 32768, too; both skip what is taken). */
@@ -106,6 +107,7 @@ export class PortBindings {
           const id = `${containerId} ${this.#publication}`;
           this.#publication += 1;
           try {
+            faultPoint('network.bind');
             await worker.publish({ id, ...target, protocol, hostAddress, hostPort, port: containerPort });
           } catch (error) {
             if (hostAddress === ALL_6 && mapping.hostAddress === undefined && isNoAddress(error)) continue;
