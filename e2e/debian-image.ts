@@ -1,33 +1,17 @@
-/** A Debian root file system for the tests, made by debootstrap once for each machine and kept in the cache. */
+/** A Debian root file system for the tests: `scripts/setup test` has made it, with everything fetched that is needed. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
-import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Arcbox } from './support.ts';
 
-const SCRIPT = fileURLToPath(new URL('./debian-root.sh', import.meta.url));
-/** debootstrap fetches and unpacks some two hundred packages; once for each machine. */
+const ROOT = fileURLToPath(new URL('../build/debian/root.tar', import.meta.url));
+/** Half a gigabyte of small files is hashed, filtered and packed. */
 export const DEBIAN_TIMEOUT_MS = 600_000;
 export const DEBIAN = 'debian:test';
 
-/** The root file system as a tar, from the cache when it has been made before. */
-function debianRoot(): string {
-  const cache =
-    process.env.ARCBOX_CACHE || join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'arcbox');
-  const hash = createHash('sha256').update(readFileSync(SCRIPT)).digest('hex').slice(0, 16);
-  const path = join(cache, 'debian', `${hash}.tar`);
-  if (!existsSync(path)) {
-    mkdirSync(join(cache, 'debian'), { recursive: true });
-    execFileSync(SCRIPT, [path], { stdio: 'inherit', timeout: DEBIAN_TIMEOUT_MS });
-  }
-  return path;
-}
-
 /** Imports it as `DEBIAN`. */
 export async function importDebian(arcbox: Arcbox): Promise<void> {
-  const { code, stderr } = await arcbox.run(['import', '-c', 'CMD ["bash"]', debianRoot(), DEBIAN]);
+  assert.ok(existsSync(ROOT), `${ROOT} is not there: run scripts/setup test`);
+  const { code, stderr } = await arcbox.run(['import', '-c', 'CMD ["bash"]', ROOT, DEBIAN]);
   assert.equal(code, 0, stderr);
 }

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { existsSync, globSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, globSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
@@ -26,47 +26,60 @@ const { machine } = await loadConfig({ environment: { ARCBOX_MACHINE_CPUS: '3' }
 console.log(machine.cpus);
 `;
 
-test('the packed packages work in an empty project: the command, the libraries, and their types', async () => {
-  const directory = mkdtempSync(join(tmpdir(), 'arcbox-pack-'));
-  const home = join(directory, 'home');
-  // Nothing of this checkout is found by accident but the boot assets, which are named.
-  const environment = {
-    PATH: process.env.PATH,
-    HOME: process.env.HOME,
-    ARCBOX_HOME: home,
-    ARCBOX_BOOT_DIR: process.env.ARCBOX_BOOT_DIR ?? join(root, 'build', 'boot'),
-    ARCBOX_MACHINE_MEMORY: '256m',
-  };
-  const arcbox = join(directory, 'node_modules', '.bin', 'arcbox');
-  const command = async (...args: string[]): Promise<string> =>
-    (await run(arcbox, args, { env: environment })).stdout;
-  try {
-    await run('sh', [join(root, 'scripts', 'pack'), join(directory, 'packed'), 'npm']);
-    writeFileSync(join(directory, 'package.json'), '{ "private": true, "type": "module" }');
-    const tarballs = globSync(join(directory, 'packed', '*.tgz'));
-    assert.equal(tarballs.length, globSync(join(root, 'packages', '*')).length);
-    await run('npm', ['install', '--prefer-offline', '--no-audit', '--no-fund', ...tarballs], {
-      cwd: directory,
-    });
-    assert.equal(
-      globSync(join(directory, 'node_modules/@arcbox/*/**/*.ts')).every((file) => file.endsWith('.d.ts')),
-      true,
-    );
-    assert.match(await command('version'), /^arcbox \d+\.\d+\.\d+ \(Node\.js v26/);
-    assert.equal(await command('run', '--rm', 'busybox', 'echo', 'packed'), 'packed\n');
-    assert.match(await command('daemon', 'stop'), /has stopped/);
+// What others made is in a cache that set-up has filled: nothing is fetched.
+const OFFLINE = ['--offline', '--cache', join(root, 'build', 'npm', 'cache')];
+const QUIET = ['--no-audit', '--no-fund', '--logs-max=0', '--loglevel=error'];
 
-    writeFileSync(join(directory, 'uses.mjs'), USES);
-    const node = globSync(join(directory, 'node_modules/node-*/bin/node'))[0] ?? '';
-    assert.equal((await run(node, [join(directory, 'uses.mjs')])).stdout, '3\n');
-    writeFileSync(join(directory, 'typed.ts'), TYPED);
-    const options = ['--strict', '--module', 'nodenext', '--target', 'esnext', '--noEmit', '--skipLibCheck'];
-    const types = ['--types', 'node', '--typeRoots', join(root, 'node_modules', '@types')];
-    await run(join(root, 'node_modules', '.bin', 'tsc'), [...options, ...types, 'typed.ts'], {
-      cwd: directory,
-    });
+const directory = mkdtempSync(join(tmpdir(), 'arcbox-pack-'));
+let tarballs: string[];
+before(async () => {
+  await run('sh', [join(root, 'scripts', 'pack'), join(directory, 'packed')]);
+  tarballs = globSync(join(directory, 'packed', '*.tgz'));
+});
+after(() => rmSync(directory, { recursive: true }));
+
+test('the packed packages work in an empty project: the libraries and their types', async () => {
+  const project = join(directory, 'project');
+  mkdirSync(project);
+  assert.equal(tarballs.length, globSync(join(root, 'packages', '*')).length);
+  writeFileSync(join(project, 'package.json'), '{ "private": true, "type": "module" }');
+  await run('npm', ['install', ...OFFLINE, ...QUIET, ...tarballs], { cwd: project });
+  assert.equal(
+    globSync(join(project, 'node_modules/@arcbox/*/**/*.ts')).every((file) => file.endsWith('.d.ts')),
+    true,
+  );
+  const { stdout } = await run(join(project, 'node_modules', '.bin', 'arcbox'), ['version']);
+  assert.match(stdout, /^arcbox \d+\.\d+\.\d+ \(Node\.js v26/);
+
+  writeFileSync(join(project, 'uses.mjs'), USES);
+  const node = globSync(join(project, 'node_modules/node-*/bin/node'))[0] ?? '';
+  assert.equal((await run(node, [join(project, 'uses.mjs')])).stdout, '3\n');
+  writeFileSync(join(project, 'typed.ts'), TYPED);
+  const options = ['--strict', '--module', 'nodenext', '--target', 'esnext', '--noEmit', '--skipLibCheck'];
+  const types = ['--types', 'node', '--typeRoots', join(root, 'node_modules', '@types')];
+  await run(join(root, 'node_modules', '.bin', 'tsc'), [...options, ...types, 'typed.ts'], { cwd: project });
+});
+
+// As packaging/README.md says, in a home of its own.
+test('the command, installed with npm install --global, runs a container from the unpacked boot assets', async () => {
+  const home = join(directory, 'home');
+  const share = join(home, '.local', 'share', 'arcbox');
+  const prefix = join(directory, 'prefix');
+  mkdirSync(share, { recursive: true });
+  await run('npm', ['install', '--global', '--prefix', prefix, ...OFFLINE, ...QUIET, ...tarballs]);
+  const archives = globSync(join(directory, 'packed', 'arcbox-boot-*.tar.zst'));
+  assert.equal(archives.length, 1);
+  await run('tar', ['--zstd', '-xf', archives[0] ?? '', '-C', share]);
+
+  // Nothing of this checkout, or of the machine's own ArcBox, is found by accident.
+  const env = { PATH: process.env.PATH, HOME: home, ARCBOX_MACHINE_MEMORY: '256m' };
+  const arcbox = async (...args: string[]): Promise<string> =>
+    (await run(join(prefix, 'bin', 'arcbox'), args, { env })).stdout;
+  try {
+    assert.ok((await arcbox('doctor')).includes(join(share, 'boot')));
+    assert.equal(await arcbox('run', '--rm', 'busybox', 'echo', 'packed'), 'packed\n');
+    assert.match(await arcbox('daemon', 'stop'), /has stopped/);
   } finally {
-    if (existsSync(join(home, 'run', 'daemon.pid'))) await command('daemon', 'stop');
-    rmSync(directory, { recursive: true });
+    if (existsSync(join(home, '.arcbox', 'run', 'daemon.pid'))) await arcbox('daemon', 'stop');
   }
 });
