@@ -29,7 +29,19 @@ test('what is written to a volume is there for the next container, and for two a
   assert.equal(await run('volume', 'ls', '-q', '-f', 'dangling=true'), '');
   assert.equal(await run('volume', 'inspect', '-f', '{{.Name}} {{.UsageData.RefCount}}', 'data'), 'data 1\n');
   assert.match(refused.stderr, /in use by the container writer/);
-  await run('rm', '-f', 'writer');
+  const found = JSON.parse(await run('inspect', 'writer', 'busybox', 'data')) as {
+    Name?: string;
+    Size?: number;
+  }[];
+  assert.deepEqual(
+    found.map(({ Name, Size = 0 }) => Name ?? Size > 0),
+    ['/writer', true, 'data'],
+  );
+  const none = await arcbox.run(['inspect', 'nosuch']);
+  assert.equal(none.code, 1);
+  assert.match(none.stderr, /no such object: nosuch; there is no container, image, volume or network/);
+  assert.equal(await run('container', 'ls', '--format', '{{.Names}}'), 'writer\n');
+  await run('container', 'rm', '-f', 'writer');
   // It survives the machine, too.
   await run('machine', 'stop', 'default');
   assert.equal(await sh('data:/data', 'cat /data/file'), 'one\n');
@@ -41,7 +53,7 @@ test('an empty volume gets what the image has there, once, also behind a link', 
   assert.match(await sh('etc:/etc', 'cat /etc/passwd; echo mine > /etc/mine'), /^root:/);
   assert.equal(await sh('etc:/etc', 'cat /etc/mine; ls -ld /etc | cut -c1-10'), 'mine\ndrwxr-xr-x\n');
   assert.equal(await sh('bare:/etc:nocopy', 'ls -A /etc | grep -c passwd || true'), '0\n');
-  await run('volume', 'prune', '--all');
+  await run('volume', 'prune', '--all', '--force');
   assert.equal(await run('volume', 'ls', '-q'), '');
 });
 

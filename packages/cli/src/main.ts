@@ -12,7 +12,7 @@ const [
   { defineNetworkCommands },
   { defineImageCommands },
   { defineRegistryCommands },
-  { formatOption: format },
+  { formatOption: format, inspectFormatOption },
   { action, collect, exits },
   { defineVolumeCommands },
   { defineUpkeepCommands },
@@ -38,6 +38,8 @@ const ENGINE_ERROR = 125;
 
 /** Commands that tell a wrong command line with the code of an engine error, as docker's. */
 const ENGINE_COMMANDS = new Set(['run', 'create', 'exec']);
+/** Also as `container run`. */
+const VERB = process.argv.slice(2).find((word) => word !== 'container') ?? '';
 
 const context = contextOrExit();
 
@@ -98,12 +100,12 @@ program
 program
   .command('version')
   .description('Print versions')
-  .addOption(format())
+  .addOption(inspectFormatOption())
   .action(action(async (options) => (await system()).version(context, options)));
 program
   .command('info')
   .description('Print what the daemon has and how it is configured')
-  .addOption(format())
+  .addOption(inspectFormatOption())
   .action(action(async (options) => (await system()).info(context, options)));
 
 program
@@ -128,7 +130,7 @@ function contextOrExit(): Context {
   try {
     return createContext(process.env);
   } catch (error) {
-    exits.kind = ENGINE_COMMANDS.has(process.argv[2] ?? '') ? 'engine' : 'plain';
+    exits.kind = ENGINE_COMMANDS.has(VERB) ? 'engine' : 'plain';
     process.exit(exitCodeOf(error));
   }
 }
@@ -139,7 +141,7 @@ function exitCodeOf(error: unknown): number {
   // Commander has printed what it had to say: help, or what is wrong with the command line.
   if (code.startsWith('commander.')) {
     const asked = 'exitCode' in error && error.exitCode === 0;
-    return asked ? 0 : ENGINE_COMMANDS.has(process.argv[2] ?? '') ? ENGINE_ERROR : 1;
+    return asked ? 0 : ENGINE_COMMANDS.has(VERB) ? ENGINE_ERROR : 1;
   }
   if (!code.startsWith('ERR_ARCBOX_')) throw error;
   complain(error.message);

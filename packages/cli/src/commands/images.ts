@@ -2,13 +2,11 @@
 import type { ImageHistoryEntryJson, ImageJson, ImageRemovalJson } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
 import { CliError } from '../errors.ts';
-import { printInspected } from '../inspected.ts';
 import { printList } from '../listing.ts';
-import { complain, print, put } from '../output.ts';
+import { complain, print } from '../output.ts';
 import { hasLabel } from '../row-filters.ts';
 import { decimalSize } from '../size.ts';
 import { ago, type ListingOptions, shortId } from '../table.ts';
-import { parseTime } from '../time.ts';
 
 const NONE = '<none>';
 
@@ -171,45 +169,6 @@ export function printRemovals(removals: readonly ImageRemovalJson[]): void {
   }
 }
 
-export interface PruneOptions {
-  readonly all?: boolean;
-  readonly force?: boolean;
-  readonly filter?: readonly string[];
-}
-
-export async function prune(context: Context, options: PruneOptions): Promise<number> {
-  const all = options.all === true;
-  let createdBeforeMs = 0;
-  for (const filter of options.filter ?? []) {
-    if (!filter.startsWith('until='))
-      throw new CliError(`${JSON.stringify(filter)} is no filter of prune; there is until=TIME`, 1);
-    createdBeforeMs = parseTime(filter.slice('until='.length));
-  }
-  if (options.force !== true && !(await confirmed(all))) return 0;
-  const { removals = [], reclaimedBytes = '0' } = await context.daemon.call('ImageService/Prune', {
-    all,
-    ...(createdBeforeMs === 0 ? {} : { createdBeforeMs: String(createdBeforeMs) }),
-  });
-  if (removals.length > 0) print('Deleted Images:');
-  printRemovals(removals);
-  if (removals.length > 0) print('');
-  print(`Total reclaimed space: ${decimalSize(Number(reclaimedBytes))}`);
-  return 0;
-}
-
-async function confirmed(all: boolean): Promise<boolean> {
-  const what = all ? 'all images that no container uses' : 'all images without a name';
-  put(process.stdout, `This removes ${what}. Go on? [y/N] `);
-  const { createInterface } = await import('node:readline/promises');
-  const lines = createInterface({ input: process.stdin });
-  try {
-    for await (const line of lines) return /^y(es)?$/i.test(line.trim());
-    return false;
-  } finally {
-    lines.close();
-  }
-}
-
 export async function history(
   context: Context,
   name: string,
@@ -241,19 +200,13 @@ export async function history(
   return 0;
 }
 
-export function inspect(
-  context: Context,
-  names: readonly string[],
-  options: { format?: string },
-): Promise<number> {
-  return printInspected(names, options, async (name) => {
-    const {
-      image = {},
-      config = '{}',
-      diffIds = [],
-    } = await context.daemon.call('ImageService/Inspect', { name });
-    return dockerImage(image, JSON.parse(config) as Record<string, unknown>, diffIds);
-  });
+export async function describeImage(context: Context, name: string): Promise<Record<string, unknown>> {
+  const {
+    image = {},
+    config = '{}',
+    diffIds = [],
+  } = await context.daemon.call('ImageService/Inspect', { name });
+  return dockerImage(image, JSON.parse(config) as Record<string, unknown>, diffIds);
 }
 
 /** As `docker image inspect` shows it, which is what templates and scripts are written for. */

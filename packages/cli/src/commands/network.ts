@@ -3,7 +3,6 @@ import type { NetworkJson } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
 import { eachNamed } from '../each-named.ts';
 import { CliError } from '../errors.ts';
-import { printInspected } from '../inspected.ts';
 import { printList } from '../listing.ts';
 import { print } from '../output.ts';
 import { filterRows, hasLabel, parseFilters, type RowFilters, truth } from '../row-filters.ts';
@@ -108,20 +107,26 @@ function byFamily(flag: string, given: readonly string[] = []): { four: string; 
   return { four: four[0] ?? '', six: six[0] ?? '' };
 }
 
-export function networkRemove(context: Context, names: readonly string[]): Promise<number> {
-  return eachNamed(names, (network) => context.daemon.call('NetworkService/Remove', { network }));
-}
-
-export function networkInspect(
+export function networkRemove(
   context: Context,
   names: readonly string[],
-  options: { format?: string },
+  options: { force?: boolean },
 ): Promise<number> {
-  return printInspected(names, options, async (name) => {
-    const { network } = await context.daemon.call('NetworkService/Inspect', { network: name });
-    if (network === undefined) throw new CliError(`no such network: ${name}`, 1);
-    return dockerNetwork(network);
+  return eachNamed(names, async (network) => {
+    try {
+      await context.daemon.call('NetworkService/Remove', { network });
+    } catch (error) {
+      const code = error instanceof Error && 'code' in error ? error.code : '';
+      // As docker: with -f one that is not there is as good as removed.
+      if (options.force !== true || code !== 'ERR_ARCBOX_NETWORK_NOT_FOUND') throw error;
+    }
   });
+}
+
+export async function describeNetwork(context: Context, name: string): Promise<Record<string, unknown>> {
+  const { network } = await context.daemon.call('NetworkService/Inspect', { network: name });
+  if (network === undefined) throw new CliError(`no such network: ${name}`, 1);
+  return dockerNetwork(network);
 }
 
 export async function networkConnect(
@@ -147,12 +152,6 @@ export async function networkDisconnect(
   container: string,
 ): Promise<number> {
   await context.daemon.call('NetworkService/Disconnect', { network, container });
-  return 0;
-}
-
-export async function networkPrune(context: Context): Promise<number> {
-  const { names = [] } = await context.daemon.call('NetworkService/Prune', {});
-  for (const name of names) print(name);
   return 0;
 }
 

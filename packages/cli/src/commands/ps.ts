@@ -1,10 +1,9 @@
-/** `arcbox ps` and `inspect`: what containers there are, as docker's users know to ask for it. */
+/** `arcbox ps`, and what `inspect` says of a container: what containers there are, as docker's users know to ask for it. */
 import type { ContainerJson } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
 import { dockerContainer } from '../docker-shape.ts';
 import { CliError } from '../errors.ts';
 import { filterContainers } from '../filters.ts';
-import { printInspected } from '../inspected.ts';
 import { wholeNumber } from '../limit-flags.ts';
 import { printList } from '../listing.ts';
 import { hostEnd } from '../published-ports.ts';
@@ -64,16 +63,10 @@ export async function ps(context: Context, options: PsOptions): Promise<number> 
   return 0;
 }
 
-export function inspect(
-  context: Context,
-  ids: readonly string[],
-  options: { format?: string },
-): Promise<number> {
-  return printInspected(ids, options, async (id) => {
-    const { container } = await context.daemon.call('ContainerService/Inspect', { id });
-    if (container === undefined) throw new CliError(`no such container: ${id}`, 1);
-    return dockerContainer(container);
-  });
+export async function describeContainer(context: Context, id: string): Promise<Record<string, unknown>> {
+  const { container } = await context.daemon.call('ContainerService/Inspect', { id });
+  if (container === undefined) throw new CliError(`no such container: ${id}`, 1);
+  return dockerContainer(container);
 }
 
 /** As docker says it: Up 3 minutes (Paused), Exited (0) 2 hours ago. */

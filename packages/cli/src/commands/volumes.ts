@@ -3,7 +3,6 @@ import type { VolumeJson } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
 import { eachNamed } from '../each-named.ts';
 import { CliError } from '../errors.ts';
-import { printInspected } from '../inspected.ts';
 import { printList } from '../listing.ts';
 import { print } from '../output.ts';
 import { filterRows, hasLabel, parseFilters, type RowFilters, truth } from '../row-filters.ts';
@@ -71,27 +70,22 @@ export async function volumeList(
   return 0;
 }
 
-export function volumeInspect(
-  context: Context,
-  names: readonly string[],
-  options: { format?: string },
-): Promise<number> {
-  return printInspected(names, options, async (name) => {
-    const { volume } = await context.daemon.call('VolumeService/Inspect', { name });
-    const { labels = {}, createdMs, sizeBytes, usedBytes, containers, anonymous } = volume ?? {};
-    return {
-      Name: volume?.name ?? '',
-      Driver: 'local',
-      Scope: 'local',
-      CreatedAt: new Date(Number(createdMs ?? 0)).toISOString(),
-      Labels: goMap(labels),
-      // It is a disk of a machine, and mounted nowhere on this host.
-      Mountpoint: '',
-      Options: goMap({ size: sizeBytes ?? '0' }),
-      Anonymous: anonymous === true,
-      UsageData: { RefCount: containers ?? 0, Size: Number(usedBytes ?? 0) },
-    };
-  });
+/** As `docker volume inspect` shows it. */
+export async function describeVolume(context: Context, name: string): Promise<Record<string, unknown>> {
+  const { volume } = await context.daemon.call('VolumeService/Inspect', { name });
+  const { labels = {}, createdMs, sizeBytes, usedBytes, containers, anonymous } = volume ?? {};
+  return {
+    Name: volume?.name ?? '',
+    Driver: 'local',
+    Scope: 'local',
+    CreatedAt: new Date(Number(createdMs ?? 0)).toISOString(),
+    Labels: goMap(labels),
+    // It is a disk of a machine, and mounted nowhere on this host.
+    Mountpoint: '',
+    Options: goMap({ size: sizeBytes ?? '0' }),
+    Anonymous: anonymous === true,
+    UsageData: { RefCount: containers ?? 0, Size: Number(usedBytes ?? 0) },
+  };
 }
 
 export function volumeRemove(
@@ -102,13 +96,4 @@ export function volumeRemove(
   return eachNamed(names, (name) =>
     context.daemon.call('VolumeService/Remove', { name, force: options.force === true }),
   );
-}
-
-export async function volumePrune(context: Context, options: { all?: boolean }): Promise<number> {
-  const { names = [], freedBytes = '0' } = await context.daemon.call('VolumeService/Prune', {
-    all: options.all === true,
-  });
-  for (const name of names) print(name);
-  print(`Total reclaimed space: ${formatSize(Number(freedBytes))}`);
-  return 0;
 }

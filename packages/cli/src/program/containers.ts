@@ -13,7 +13,8 @@ import {
 } from './flags.ts';
 import { action, collect } from './support.ts';
 
-export function defineContainerCommands(program: Command, context: Context): void {
+/** Those that docker has twice (`ps`, `container ls`): at the top, and in the group, where `ps` has another name. */
+function defineContainerVerbs(program: Command, context: Context, inGroup: boolean): void {
   const containers = () => import('../commands/containers.ts');
   const runs = () => import('../commands/run.ts');
 
@@ -81,7 +82,8 @@ export function defineContainerCommands(program: Command, context: Context): voi
       }, 'command'),
     );
   program
-    .command('ps')
+    .command(inGroup ? 'ls' : 'ps')
+    .aliases(inGroup ? ['list', 'ps'] : [])
     .description('List containers')
     .option('-a, --all', 'also those that do not run')
     .option('-q, --quiet', 'IDs only')
@@ -157,15 +159,6 @@ export function defineContainerCommands(program: Command, context: Context): voi
     .option('-v, --volumes', 'with the volumes that were made for them alone')
     .action(action(async (ids: string[], options) => (await containers()).remove(context, ids, options)));
   program
-    .command('inspect <container...>')
-    .description('Print everything about containers')
-    .addOption(inspectFormatOption())
-    .action(
-      action(async (ids: string[], options) =>
-        (await import('../commands/ps.ts')).inspect(context, ids, options),
-      ),
-    );
-  program
     .command('top <container> [options...]')
     .description("List a container's processes; the options are those of ps: -ef, aux, or -o with a list")
     .passThroughOptions()
@@ -226,4 +219,42 @@ export function defineContainerCommands(program: Command, context: Context): voi
     .command('port <container> [port]')
     .description('List published ports')
     .action(action(async (id: string, port?: string) => (await containers()).port(context, id, port)));
+}
+
+export function defineContainerCommands(program: Command, context: Context): void {
+  defineContainerVerbs(program, context, false);
+  program
+    .command('inspect <object...>')
+    .description('Print everything about containers, images, volumes and networks')
+    .addOption(inspectFormatOption())
+    .option('--type <type>', 'only container, image, volume or network')
+    .action(
+      action(async (names: string[], options) =>
+        (await import('../commands/inspect.ts')).inspect(context, names, options),
+      ),
+    );
+  const group = program
+    .command('container')
+    .description('Containers: the same commands, and prune')
+    .enablePositionalOptions();
+  group
+    .command('prune')
+    .description('Remove containers that do not run')
+    .option('-f, --force', 'without asking')
+    .option('--filter <KEY=VALUE>', 'only these; keys: until, label, label!', collect)
+    .action(
+      action(async (options) => (await import('../commands/prune.ts')).containerPrune(context, options)),
+    );
+  // A second definition of all of them costs every command a millisecond that only these need.
+  if (!process.argv.slice(2).some((word) => ['container', 'completion'].includes(word))) return;
+  defineContainerVerbs(group, context, true);
+  group
+    .command('inspect <container...>')
+    .description('Print everything about containers')
+    .addOption(inspectFormatOption())
+    .action(
+      action(async (names: string[], options) =>
+        (await import('../commands/inspect.ts')).inspect(context, names, { ...options, type: 'container' }),
+      ),
+    );
 }

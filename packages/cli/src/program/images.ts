@@ -6,6 +6,7 @@ import { action, collect } from './support.ts';
 
 export function defineImageCommands(program: Command, context: Context): void {
   const images = () => import('../commands/images.ts');
+  const inspect = () => import('../commands/inspect.ts');
   const transfer = () => import('../commands/transfer.ts');
   const group = program.command('image').description('Images: list, inspect, get, remove');
 
@@ -58,6 +59,7 @@ export function defineImageCommands(program: Command, context: Context): void {
     command
       .description('Take names away, and remove images with their last one')
       .option('-f, --force', 'also images of stopped containers')
+      .option('--no-prune', 'nothing else goes anyway: images without a name are not kept for others')
       .action(action(async (names: string[], options) => (await images()).remove(context, names, options)));
   const tag = (command: Command): Command =>
     command
@@ -96,12 +98,16 @@ export function defineImageCommands(program: Command, context: Context): void {
     .command('inspect <image...>')
     .description('Print everything about images')
     .addOption(inspectFormatOption())
-    .action(action(async (names: string[], options) => (await images()).inspect(context, names, options)));
+    .action(
+      action(async (names: string[], options) =>
+        (await inspect()).inspect(context, names, { ...options, type: 'image' }),
+      ),
+    );
   group
     .command('prune')
     .description('Remove images that nobody uses')
     .option('-a, --all', 'also those that have a name')
     .option('-f, --force', 'without asking')
     .option('--filter <until=TIME>', 'only those created before then', collect)
-    .action(action(async (options) => (await images()).prune(context, options)));
+    .action(action(async (options) => (await import('../commands/prune.ts')).imagePrune(context, options)));
 }

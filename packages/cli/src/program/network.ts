@@ -27,6 +27,7 @@ export function defineNetworkCommands(program: Command, context: Context): void 
     .option('--gateway <address>', "where the outside is reached (the subnet's first address)", collect)
     .option('--ip-range <subnet>', 'the part of the subnet that addresses are of', collect)
     .option('--internal', 'nothing leaves it')
+    .option('--attachable', 'every network is; for those who type it')
     .option('--label <name=value>', 'metadata', collect)
     .action(
       action(async (name: string, options) => (await commands()).networkCreate(context, name, options)),
@@ -35,13 +36,19 @@ export function defineNetworkCommands(program: Command, context: Context): void 
     .command('rm <network...>')
     .alias('remove')
     .description('Remove networks that no container is in')
-    .action(action(async (names: string[]) => (await commands()).networkRemove(context, names)));
+    .option('-f, --force', 'one that is not there is no error')
+    .action(
+      action(async (names: string[], options) => (await commands()).networkRemove(context, names, options)),
+    );
   network
     .command('inspect <network...>')
     .description('Print everything about networks, as JSON')
     .addOption(inspectFormatOption())
     .action(
-      action(async (names: string[], options) => (await commands()).networkInspect(context, names, options)),
+      action(async (names: string[], options) => {
+        const { inspect } = await import('../commands/inspect.ts');
+        return inspect(context, names, { ...options, type: 'network' });
+      }),
     );
   network
     .command('connect <network> <container>')
@@ -58,6 +65,7 @@ export function defineNetworkCommands(program: Command, context: Context): void 
   network
     .command('disconnect <network> <container>')
     .description('Take a container out of a network')
+    .option('-f, --force', 'it never needs force; for those who type it')
     .action(
       action(async (name: string, container: string) =>
         (await commands()).networkDisconnect(context, name, container),
@@ -66,8 +74,9 @@ export function defineNetworkCommands(program: Command, context: Context): void 
   network
     .command('prune')
     .description('Remove the networks that no container is in')
-    .option('-f, --force', 'nothing is asked anyway')
-    .action(action(async () => (await commands()).networkPrune(context)));
+    .option('-f, --force', 'without asking')
+    .option('--filter <KEY=VALUE>', 'only these; keys: until, label, label!', collect)
+    .action(action(async (options) => (await import('../commands/prune.ts')).networkPrune(context, options)));
   // In the order they are written, whichever they are.
   const written: { readonly action: 'allow' | 'deny'; readonly text: string }[] = [];
   const rule = (action: 'allow' | 'deny') => (text: string) => written.push({ action, text });

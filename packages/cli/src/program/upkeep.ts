@@ -2,10 +2,11 @@
 import type { Command } from 'commander';
 import type { Context } from '../context.ts';
 import { formatOption } from './flags.ts';
-import { action } from './support.ts';
+import { action, collect } from './support.ts';
 
 export function defineUpkeepCommands(program: Command, context: Context): void {
   const upkeep = () => import('../commands/upkeep.ts');
+  const prune = () => import('../commands/prune.ts');
   const system = program.command('system').description('Everything together');
   system
     .command('df')
@@ -18,12 +19,6 @@ export function defineUpkeepCommands(program: Command, context: Context): void {
     .option('-a, --all', 'also images that have a name')
     .option('--volumes', 'also anonymous volumes')
     .option('-f, --force', 'without asking')
-    .action(action(async (options) => (await upkeep()).systemPrune(context, options)));
-  program
-    .command('container')
-    .description('Containers together')
-    .command('prune')
-    .description('Remove containers that do not run')
-    .option('-f, --force', 'without asking')
-    .action(action(async (options) => (await upkeep()).containerPrune(context, options)));
+    .option('--filter <until=TIME>', 'only what was created before then', collect)
+    .action(action(async (options) => (await prune()).systemPrune(context, options)));
 }

@@ -31,7 +31,10 @@ export function defineVolumeCommands(program: Command, context: Context): void {
     .description('Print everything about volumes, as JSON')
     .addOption(inspectFormatOption())
     .action(
-      action(async (names: string[], options) => (await volumes()).volumeInspect(context, names, options)),
+      action(async (names: string[], options) => {
+        const { inspect } = await import('../commands/inspect.ts');
+        return inspect(context, names, { ...options, type: 'volume' });
+      }),
     );
   volume
     .command('rm <volume...>')
@@ -45,5 +48,7 @@ export function defineVolumeCommands(program: Command, context: Context): void {
     .command('prune')
     .description('Remove the anonymous volumes that no container has')
     .option('-a, --all', 'also those that were given a name')
-    .action(action(async (options) => (await volumes()).volumePrune(context, options)));
+    .option('-f, --force', 'without asking')
+    .option('--filter <KEY=VALUE>', 'only these; keys: label, label!, all', collect)
+    .action(action(async (options) => (await import('../commands/prune.ts')).volumePrune(context, options)));
 }
