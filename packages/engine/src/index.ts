@@ -1,4 +1,5 @@
-export type { PolicyDefault, Protocol, Rule, RulePolicy } from '@arcbox/net/policy';
+export type { FlowAnswer, PolicyDefault, Protocol, Rule, RulePolicy } from '@arcbox/net/policy';
+export type { AskedFlow, FlowFunction } from '@arcbox/net/worker';
 export * from './boot-assets.ts';
 export * from './config.ts';
 export type { CommitOptions } from './container/commit.ts';
@@ -36,7 +37,7 @@ export { type CaptureOptions, type CapturePiece, captureFile } from './network/c
 export { connectContainer, disconnectContainer } from './network/connections.ts';
 export type { NetworkManager } from './network/network-manager.ts';
 export type { EndpointRecord, NetworkRecord } from './network/network-record.ts';
-export type { NetworkPolicies } from './network/policies.ts';
+export type { NetworkPolicies, NetworkPolicy } from './network/policies.ts';
 export type { PolicySubject } from './network/policy-table.ts';
 export type { BoundPort } from './network/port-bindings.ts';
 export { availableMemoryBytes, type Reserves, type Room } from './room.ts';

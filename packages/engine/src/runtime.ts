@@ -109,7 +109,10 @@ export class Runtime implements AsyncDisposable {
       lost: (machine, why) => this.#containers.machineLost(machine, why),
       containersOf: (machine) => this.#containers.of(machine),
       removeContainer: (id) => this.#containers.remove(id, { force: true, volumes: true }),
-      removed: (machine) => this.plane.forgetMachine(machine),
+      removed: (machine) => {
+        this.policies.forget({ kind: 'machine', id: machine });
+        return this.plane.forgetMachine(machine);
+      },
     });
     this.#volumes = new VolumeManager({
       room: this.room,
@@ -136,7 +139,10 @@ export class Runtime implements AsyncDisposable {
           logger.error('health.failed', { id: container.record.id, reason: messageOf(error) });
         });
       },
-      removed: (id) => this.#execs.forget(id),
+      removed: (id) => {
+        this.policies.forget({ kind: 'container', id });
+        this.#execs.forget(id);
+      },
     });
     const parts = {
       logger,

@@ -16,6 +16,8 @@ import { icmp, tcp, udp } from './support/frames.ts';
 import { GUEST_MAC, Lab, TestLink } from './support/lab.ts';
 import { Peer, settle } from './support/peer.ts';
 
+const NOT_ASKED = (): Promise<never> => Promise.reject(new Error('nobody has a function'));
+
 const SYN = 2;
 const nothing = new Uint8Array(0);
 
@@ -90,7 +92,7 @@ test('a frame with two tags is not passed on', () => {
 test('who sends from nobody’s address has no more rights than he who has least', async () => {
   const names = new NameTable();
   names.addNetwork('n', { subnet: '10.0.0.0/24', gateway: ['10.0.0.1'] });
-  const policies = new WorkerPolicies(names, () => {});
+  const policies = new WorkerPolicies(names, () => {}, NOT_ASKED);
   const judge = async (source: string, link = 'vm', sourceMac = '02:00:00:00:00:02'): Promise<string> => {
     const flow: Flow = {
       protocol: 'tcp',

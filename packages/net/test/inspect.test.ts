@@ -7,6 +7,8 @@ import { WorkerPolicies } from '../src/worker/policies.ts';
 import type { DeniedFlow } from '../src/worker/protocol.ts';
 import { type Program, TwoStacks } from './support/two-stacks.ts';
 
+const NOT_ASKED = (): Promise<never> => Promise.reject(new Error('nobody has a function'));
+
 const SERVER = '198.41.0.4';
 const request = (host: string): Buffer => Buffer.from(`GET / HTTP/1.1\r\nHost: ${host}\r\n\r\n`);
 
@@ -16,7 +18,7 @@ function bench(policy: RulePolicy): { pair: TwoStacks; denied: DeniedFlow[]; pol
   names.addNetwork('lab', { subnet: '10.0.0.0/24', gateway: ['10.0.0.1'] });
   names.add({ owner: 'c1', network: 'lab', addresses: ['10.0.0.2'], names: ['one'] });
   const denied: DeniedFlow[] = [];
-  const policies = new WorkerPolicies(names, (flow) => denied.push(flow));
+  const policies = new WorkerPolicies(names, (flow) => denied.push(flow), NOT_ASKED);
   policies.set({ kind: 'owner', name: 'c1' }, policy);
   pair.gateway.stack.setPolicy((flow) => policies.judge({ ...flow, network: 'lab' }));
   const source = { vm: 'any', network: 'lab', address: '10.0.0.2' };

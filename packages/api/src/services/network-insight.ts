@@ -38,8 +38,12 @@ export function networkInsight(runtime: Runtime): Insight {
   };
   return {
     async getPolicy({ subject }) {
-      const policy = policies.get(await subjectOf(subject));
-      return policy === undefined ? {} : { policy: toMessage(policy) };
+      const whose = await subjectOf(subject);
+      const policy = policies.get(whose);
+      return {
+        ...(policy === undefined ? {} : { policy: toMessage(policy) }),
+        function: policies.hasFunction(whose),
+      };
     },
     async setPolicy({ subject, policy }) {
       await policies.set(

@@ -49,7 +49,12 @@ export async function networkPolicy(
   const ways = [written, options.clear === true, options.file !== undefined].filter((given) => given).length;
   if (ways > 1) throw new CliError('--clear, --file, and rules with --default: choose one of the three', 1);
   if (ways === 0) {
-    const { policy } = await context.daemon.call('NetworkService/GetPolicy', { subject });
+    const { policy, function: decides } = await context.daemon.call('NetworkService/GetPolicy', { subject });
+    if (decides === true) {
+      complain(
+        'a function of the program that runs the engine decides now; these rules count when it has ended',
+      );
+    }
     print(policy === undefined ? 'null' : JSON.stringify(policy, undefined, 2));
     return 0;
   }

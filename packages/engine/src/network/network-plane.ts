@@ -189,6 +189,15 @@ export class NetworkPlane implements AsyncDisposable {
     await (await this.#worker).removeEndpoint(containerId, network.name);
   }
 
+  /** A packet that is routed cannot wait for an answer. Throws `ERR_ARCBOX_INVALID_ARGUMENT`. */
+  checkFunctions(): void {
+    if (this.#uplink === undefined) return;
+    throw new EngineError(
+      'ERR_ARCBOX_INVALID_ARGUMENT',
+      'with network.mode = "tap" a policy cannot be a function, for a routed packet does not wait; give rules instead',
+    );
+  }
+
   /** The policy of a machine or container is another one now; flows that begin after this are judged by it. */
   async applyPolicy(subject: PolicySubject): Promise<void> {
     const { kind, id } = subject;
@@ -236,7 +245,7 @@ export class NetworkPlane implements AsyncDisposable {
 
   /** Nothing has to be said of who has no policy, unless it had one. */
   async #tellPolicy(worker: NetworkWorker, subject: PolicySubject, changed = false): Promise<void> {
-    const policy = this.#policies.get(subject);
+    const policy = this.#policies.effective(subject);
     const kind = subject.kind === 'container' ? 'owner' : 'link';
     if (policy !== undefined || changed) await worker.setPolicy({ kind, name: subject.id }, policy);
   }

@@ -176,6 +176,25 @@ describe('a machine on the network worker', () => {
     sink.close();
   });
 
+  it('goes where a function of this thread sends it, and nowhere once that says no', async () => {
+    const server = createServer((_request, response) => response.end('elsewhere'));
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const owner = { kind: 'owner', name: 'a' } as const;
+    await worker.setPolicy(owner, async ({ destination, destinationPort }) =>
+      destination === '192.0.2.7' && destinationPort === 80
+        ? { action: 'redirect', address: '127.0.0.1', port }
+        : 'deny',
+    );
+    const fetch = (url: string): Promise<string> => runIn('a', `wget -q -O - ${url} 2>&1 || echo failed`);
+    assert.equal(await fetch('http://192.0.2.7/'), 'elsewhere');
+    assert.match(await fetch(`http://${GATEWAY}:${port}/`), /failed/);
+    await worker.setPolicy(owner, undefined);
+    assert.equal(await fetch(`http://${GATEWAY}:${port}/`), 'elsewhere');
+    server.close();
+  });
+
   it('is refused at once where nobody listens', async () => {
     const taken = net.createServer();
     taken.listen(0, '127.0.0.1');

@@ -5,7 +5,9 @@ export {
   type NetworkWorkerOptions,
 } from './network-worker.ts';
 export type {
+  AskedFlow,
   DeniedFlow,
+  FlowFunction,
   LinkStats,
   NetworkSetup,
   NetworkStats,

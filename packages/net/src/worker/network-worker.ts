@@ -8,10 +8,13 @@ import type { RulePolicy } from '../policy/index.ts';
 import { createRing, RingConsumer } from '../ring/spsc-ring.ts';
 import type { HalfOpen } from '../stack/network-stack.ts';
 import { ALLOW, type FlowPolicy, judge } from '../stack/policy.ts';
+import { PolicyFunctions } from './policy-functions.ts';
 import {
+  ASKED,
   CAPTURE_HEADER_BYTES,
   type Command,
   type DeniedFlow,
+  type FlowFunction,
   type FromWorker,
   type NetworkSetup,
   type PolicySubject,
@@ -55,6 +58,7 @@ export class NetworkWorker implements AsyncDisposable {
   readonly #options: NetworkWorkerOptions;
   readonly #ring: RingConsumer;
   readonly #pending = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
+  readonly #functions = new PolicyFunctions();
   #captures = new Map<string, (frame: CapturedFrame) => void>();
   #id = 0;
   #closed = false;
@@ -123,9 +127,20 @@ export class NetworkWorker implements AsyncDisposable {
     await this.#call({ do: 'removeEndpoint', owner, network });
   }
 
-  /** Gives a machine or an owner of endpoints rules, others, or none. @throws {NetError} ERR_ARCBOX_NET_POLICY */
-  async setPolicy(subject: PolicySubject, policy: RulePolicy | undefined): Promise<void> {
+  /**
+   * Gives a machine or an owner of endpoints rules, others, a function, or nothing. A function is called in this thread;
+   * what it throws denies, and so does an answer that means nothing or has not come after 5 s.
+   *
+   * @throws {NetError} ERR_ARCBOX_NET_POLICY
+   */
+  async setPolicy(subject: PolicySubject, policy: RulePolicy | FlowFunction | undefined): Promise<void> {
+    if (typeof policy === 'function') {
+      this.#functions.set(subject, policy);
+      await this.#call({ do: 'setPolicy', subject, policy: ASKED });
+      return;
+    }
     await this.#call({ do: 'setPolicy', subject, policy });
+    this.#functions.set(subject, undefined);
   }
 
   /** Resets connections of machines whose other end went with an earlier worker. Those of this one are left alone. */
@@ -200,6 +215,11 @@ export class NetworkWorker implements AsyncDisposable {
       const { id } = message;
       judge(this.#options.policy ?? (() => ALLOW), message.flow, (verdict) => {
         if (!this.#closed) this.#post({ kind: 'verdict', id, verdict });
+      });
+    } else if (message.kind === 'askFunction') {
+      const { id } = message;
+      void this.#functions.answer(message.subject, message.flow).then((answer) => {
+        if (!this.#closed) this.#post({ kind: 'answer', id, answer });
       });
     } else if (message.kind === 'captured') {
       this.#drain();

@@ -3,20 +3,39 @@
  * container's when that has a policy, else its machine's; who is at an address is what the name server knows, too.
  */
 import type { DnsSource, NameTable, ResolvedName } from '../dns/index.ts';
-import { ALLOW_ALL, PolicyEngine, type RulePolicy } from '../policy/index.ts';
+import {
+  ALLOW_ALL,
+  type FlowAnswer,
+  PolicyEngine,
+  type PolicyFunction,
+  type RulePolicy,
+} from '../policy/index.ts';
 import type { Flow, Verdict } from '../stack/policy.ts';
-import type { DeniedFlow, PolicyStats, PolicySubject } from './protocol.ts';
+import {
+  ASKED,
+  type AskedFlow,
+  type DeniedFlow,
+  type FunctionAnswer,
+  keyOf,
+  type PolicyStats,
+  type PolicySubject,
+} from './protocol.ts';
+
+/** Asks the daemon, who has the function. */
+export type AskFunction = (subject: PolicySubject, flow: AskedFlow) => Promise<FunctionAnswer>;
 
 export class WorkerPolicies {
   readonly #names: NameTable;
   readonly #engine: PolicyEngine;
+  readonly #ask: AskFunction;
   /** Those that have a policy, by key. */
   readonly #subjects = new Map<string, PolicySubject>();
   /** Of them, owners of endpoints. */
   #owners = 0;
 
-  constructor(names: NameTable, denied: (flow: DeniedFlow) => void) {
+  constructor(names: NameTable, denied: (flow: DeniedFlow) => void, ask: AskFunction) {
     this.#names = names;
+    this.#ask = ask;
     this.#engine = new PolicyEngine({
       fallback: ALLOW_ALL,
       onDenied: ({ subject: key, ...flow }) => {
@@ -27,7 +46,7 @@ export class WorkerPolicies {
   }
 
   /** Counts from the next flow on. `undefined` takes it away. @throws {NetError} ERR_ARCBOX_NET_POLICY */
-  set(subject: PolicySubject, policy: RulePolicy | undefined): void {
+  set(subject: PolicySubject, policy: RulePolicy | typeof ASKED | undefined): void {
     const key = keyOf(subject);
     const one = subject.kind === 'owner' ? 1 : 0;
     if (policy === undefined) {
@@ -35,7 +54,7 @@ export class WorkerPolicies {
       if (this.#subjects.delete(key)) this.#owners -= one;
       return;
     }
-    this.#engine.set(key, policy);
+    this.#engine.set(key, policy === ASKED ? this.#asking(subject) : policy);
     if (!this.#subjects.has(key)) this.#owners += one;
     this.#subjects.set(key, subject);
   }
@@ -68,6 +87,18 @@ export class WorkerPolicies {
     }));
   }
 
+  /** A function as the engine has it, which keeps its time and judges what it says. */
+  #asking(subject: PolicySubject): PolicyFunction {
+    return async (question) => {
+      const { protocol, network, source, sourcePort, destination, destinationPort, names } = question;
+      const ends = { source, sourcePort, destination, destinationPort };
+      const flow = { protocol, network, ...ends, names, public: question.public };
+      const { answer, failure } = await this.#ask(subject, flow);
+      if (failure !== undefined) throw new Error(failure);
+      return answer as FlowAnswer;
+    };
+  }
+
   /**
    * Whether the sender is not who he says. Where containers have policies of their own, who sends from an address that is nobody's could be one of them that
    * wants to be judged as somebody else; and where machines have some, a packet must be of one.
@@ -96,8 +127,4 @@ export class WorkerPolicies {
     const machine = keyOf({ kind: 'link', name: link });
     return this.#subjects.has(machine) ? machine : undefined;
   }
-}
-
-function keyOf({ kind, name }: PolicySubject): string {
-  return `${kind} ${name}`;
 }

@@ -2,7 +2,7 @@
 import type { DnsCounters, Endpoint as NamedEndpoint } from '../dns/index.ts';
 import type { PortCounters } from '../link/port.ts';
 import type { NatCounters, UplinkOptions } from '../nat/index.ts';
-import type { Denial, PolicyCounters, RulePolicy } from '../policy/index.ts';
+import type { Denial, FlowAnswer, FlowQuestion, PolicyCounters, RulePolicy } from '../policy/index.ts';
 import type { FlowRecord } from '../stack/flow-list.ts';
 import type { HalfOpen } from '../stack/network-stack.ts';
 import type { Flow, Verdict } from '../stack/policy.ts';
@@ -47,6 +47,29 @@ export interface PolicySubject {
   readonly kind: 'link' | 'owner';
   readonly name: string;
 }
+
+/** Names a subject in a table. */
+export function keyOf({ kind, name }: PolicySubject): string {
+  return `${kind} ${name}`;
+}
+
+/** What a policy that is a function is asked; whose flow it is, it knows. */
+export type AskedFlow = Omit<FlowQuestion, 'link'>;
+
+/** Runs in the daemon; what it throws, and what takes longer than 5 s, denies the flow. */
+export type FlowFunction = (flow: AskedFlow) => FlowAnswer | Promise<FlowAnswer>;
+
+/** What came of a question: an answer that has not been looked at yet, or why there is none. */
+export interface FunctionAnswer {
+  readonly answer?:
+    | string
+    | { readonly action?: string; readonly address?: string; readonly port?: number }
+    | undefined;
+  readonly failure?: string;
+}
+
+/** Instead of rules: the daemon is asked, who has a function. */
+export const ASKED = 'asked';
 
 export interface PolicyStats extends PolicySubject {
   readonly counters: PolicyCounters;
@@ -106,7 +129,11 @@ export type Command =
   | { readonly do: 'reset'; readonly network: string; readonly connections: readonly HalfOpen[] }
   | { readonly do: 'publish'; readonly publication: Publication }
   | { readonly do: 'unpublish'; readonly id: string }
-  | { readonly do: 'setPolicy'; readonly subject: PolicySubject; readonly policy: RulePolicy | undefined }
+  | {
+      readonly do: 'setPolicy';
+      readonly subject: PolicySubject;
+      readonly policy: RulePolicy | typeof ASKED | undefined;
+    }
   | { readonly do: 'capture'; readonly link: string; readonly on: boolean }
   | { readonly do: 'stats' }
   | { readonly do: 'flows' };
@@ -114,7 +141,8 @@ export type Command =
 /** From the daemon. */
 export type ToWorker =
   | { readonly kind: 'command'; readonly id: number; readonly command: Command }
-  | { readonly kind: 'verdict'; readonly id: number; readonly verdict: Verdict };
+  | { readonly kind: 'verdict'; readonly id: number; readonly verdict: Verdict }
+  | { readonly kind: 'answer'; readonly id: number; readonly answer: FunctionAnswer };
 
 /** From the worker. */
 export type FromWorker =
@@ -122,6 +150,12 @@ export type FromWorker =
   | { readonly kind: 'done'; readonly id: number; readonly value?: unknown }
   | { readonly kind: 'failed'; readonly id: number; readonly code: string; readonly message: string }
   | { readonly kind: 'ask'; readonly id: number; readonly flow: Flow }
+  | {
+      readonly kind: 'askFunction';
+      readonly id: number;
+      readonly subject: PolicySubject;
+      readonly flow: AskedFlow;
+    }
   | { readonly kind: 'unplugged'; readonly link: string; readonly reason: string }
   /** There are captured frames in the ring. */
   | { readonly kind: 'captured' }

@@ -15,10 +15,13 @@ import { formatIpv4, formatMac } from '../wire/address.ts';
 import { PROTOCOL_TCP, PROTOCOL_UDP } from '../wire/ipv4.ts';
 import { WorkerPolicies } from './policies.ts';
 import {
+  type AskedFlow,
   CAPTURE_HEADER_BYTES,
   type Command,
   type FromWorker,
+  type FunctionAnswer,
   type NetworkSetup,
+  type PolicySubject,
   type ToWorker,
   type WorkerFlows,
   type WorkerStats,
@@ -50,13 +53,18 @@ class NetworkWorkerMain {
   /** Names of networks that lead nowhere. */
   readonly #internal = new Set<string>();
   readonly #questions = new Map<number, (verdict: Verdict) => void>();
+  readonly #functionQuestions = new Map<number, (answer: FunctionAnswer) => void>();
   #question = 0;
 
   constructor(data: WorkerData, post: (message: FromWorker) => void) {
     this.#post = post;
     this.#ports = new PublishedPorts(this.#runner.switch);
     this.#ring = new RingProducer(data.captureRing);
-    this.#policies = new WorkerPolicies(this.#names, (flow) => post({ kind: 'denied', flow }));
+    this.#policies = new WorkerPolicies(
+      this.#names,
+      (flow) => post({ kind: 'denied', flow }),
+      (subject, flow) => this.#askFunction(subject, flow),
+    );
     this.#dns = new DnsServer({
       upstream: new ForwardingUpstream(new HostResolvers()),
       names: this.#names,
@@ -72,6 +80,11 @@ class NetworkWorkerMain {
     if (message.kind === 'verdict') {
       this.#questions.get(message.id)?.(message.verdict);
       this.#questions.delete(message.id);
+      return;
+    }
+    if (message.kind === 'answer') {
+      this.#functionQuestions.get(message.id)?.(message.answer);
+      this.#functionQuestions.delete(message.id);
       return;
     }
     const { id } = message;
@@ -231,6 +244,13 @@ class NetworkWorkerMain {
     const id = this.#question;
     this.#post({ kind: 'ask', id, flow });
     return new Promise((resolve) => this.#questions.set(id, resolve));
+  }
+
+  #askFunction(subject: PolicySubject, flow: AskedFlow): Promise<FunctionAnswer> {
+    this.#question += 1;
+    const id = this.#question;
+    this.#post({ kind: 'askFunction', id, subject, flow });
+    return new Promise((resolve) => this.#functionQuestions.set(id, resolve));
   }
 
   async #plug(link: string, path: string): Promise<void> {
