@@ -154,6 +154,9 @@ const MODES = [
   { metric: 'host_to_guest', options: '-R' },
   { metric: 'guest_to_host_two_streams', options: '-P 2' },
 ] as const;
+/** Of the modes. */
+const ONE_STREAM = 0;
+const TWO_STREAMS = 2;
 
 type Samples = Record<Peer, number[]>;
 const samples = (): Samples => ({ ours: [], slirp: [], passt: [] });
@@ -196,6 +199,15 @@ async function inGuest(report: Report): Promise<void> {
       report.add({ ...base, metric, peer: { name: 'passt', samples: own.passt }, bar });
       report.add({ ...base, metric: `${metric}_slirp`, peer: { name: 'slirp', samples: own.slirp } });
     }
+    report.add({
+      bench: 'net',
+      metric: 'two_streams_over_one',
+      unit: 'Mbit/s',
+      samples: rates[TWO_STREAMS]?.ours ?? [],
+      peer: { name: 'one stream of ours', samples: rates[ONE_STREAM]?.ours ?? [] },
+      bar: { kind: 'ratio-at-least', value: 1 },
+      note: `iperf3 up, ${IPERF_SECONDS} s each, in turns: both streams together against one alone`,
+    });
     for (const peer of ['slirp', 'passt'] as const) {
       report.add({
         bench: 'net',
