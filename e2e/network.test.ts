@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { after, before, test } from 'node:test';
 import { Arcbox, answerOf, untilAnswered } from './support.ts';
 
@@ -180,4 +180,46 @@ test('a published port: from the host, refused when taken, bound again after a c
   assert.equal(await untilAnswered(port, 'this\n'), 'got this\n');
   await arcbox.run(['rm', '-f', 'web']);
   assert.equal(await answerOf(port, 'this\n'), '');
+});
+
+/** The first of so many ports in a row that nobody has, below those that the kernel gives out. */
+async function freePorts(count: number): Promise<number> {
+  for (let first = 20_000 + (process.pid % 10_000); ; first += count) {
+    const servers = Array.from({ length: count }, (_, index) =>
+      createTcpServer().listen(first + index, '127.0.0.1'),
+    );
+    const bound = await Promise.allSettled(servers.map((server) => once(server, 'listening')));
+    for (const server of servers) server.close();
+    if (bound.every(({ status }) => status === 'fulfilled')) return first;
+  }
+}
+
+test('a range of ports is published one to one, and a range with one taken port not at all', async () => {
+  const first = await freePorts(3);
+  const echo = `for p in 8000 8001 8002; do
+      export p; while true; do nc -l -p $p -e sh -c 'read line; echo $p $line'; done &
+    done; wait`;
+  const range = `127.0.0.1:${first}-${first + 2}:8000-8002`;
+  const run = await arcbox.run(['run', '-d', '--name', 'row', '-p', range, 'busybox', 'sh', '-c', echo]);
+  assert.equal(run.code, 0, run.stderr);
+  for (const index of [0, 1, 2]) {
+    assert.equal(await untilAnswered(first + index, 'hello\n'), `${8000 + index} hello\n`);
+  }
+  const { stdout } = await arcbox.run(['port', 'row']);
+  const lines = [0, 1, 2].map((index) => `${8000 + index}/tcp -> 127.0.0.1:${first + index}`);
+  assert.deepEqual(stdout.trim().split('\n').sort(), lines);
+  const find = 'nslookup row.arcbox.local; true';
+  assert.match(await inside([], find), /Address: 172\.20\./);
+  await arcbox.run(['rm', '-f', 'row']);
+  assert.match(await inside([], find), /NXDOMAIN/, 'its name goes with it');
+  const holder = createTcpServer().listen(first + 2, '127.0.0.1');
+  await once(holder, 'listening');
+  try {
+    const taken = await arcbox.run(['run', '--rm', '-p', range, 'busybox', 'true']);
+    assert.equal(taken.code, 125);
+    assert.match(taken.stderr, new RegExp(`${first + 2}/tcp is in use`));
+    assert.equal(await answerOf(first, 'hello\n'), '', 'the others are free again');
+  } finally {
+    holder.close();
+  }
 });

@@ -193,6 +193,9 @@ test('containers of one name take turns; names go with their container and netwo
   table.add({ owner: 'c2', network: 'front', addresses: ['10.1.0.9'], names: ['app2'] });
   assert.deepEqual(addressesOf((await ask(server, query('app2', 'A'))).answers), ['10.1.0.9']);
   assert.equal((await ask(server, query('app.arcbox.local', 'A'))).rcode, 'NXDOMAIN');
+  table.add({ owner: 'c7', network: 'front', addresses: ['10.1.0.9'], names: ['heir'] });
+  assert.ok(table.remove('c2', 'front'));
+  assert.equal(table.endpointAt('front', '10.1.0.9')?.owner, 'c7', 'who has its address now keeps it');
   table.removeNetwork('front');
   assert.equal((await ask(server, query('web', 'A'))).rcode, 'SERVFAIL');
   assert.throws(

@@ -255,7 +255,11 @@ export class ContainerRuns {
       } finally {
         // Whatever could not be written (a full disk): it has ended, and whoever waits for that is told.
         container.process = undefined;
-        container.cleanUp = this.#cleanUp(container, up);
+        const hadPorts = this.#environment.plane.portsOf(record.id).length > 0;
+        const left = this.#leavePlane(record.id);
+        container.cleanUp = this.#cleanUp(container, up, left);
+        // Who has heard of its end may publish the same ports.
+        if (hadPorts) await left;
         container.settleRun(record.run, exit);
         await container.releaseLog();
       }
@@ -273,7 +277,11 @@ export class ContainerRuns {
   }
 
   /** Off everybody's path. What is left when it fails is found by the next `reconcile`. */
-  async #cleanUp(container: Container, up: UpMachine): Promise<void> {
+  async #cleanUp(
+    container: Container,
+    up: UpMachine,
+    left: Promise<void> = this.#leavePlane(container.record.id),
+  ): Promise<void> {
     const { record } = container;
     try {
       if (up.agent.ended.aborted) return;
@@ -282,7 +290,7 @@ export class ContainerRuns {
     } catch (error) {
       this.#environment.logger.warn('container.clean_up_failed', { id: record.id, reason: messageOf(error) });
     } finally {
-      await this.#leavePlane(record.id);
+      await left;
       await this.#environment.volumes.release(record, up).catch((error: unknown) => {
         this.#environment.logger.warn('volume.sync_failed', { id: record.id, reason: messageOf(error) });
       });

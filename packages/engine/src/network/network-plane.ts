@@ -173,12 +173,14 @@ export class NetworkPlane implements AsyncDisposable {
   /** A container does not run any more: nobody finds it by name, and its ports are free. */
   async leave(containerId: string): Promise<void> {
     if (!this.#joined.delete(containerId) || this.#worker === undefined) return;
+    // Who is being removed has no endpoints a moment later.
+    const networks = this.#networks
+      .endpointsOf(containerId)
+      .map(({ networkId }) => this.#networks.find(networkId).name);
     const worker = await this.#worker;
     faultPoint('network.leave');
     await this.#ports.close(worker, containerId);
-    for (const { networkId } of this.#networks.endpointsOf(containerId)) {
-      await worker.removeEndpoint(containerId, this.#networks.find(networkId).name);
-    }
+    for (const network of networks) await worker.removeEndpoint(containerId, network);
     await worker.setPolicy({ kind: 'owner', name: containerId }, undefined);
   }
 

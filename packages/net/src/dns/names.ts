@@ -123,7 +123,10 @@ export class NameTable implements LocalNames {
       if (others.length === 0) table.byName.delete(name);
       else table.byName.set(name, others);
     }
-    for (const address of gone.addresses) table.byAddress.delete(address);
+    // The next one may have it already.
+    for (const address of gone.addresses) {
+      if (table.byAddress.get(address) === gone) table.byAddress.delete(address);
+    }
     if (gone.mac !== undefined && table.byMac.get(gone.mac) === gone) table.byMac.delete(gone.mac);
     return true;
   }
