@@ -3,7 +3,7 @@
  *
  * Reads every import of every package and fails on one that points sideways or up, that is not
  * declared in the package's `package.json`, that reaches into another package's files, or that
- * takes `node:ffi` outside `sys`. Circles inside a package are Biome's `noImportCycles`.
+ * takes `node:ffi` outside `sys`. Circles inside a package are Biome's `noImportCycles`. `check-layers.ts [CHECKOUT]`.
  */
 import { globSync, readFileSync } from 'node:fs';
 import path from 'node:path';
@@ -19,7 +19,7 @@ const LAYERS: readonly (readonly string[])[] = [
 
 const IMPORT = /(?:\bfrom\s*|\bimport\s*\(\s*|^\s*import\s+)'([^']+)'/gm;
 
-const root = path.join(import.meta.dirname, '..');
+const root = process.argv[2] ?? path.join(import.meta.dirname, '..');
 const layerOf = new Map(LAYERS.flatMap((names, layer) => names.map((name) => [name, layer] as const)));
 
 function declaredDependencies(packageName: string): Set<string> {
