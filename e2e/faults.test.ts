@@ -1,14 +1,16 @@
 /**
  * The daemon is killed right before each side effect of creating, starting, ending, stopping, pausing, removing and
- * committing a container, and of making, joining, leaving and removing a network. What the next daemon says is true, what was acknowledged is there, and at the end nothing is
+ * committing a container, of making, joining, leaving and removing a network, and of getting an image. What the next daemon says is true, what was acknowledged is there, and at the end nothing is
  * left in the machine.
  */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { dockerArchive, testImage } from '../packages/image/test/support/archives.ts';
+import { DockerRegistry } from '../packages/image/test/support/registry.ts';
 import { Arcbox, type Outcome, processGone, untilAnswered } from './support.ts';
 
 let arcbox: Arcbox;
@@ -217,4 +219,37 @@ test('commit: no image or a whole one, and the container goes on', async () => {
   await run('commit', 'one', 'made:1');
   assert.equal(await run('run', '--rm', 'made:1', 'cat', '/file'), 'x\n');
   await run('rm', '-f', 'one');
+});
+
+test('pull and load: no image or a whole one, nothing half in the store, and asked again it is there', async () => {
+  await using registry = await DockerRegistry.start();
+  const name = `${registry.host}/app:1`;
+  const file = join(arcbox.home, 'image.tar');
+  const image = testImage([[{ name: 'a', data: 'x'.repeat(200_000) }], [{ name: 'b' }]]);
+  writeFileSync(file, dockerArchive(image, [name]));
+  const stored = (): string[][] =>
+    ['tmp', 'sha256', 'layers'].map((part) => readdirSync(join(arcbox.home, 'content', part)).sort());
+  const empty = stored();
+  await run('load', '-i', file);
+  const whole = stored();
+  await run('push', name);
+  await run('rmi', name);
+  assert.deepEqual(stored(), empty);
+  for (const point of [
+    'image.pull.download',
+    'image.pull.extract',
+    'image.pull.commit',
+    'image.commit.layer',
+    'image.load.ingest',
+    'image.load.commit',
+  ]) {
+    const ask = point.startsWith('image.load') ? ['load', '-i', file] : ['pull', name];
+    const { code } = await dyingAt(point, ...ask);
+    assert.notEqual(code, 0, point);
+    assert.doesNotMatch(await run('images'), /app/, point);
+    assert.deepEqual(stored(), empty, `${point}: nothing of it is left`);
+    await run(...ask);
+    assert.deepEqual(stored()[2], whole[2], point);
+    await run('rmi', name);
+  }
 });
