@@ -12,6 +12,7 @@ import { environment, labels } from '../src/environment.ts';
 import { filterContainers } from '../src/filters.ts';
 import { limitsRequest } from '../src/limit-flags.ts';
 import { networkOptions } from '../src/network-flags.ts';
+import { portText } from '../src/published-ports.ts';
 import { refuseFlags } from '../src/refused-flags.ts';
 
 test('limits in docker’s units', () => {
@@ -182,6 +183,34 @@ test('filters: alternatives of one, all of different ones', () => {
     /is no filter; there are id=…/,
   );
   assert.throws(() => filterContainers(containers, ['status=dozing'], { all: true }), /is no status/);
+});
+
+test('filters of ports, networks, volumes and health; what ps shows of ports', () => {
+  const one: ContainerJson = {
+    name: 'one',
+    state: 'running',
+    image: 'docker.io/library/busybox:latest',
+    health: { status: 'healthy' },
+    networks: [{ name: 'own', networkId: 'abcdef' }],
+    mounts: [{ type: 'volume', source: 'data', target: '/data' }],
+    ports: [{ containerPort: 80, protocol: 'tcp', hostAddress: '0.0.0.0', hostPort: 8080 }],
+    exposedPorts: ['53/udp', '80/tcp', '7000-7010/tcp'],
+  };
+  const two: ContainerJson = { name: 'two', state: 'running', host: { networkMode: 'host' } };
+  const names = (...filters: string[]): string[] =>
+    filterContainers([one, two], filters, { all: true }).map(({ name = '' }) => name);
+  for (const filter of [
+    ...['health=healthy', 'network=own', 'network=abc', 'volume=data', 'volume=/data', 'publish=8080'],
+    ...['publish=8000-9000/tcp', 'expose=80', 'expose=53/udp', 'expose=7005', 'ancestor=busybox'],
+  ])
+    assert.deepEqual(names(filter), ['one'], filter);
+  for (const filter of ['health=none', 'network=host']) assert.deepEqual(names(filter), ['two'], filter);
+  for (const filter of ['publish=80', 'publish=8080/udp', 'expose=53', 'volume=dat', 'is-task=true'])
+    assert.deepEqual(names(filter), [], filter);
+  assert.throws(() => names('publish=http'), /is no port/);
+  assert.throws(() => names('health=fine'), /there are starting, healthy/);
+  assert.equal(portText(one), '0.0.0.0:8080->80/tcp, 53/udp, 7000-7010/tcp');
+  assert.equal(portText({ ...one, state: 'exited', ports: [] }), '');
 });
 
 test('docker’s numbers for what a container uses', () => {

@@ -2,6 +2,7 @@
 import type { ImageHistoryEntryJson, ImageJson, ImageRemovalJson } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
 import { CliError } from '../errors.ts';
+import { familiar } from '../image-names.ts';
 import { printList } from '../listing.ts';
 import { complain, print } from '../output.ts';
 import { hasLabel } from '../row-filters.ts';
@@ -80,11 +81,6 @@ function rowsOf(image: ImageJson): Row[] {
 function split(name: string, separator: string): [string, string] {
   const at = name.lastIndexOf(separator);
   return [name.slice(0, at), name.slice(at + 1)];
-}
-
-/** `busybox:latest` for `docker.io/library/busybox:latest`. */
-export function familiar(name: string): string {
-  return name.replace(/^docker\.io\/(?:library\/)?/, '');
 }
 
 function matches({ repository, tag }: Row, wanted: string): boolean {

@@ -5,7 +5,7 @@ import { CliError } from '../errors.ts';
 import { printInspected } from '../inspected.ts';
 import { describeImage } from './images.ts';
 import { describeNetwork } from './network.ts';
-import { describeContainer } from './ps.ts';
+import { describeContainer, NO_SIZE } from './ps.ts';
 import { describeVolume } from './volumes.ts';
 
 type Describe = (context: Context, name: string) => Promise<Record<string, unknown>>;
@@ -20,9 +20,10 @@ const KINDS: Readonly<Record<string, Describe>> = {
 export async function inspect(
   context: Context,
   names: readonly string[],
-  options: { readonly format?: string; readonly type?: string },
+  options: { readonly format?: string; readonly type?: string; readonly size?: boolean },
 ): Promise<number> {
   const { type } = options;
+  if (options.size === true) throw new CliError(NO_SIZE, 1);
   const describe = type === undefined ? describeAny : KINDS[type];
   if (describe === undefined)
     throw new CliError(`--type ${JSON.stringify(type)}: there are ${Object.keys(KINDS).join(', ')}`, 1);

@@ -7,6 +7,7 @@ import { Output } from '../output.ts';
 import { parseTime } from '../time.ts';
 
 export interface LogsOptions {
+  readonly details?: boolean;
   readonly follow?: boolean;
   readonly tail?: string;
   readonly since?: string;
@@ -22,6 +23,8 @@ export async function logs(context: Context, id: string, options: LogsOptions): 
   const { follow, tail, since, until, timestamps, format = 'text' } = options;
   if (format !== 'text' && format !== 'json')
     throw new CliError(`${JSON.stringify(format)} is not a format; there are text and json`, 1);
+  if (options.details === true)
+    throw new CliError('--details is not supported: --log-opt gives a log no labels or variables to show', 1);
   const isPlain = [tail ?? 'all', since ?? '', until ?? ''].join() === 'all,,' && timestamps !== true;
   // Bytes as they are need no messages around them.
   if (isPlain && format === 'text') return plain(context, id, follow === true);

@@ -6,12 +6,17 @@ import { CliError } from '../errors.ts';
 import { filterContainers } from '../filters.ts';
 import { wholeNumber } from '../limit-flags.ts';
 import { printList } from '../listing.ts';
-import { hostEnd } from '../published-ports.ts';
+import { portText } from '../published-ports.ts';
 import { ago, type ListingOptions, labelText, shortId } from '../table.ts';
 
 const COMMAND_WIDTH = 20;
+const MOUNT_WIDTH = 15;
+/** Why there is no `-s`. */
+export const NO_SIZE =
+  "-s is not supported: what a container wrote is on its machine's disk, which is counted as a whole; system df shows it, and diff what was written";
 
 export interface PsOptions extends ListingOptions {
+  readonly size?: boolean;
   readonly all?: boolean;
   readonly last?: string;
   readonly latest?: boolean;
@@ -21,6 +26,7 @@ export interface PsOptions extends ListingOptions {
 }
 
 export async function ps(context: Context, options: PsOptions): Promise<number> {
+  if (options.size === true) throw new CliError(NO_SIZE, 1);
   const last =
     options.latest === true ? 1 : options.last === undefined ? -1 : wholeNumber('--last', options.last);
   const { containers = [] } = await context.daemon.call('ContainerService/List', { all: true });
@@ -42,21 +48,24 @@ export async function ps(context: Context, options: PsOptions): Promise<number> 
       Command: (container) => quoted((container.argv ?? []).join(' '), full),
       CreatedAt: (container) => dateTime(Number(container.createdMs)),
       RunningFor: (container) => `${ago(Number(container.createdMs))} ago`,
-      Ports: ({ ports = [] }) =>
-        ports.map((port) => `${hostEnd(port)}->${port.containerPort}/${port.protocol}`).join(', '),
+      Ports: portText,
       State: (container) => container.state ?? '',
       Status: status,
-      Size: () => '',
+      // It is on its machine's disk, which is counted as a whole (see `system df`).
+      Size: () => 'N/A',
       Labels: ({ labels = {} }) => labelText(labels),
       Machine: ({ machine }) => machine ?? '',
       Label:
         ({ labels = {} }) =>
         (name: unknown) =>
           labels[String(name)] ?? '',
-      Mounts: () => '',
+      Mounts: (container) =>
+        volumesOf(container)
+          .map((name) => (full || name.length <= MOUNT_WIDTH ? name : `${name.slice(0, MOUNT_WIDTH - 1)}…`))
+          .join(','),
       Networks: ({ host, networks = [] }) =>
         networks.length > 0 ? networks.map(({ name }) => name).join(',') : host?.networkMode,
-      LocalVolumes: () => '0',
+      LocalVolumes: (container) => String(volumesOf(container).length),
       Platform: () => 'linux',
     },
   });
@@ -67,6 +76,10 @@ export async function describeContainer(context: Context, id: string): Promise<R
   const { container } = await context.daemon.call('ContainerService/Inspect', { id });
   if (container === undefined) throw new CliError(`no such container: ${id}`, 1);
   return dockerContainer(container);
+}
+
+function volumesOf({ mounts = [] }: ContainerJson): string[] {
+  return mounts.filter(({ type }) => type === 'volume').map(({ source = '' }) => source);
 }
 
 /** As docker says it: Up 3 minutes (Paused), Exited (0) 2 hours ago. */

@@ -6,19 +6,25 @@ import { pipeline } from 'node:stream/promises';
 import type { TransferOutcomeJson, TransferProgressJson } from '@arcbox/api/client';
 import type { Context } from '../context.ts';
 import { CliError } from '../errors.ts';
+import { familiar } from '../image-names.ts';
 import { print } from '../output.ts';
 import { ownCredentials } from '../own-credentials.ts';
 import { ProgressDisplay } from '../progress.ts';
-import { familiar } from './images.ts';
 
 const READ_BYTES = 256 * 1024;
 
 export interface PullFlags {
   readonly quiet?: boolean;
   readonly platform?: string;
+  readonly allTags?: boolean;
 }
 
 export async function pull(context: Context, name: string, options: PullFlags): Promise<number> {
+  if (options.allTags === true)
+    throw new CliError(
+      '-a is not supported: a registry is not asked for all tags; pull those that are wanted',
+      1,
+    );
   const outcome = await pullImage(context, name, {
     ...(options.platform === undefined ? {} : { platform: options.platform }),
     stream: options.quiet === true ? undefined : process.stdout,
@@ -48,7 +54,22 @@ export async function pullImage(
   return shown(daemon.stream('ImageService/Pull', request), stream);
 }
 
-export async function push(context: Context, name: string, options: { quiet?: boolean }): Promise<number> {
+export async function push(
+  context: Context,
+  name: string,
+  options: { quiet?: boolean; allTags?: boolean },
+): Promise<number> {
+  if (options.allTags !== true) return pushOne(context, name, options);
+  if (/[:@][^/]*$/.test(name)) throw new CliError(`with -a ${name} is to be without a tag`, 1);
+  const { images = [] } = await context.daemon.call('ImageService/List', {});
+  const names = images.flatMap(({ names: all = [] }) => all.map(familiar));
+  const tagged = names.filter((each) => each.slice(0, each.lastIndexOf(':')) === familiar(name));
+  if (tagged.length === 0) throw new CliError(`no image is called ${name}`, 1);
+  for (const each of tagged.sort()) await pushOne(context, each, options);
+  return 0;
+}
+
+async function pushOne(context: Context, name: string, options: { quiet?: boolean }): Promise<number> {
   const quiet = options.quiet === true;
   const messages = context.daemon.stream('ImageService/Push', {
     name,

@@ -1,5 +1,5 @@
 /** The commands about containers. A command's code is imported when it is called. */
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import type { Context } from '../context.ts';
 import { addLifeFlags, restartOption } from '../life-flags.ts';
 import { addMountFlags } from '../mount-flags.ts';
@@ -91,10 +91,11 @@ function defineContainerVerbs(program: Command, context: Context, inGroup: boole
     .option('-l, --latest', 'the last created one, in any state')
     .option(
       '-f, --filter <name=value>',
-      'only those of this name, id, status, label, ancestor, exited, machine, before, since',
+      'only those of this name, id, status, label, ancestor, health, network, volume, publish, expose, exited, machine, before, since',
       collect,
     )
     .option('--no-trunc', 'IDs and commands in full')
+    .addOption(new Option('-s, --size').hideHelp())
     .addOption(formatOption())
     .action(action(async (options) => (await import('../commands/ps.ts')).ps(context, options)));
   program
@@ -105,6 +106,7 @@ function defineContainerVerbs(program: Command, context: Context, inGroup: boole
     .option('--since <time>', 'what was written then or later: a time, Unix seconds, or how long ago (10m)')
     .option('--until <time>', 'what was written then or earlier')
     .option('-t, --timestamps', 'begin each line with its time')
+    .addOption(new Option('--details').hideHelp())
     .option(
       '--format <format>',
       'text, or json: an object a line with run, offset, time, stream and text or base64',
@@ -227,6 +229,7 @@ export function defineContainerCommands(program: Command, context: Context): voi
     .command('inspect <object...>')
     .description('Print everything about containers, images, volumes and networks')
     .addOption(inspectFormatOption())
+    .addOption(new Option('-s, --size').hideHelp())
     .option('--type <type>', 'only container, image, volume or network')
     .action(
       action(async (names: string[], options) =>
@@ -252,6 +255,7 @@ export function defineContainerCommands(program: Command, context: Context): voi
     .command('inspect <container...>')
     .description('Print everything about containers')
     .addOption(inspectFormatOption())
+    .addOption(new Option('-s, --size').hideHelp())
     .action(
       action(async (names: string[], options) =>
         (await import('../commands/inspect.ts')).inspect(context, names, { ...options, type: 'container' }),

@@ -27,11 +27,13 @@ export function defineImageCommands(program: Command, context: Context): void {
       .description('Get an image from its registry')
       .option('-q, --quiet', 'without progress')
       .option('--platform <os/architecture>', "instead of this host's")
+      .addOption(new Option('-a, --all-tags').hideHelp())
       .action(action(async (name: string, options) => (await transfer()).pull(context, name, options)));
   const push = (command: Command): Command =>
     command
       .description('Send an image to the registry that its name names')
       .option('-q, --quiet', 'without progress')
+      .option('-a, --all-tags', 'under all names that it has here')
       .action(action(async (name: string, options) => (await transfer()).push(context, name, options)));
   const load = (command: Command): Command =>
     command

@@ -11,6 +11,7 @@ export function defineUpkeepCommands(program: Command, context: Context): void {
   system
     .command('df')
     .description("Print what everything takes on the host's disk")
+    .option('-v, --verbose', 'list images, containers, volumes and machines')
     .addOption(formatOption())
     .action(action(async (options) => (await upkeep()).systemDf(context, options)));
   system
