@@ -11,7 +11,7 @@ export {
   readProcessMemory,
 } from './memory.ts';
 export { eventFd, PacketBuffers, Poller } from './packet-io.ts';
-export { openPingSocket } from './ping-socket.ts';
+export { openDatagramSocket, openPingSocket, openRawPingSocket, replaceFd } from './ping-socket.ts';
 export { PidFd, processStartTime } from './process.ts';
 export { connectLoopback } from './tcp-socket.ts';
 export { configureInterface, type InterfaceOptions, TunDevice, type TunOptions } from './tun.ts';

@@ -14,6 +14,7 @@ const functions = library.getFunctions({
   __errno_location: { return: 'pointer', arguments: [] },
   close: { return: 'int32', arguments: ['int32'] },
   connect: { return: 'int32', arguments: ['int32', 'pointer', 'uint32'] },
+  dup3: { return: 'int32', arguments: ['int32', 'int32', 'int32'] },
   eventfd: { return: 'int32', arguments: ['uint32', 'int32'] },
   flock: { return: 'int32', arguments: ['int32', 'int32'] },
   ioctl: { return: 'int32', arguments: ['int32', 'uint64', 'pointer'] },
@@ -31,6 +32,7 @@ const functions = library.getFunctions({
   writev: { return: 'int32', arguments: ['int32', 'pointer', 'int32'] },
   recvmsg: { return: 'int64', arguments: ['int32', 'pointer', 'int32'] },
   sendmsg: { return: 'int64', arguments: ['int32', 'pointer', 'int32'] },
+  setsockopt: { return: 'int32', arguments: ['int32', 'int32', 'int32', 'pointer', 'uint32'] },
   socket: { return: 'int32', arguments: ['int32', 'int32', 'int32'] },
   syscall: { return: 'int64', arguments: ['int64', 'int64', 'int64', 'int64', 'int64'] },
 });

@@ -1,7 +1,7 @@
 /** The host's network through Node's sockets. */
 import { createSocket, type Socket as UdpSocket } from 'node:dgram';
 import net from 'node:net';
-import { closeFd, connectLoopback, openPingSocket } from '@arcbox/sys';
+import { closeFd, connectLoopback } from '@arcbox/sys';
 import { DIAL_TIMEOUT_MS, UDP_PENDING_MAX, UDP_QUEUE_BYTES_MAX } from '../limits.ts';
 import type {
   Endpoint,
@@ -13,16 +13,7 @@ import type {
   HostStream,
   HostStreamEvents,
 } from '../stack/host-network.ts';
-import { putU16, u16 } from '../wire/bytes.ts';
-import {
-  ICMP_ECHO_REPLY,
-  ICMP_ECHO_REQUEST,
-  ICMP_ECHO_SEQUENCE,
-  ICMP_HEADER_BYTES,
-  ICMPV6_ECHO_REPLY,
-  ICMPV6_ECHO_REQUEST,
-  writeIcmp,
-} from '../wire/icmp.ts';
+import { openPing } from './node-ping.ts';
 
 export class NodeNetwork implements HostNetwork {
   /** All sockets read into it, one after the other: what came is copied on before the next one reads. */
@@ -60,9 +51,7 @@ export class NodeNetwork implements HostNetwork {
   }
 
   ping(address: string, events: HostPingEvents): HostPing | undefined {
-    const family = address.includes(':') ? 6 : 4;
-    const fd = openPingSocket(family);
-    return fd === undefined ? undefined : new NodePing(fd, family, address, events);
+    return openPing(address, events);
   }
 }
 
@@ -243,52 +232,6 @@ class NodeDatagrams implements HostDatagrams {
         if (error !== null && !this.#closed) this.#socket.emit('error', error);
       });
     }
-  }
-
-  close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#socket.close();
-  }
-}
-
-/** A ping socket (`SOCK_DGRAM`, `IPPROTO_ICMP`), which libuv takes for UDP: what it sends and gets are ICMP messages. */
-class NodePing implements HostPing {
-  readonly #socket: UdpSocket;
-  readonly #family: 4 | 6;
-  readonly #address: string;
-  #closed = false;
-
-  constructor(fd: number, family: 4 | 6, address: string, events: HostPingEvents) {
-    this.#family = family;
-    this.#address = address;
-    this.#socket = createSocket({
-      type: family === 4 ? 'udp4' : 'udp6',
-      lookup: (host, _options, callback) => callback(null, host, family),
-    });
-    const reply = family === 4 ? ICMP_ECHO_REPLY : ICMPV6_ECHO_REPLY;
-    this.#socket.on('message', (message) => {
-      if (message.length < ICMP_HEADER_BYTES || message[0] !== reply) return;
-      events.reply(u16(message, ICMP_ECHO_SEQUENCE), message.subarray(ICMP_HEADER_BYTES));
-    });
-    // An address that cannot be reached is not answered, as by a network that drops.
-    this.#socket.on('error', () => {});
-    try {
-      this.#socket.bind({ fd, exclusive: true });
-    } catch (error) {
-      closeFd(fd);
-      throw error;
-    }
-  }
-
-  send(sequence: number, payload: Uint8Array): void {
-    if (this.#closed) return;
-    const message = new Uint8Array(ICMP_HEADER_BYTES + payload.length);
-    const request = this.#family === 4 ? ICMP_ECHO_REQUEST : ICMPV6_ECHO_REQUEST;
-    message.set(payload, writeIcmp(message, 0, request, 0, 0));
-    // The kernel fills in its own identifier, and the checksum. The port is not used, and must not be zero for Node.
-    putU16(message, ICMP_ECHO_SEQUENCE, sequence);
-    this.#socket.send(message, 1, this.#address, () => {});
   }
 
   close(): void {
