@@ -33,23 +33,12 @@ import { MachineLayers } from './machine-layers.ts';
 import { type MachineRecord, type MachineSize, machineSize } from './machine-record.ts';
 import { mountPoints, READ_MOUNTS, setUpOps, trimPageCache, wakeOps } from './machine-set-up.ts';
 import { MachineVolumes } from './machine-volumes.ts';
-import {
-  checkSaved,
-  discardSaved,
-  type SavedGuest,
-  type SavedMachine,
-  saveMachine,
-} from './saved-machine.ts';
+import type { SavedGuest, SavedMachine } from './saved-machine.ts';
+import { SavedMemory } from './saved-memory.ts';
+import { canApply, type MachineEvent, type MachineState, nextState } from './transitions.ts';
 
 /** The same in every machine: each has a cable of its own to our stack. */
 const CARD_MAC = '52:54:00:61:72:63';
-
-/**
- *   stopped, idle ── ensure ─▶ starting ─▶ running ── stop ─▶ stopping ─▶ stopped
- *   running ── idleDown ─▶ idling ─▶ idle        (or back to running, when it was needed or could not be saved)
- *   idle ── stop ─▶ stopped                      any of them ── the process ends ─▶ stopped
- */
-export type MachineState = 'stopped' | 'starting' | 'running' | 'stopping' | 'idling' | 'idle';
 
 /** How a machine came up. */
 type Origin = 'booted' | 'restored' | 'adopted';
@@ -109,14 +98,14 @@ export class Machine {
   /** Somebody needs the machine that is about to idle down. */
   #needed = new AbortController();
   #idleTimer: NodeJS.Timeout | undefined;
-  #saved: SavedMachine | undefined;
+  readonly #memory: SavedMemory;
 
   constructor(record: MachineRecord, environment: MachineEnvironment) {
     this.record = record;
     this.#environment = environment;
     this.#retired = record.removing;
-    this.#saved = environment.store.machines.saved(record.name);
-    if (this.#saved !== undefined) this.#state = 'idle';
+    this.#memory = new SavedMemory(record.name, environment);
+    if (this.#memory.record !== undefined) this.#state = 'idle';
   }
 
   get name(): string {
@@ -145,7 +134,7 @@ export class Machine {
 
   /** What it takes while it is idle; undefined when it is not. */
   get saved(): SavedMachine | undefined {
-    return this.#saved;
+    return this.#memory.record;
   }
 
   get state(): MachineState {
@@ -243,14 +232,12 @@ export class Machine {
     clearTimeout(this.#idleTimer);
     this.#needed.abort();
     await this.#idling;
-    const wasIdle = this.#saved !== undefined;
-    await this.#forgetSaved();
+    await this.#memory.forget();
     const up = await this.current();
-    if (up === undefined) {
-      this.#become('stopped', wasIdle ? 'stop' : undefined);
-      return;
-    }
-    this.#become('stopping');
+    if (this.#state === 'idle') this.#apply('discard', 'stop');
+    // It may have died in the meantime.
+    if (up === undefined || this.#state !== 'running') return;
+    this.#apply('stop');
     // Whatever the connection does from here on is no news.
     up.agent.close();
     await up.vm.stop({ timeoutMs: MACHINE_STOP_TIMEOUT_MS });
@@ -261,7 +248,7 @@ export class Machine {
   async #bringUp(boot: boolean): Promise<UpMachine | undefined> {
     const { logger } = this.#environment;
     const startedMs = performance.now();
-    this.#become('starting');
+    this.#apply('start');
     this.#environment.starting();
     let vm: RunningVm | undefined;
     try {
@@ -269,17 +256,17 @@ export class Machine {
       let how: Origin = 'adopted';
       let guest: SavedGuest | undefined;
       // A daemon that died while it saved or restored the machine may have left files that count for nothing.
-      if (vm !== undefined) await this.#forgetSaved();
+      if (vm !== undefined) await this.#memory.forget();
       if (vm === undefined) {
         this.#environment.lost(this.name, 'the machine it ran in is gone');
         if (!boot) {
-          await this.#checkSaved();
-          this.#become(this.#saved === undefined ? 'stopped' : 'idle');
+          await this.#memory.check(this.size);
+          this.#apply(this.#memory.record === undefined ? 'absent' : 'foundIdle');
           this.#up = undefined;
           return undefined;
         }
         how = 'restored';
-        guest = this.#saved?.guest;
+        guest = this.#memory.record?.guest;
         vm = await this.#restore();
       }
       if (vm === undefined) {
@@ -290,7 +277,7 @@ export class Machine {
       const up = await this.#prepare(vm, how, guest);
       await this.#environment.reconcile(up, guest !== undefined);
       this.#gone = this.#watch(up.vm);
-      this.#become('running', how === 'adopted' ? undefined : 'start');
+      this.#apply('started', how === 'adopted' ? undefined : 'start');
       this.#armIdle(this.#idleMs);
       logger.info(`machine.${how}`, {
         machine: this.name,
@@ -306,7 +293,7 @@ export class Machine {
         if (vm !== undefined) this.#environment.store.machines.setHandle(this.name, undefined);
       } finally {
         // Whatever else failed: the next caller tries again.
-        this.#become('stopped');
+        this.#apply('startFailed');
         this.#up = undefined;
       }
       throw error;
@@ -338,13 +325,10 @@ export class Machine {
   /** From where it idled down; undefined when that is not possible, and nothing is left of it then. */
   async #restore(): Promise<RunningVm | undefined> {
     const { driver, config, store, logger } = this.#environment;
-    await this.#checkSaved();
-    const saved = this.#saved;
-    if (saved === undefined) return undefined;
+    await this.#memory.check(this.size);
     // From the moment it runs its memory is ahead of what was saved: a crash from here on means a boot.
-    faultPoint('wake.forget');
-    this.#saved = undefined;
-    store.machines.setSaved(this.name, undefined);
+    const saved = this.#memory.take();
+    if (saved === undefined) return undefined;
     let vm: RunningVm | undefined;
     try {
       faultPoint('wake.restore');
@@ -363,42 +347,7 @@ export class Machine {
       await vm?.kill();
       return undefined;
     } finally {
-      await this.#discardFiles();
-    }
-  }
-
-  get #memoryDirectory(): string {
-    return this.#environment.layout.machineMemory(this.name);
-  }
-
-  /** Forgets what was saved unless the machine can go on from it. */
-  async #checkSaved(): Promise<void> {
-    const { assets, logger } = this.#environment;
-    if (this.#saved !== undefined) {
-      const wrong = await checkSaved(this.#saved, assets, this.size);
-      if (wrong === undefined) return;
-      logger.warn('machine.saved_unusable', { machine: this.name, reason: wrong });
-    }
-    // Without a record there may still be files that a crash left.
-    await this.#forgetSaved();
-  }
-
-  async #forgetSaved(): Promise<void> {
-    if (this.#saved !== undefined) {
-      this.#environment.store.machines.setSaved(this.name, undefined);
-      this.#saved = undefined;
-    }
-    await this.#discardFiles();
-  }
-
-  async #discardFiles(): Promise<void> {
-    try {
-      await discardSaved(this.#memoryDirectory);
-    } catch (error) {
-      this.#environment.logger.warn('machine.discard_failed', {
-        machine: this.name,
-        reason: messageOf(error),
-      });
+      await this.#memory.discardFiles();
     }
   }
 
@@ -483,7 +432,9 @@ export class Machine {
     const { store, logger } = this.#environment;
     const exit = await vm.exited;
     // Ended by `#idleDown`, which goes on from here.
-    if (this.#disowned || this.#saved !== undefined) return;
+    if (this.#disowned || this.#memory.record !== undefined) return;
+    // It was given up before, and somebody may be bringing up the next one.
+    if (!canApply(this.#state, 'exit')) return;
     clearTimeout(this.#idleTimer);
     logger.info('machine.exited', { machine: this.name, reason: exit.reason, detail: exit.detail });
     try {
@@ -494,12 +445,12 @@ export class Machine {
       logger.error('machine.exit_not_recorded', { machine: this.name, reason: messageOf(error) });
     }
     this.#up = undefined;
-    this.#become('stopped', this.#state === 'stopping' ? 'stop' : 'die');
+    this.#apply('exit', this.#state === 'stopping' ? 'stop' : 'die');
   }
 
   /** The one place where its state changes, and where that is told: with `action`, when it is news. */
-  #become(state: MachineState, action?: 'start' | 'idle' | 'stop' | 'die'): void {
-    this.#state = state;
+  #apply(event: MachineEvent, action?: 'start' | 'idle' | 'stop' | 'die'): void {
+    this.#state = nextState(this.name, this.#state, event);
     if (action !== undefined) this.#environment.events.emit('machine', action, this.name);
   }
 
@@ -528,7 +479,7 @@ export class Machine {
   }
 
   async #idleDown(up: UpMachine, needed: AbortSignal): Promise<boolean> {
-    const { driver, store, logger, assets } = this.#environment;
+    const { driver, logger } = this.#environment;
     const startedMs = performance.now();
     await this.#environment.releaseUnused(up);
     await trimPageCache(up.agent);
@@ -540,27 +491,24 @@ export class Machine {
     const { busy } = await up.agent.client();
     if (needed.aborted || busy || this.#environment.inUse(this.name)) return false;
     // From here on whoever needs the machine waits, and nothing is sent to it any more.
-    this.#become('idling');
+    this.#apply('idleDown');
     this.#up = undefined;
     up.agent.close();
+    let saved: SavedMachine;
     try {
       faultPoint('idle.pause');
       await up.vm.pause();
-      const saved = await saveMachine(up.vm, guest, this.#memoryDirectory, assets);
-      faultPoint('idle.record');
-      store.machines.setSaved(this.name, saved);
-      this.#saved = saved;
+      saved = await this.#memory.save(up.vm, guest);
     } catch (error) {
-      await this.#discardFiles();
       await this.#resume(up.vm);
       throw error;
     }
     faultPoint('idle.kill');
     await up.vm.kill();
-    this.#become('idle', 'idle');
+    this.#apply('saved', 'idle');
     logger.info('machine.idle', {
       machine: this.name,
-      memory_bytes: this.#saved.memoryBytes,
+      memory_bytes: saved.memoryBytes,
       ms: Math.round(performance.now() - startedMs),
     });
     return true;
@@ -573,11 +521,12 @@ export class Machine {
         if (vm.state === 'paused') await vm.resume();
         const up = await this.#prepare(vm, 'adopted');
         await this.#environment.reconcile(up, false);
-        this.#become('running');
+        this.#apply('resumed');
         return up;
       } catch (error) {
         // Its end is told by `#watch`.
         await vm.kill();
+        await this.#gone;
         throw error;
       }
     })();
@@ -586,7 +535,7 @@ export class Machine {
     await resuming.catch((error: unknown) => {
       // It may have ended before, and then nobody else forgets this flight: whoever needs the machine boots it.
       if (this.#up === resuming) this.#up = undefined;
-      if (this.#state === 'idling') this.#become('stopped');
+      if (this.#state === 'idling') this.#apply('exit');
       this.#environment.logger.error('machine.resume_failed', {
         machine: this.name,
         reason: messageOf(error),
