@@ -12,6 +12,9 @@ import { bootDirectory, QemuHarness } from './harness.ts';
 const TIMEOUT_MS = 60_000;
 /** How long a guardian or a machine takes to be gone after it was killed, at most. */
 const SETTLE_MS = 5000;
+/** How long a machine may outlive the owner that it is to end with, and how often that is tried. */
+const OWNER_GONE_MS_MAX = 1000;
+const OWNER_ROUNDS = 5;
 
 describe('a machine that ends badly', () => {
   let harness: QemuHarness;
@@ -134,13 +137,19 @@ describe('a machine that ends badly', () => {
     }
   });
 
-  it('when its owner is killed: at once', async () => {
-    const { owner, handle } = await startOwner(harness, { kind: 'ephemeral' });
-    owner.kill('SIGKILL');
-    // There is no grace time that could be over before the limit of this.
-    await backOff(() => harness.processes().length === 0);
-    await backOff(() => !fs.existsSync(handle.runDir));
-    await assert.rejects(harness.driver().adopt(handle), isCode('ERR_ARCBOX_VM_GONE'));
+  it('when its owner is killed: within a second', async () => {
+    // The best of a few: on a machine that has much else to do, each takes as long as that lets it.
+    let bestMs = Number.POSITIVE_INFINITY;
+    for (let i = 0; i < OWNER_ROUNDS && bestMs >= OWNER_GONE_MS_MAX; i++) {
+      const { owner, handle } = await startOwner(harness, { kind: 'ephemeral' });
+      const began = performance.now();
+      owner.kill('SIGKILL');
+      await backOff(() => harness.processes().length === 0);
+      bestMs = Math.min(bestMs, performance.now() - began);
+      await backOff(() => !fs.existsSync(handle.runDir));
+      await assert.rejects(harness.driver().adopt(handle), isCode('ERR_ARCBOX_VM_GONE'));
+    }
+    assert.ok(bestMs < OWNER_GONE_MS_MAX, `its machine was gone after ${bestMs.toFixed(0)} ms at best`);
   });
 
   it('when its owner is killed and it is adopted: not at all', async () => {
