@@ -59,6 +59,13 @@ test('an image goes to a registry, comes back and runs; run gets what is missing
   assert.equal(run.code, 0, run.stderr);
   assert.equal(run.stdout, 'from the registry\n');
   assert.match(run.stderr, /is not here yet/);
+  const nobody = await arcbox.run(['run', '--rm', '127.0.0.1:1/nosuch']);
+  assert.deepEqual(nobody, {
+    stdout: '',
+    stderr:
+      'arcbox: the image 127.0.0.1:1/nosuch is not here, and the registry 127.0.0.1:1 cannot be reached: 127.0.0.1:1 refuses connections (ECONNREFUSED)\n',
+    code: 125,
+  });
   assert.match(run.stderr, /Pull complete/);
   assert.match(await ok('pull', name), /Status: Image is up to date for/);
   assert.equal((await arcbox.run(['run', '--rm', '--pull=never', `${name}0`, 'true'])).code, 125);

@@ -61,6 +61,8 @@ export const RETRY_MS_MIN = 100;
 export const RETRY_MS_MAX = 10_000;
 /** The longest that a registry may ask us to wait (`Retry-After`). */
 export const RETRY_AFTER_MS_MAX = 60_000;
+/** How long a connection to a registry may take to come about, its name's resolution included. */
+export const CONNECT_TIMEOUT_MS = 10_000;
 /** How long a registry may take to answer, and how long a transfer may stand still. */
 export const ANSWER_TIMEOUT_MS = 30_000;
 export const STALL_TIMEOUT_MS = 60_000;

@@ -6,7 +6,7 @@ import { sha256 } from '../src/digest.ts';
 import { ImageError } from '../src/index.ts';
 import { MEDIA_TYPES } from '../src/manifest.ts';
 import { parseChallenges } from '../src/registry/auth.ts';
-import { retryDelayMs } from '../src/registry/transport.ts';
+import { discard, retryDelayMs, retrying, Transport, TransportError } from '../src/registry/transport.ts';
 import { testImage } from './support/archives.ts';
 import { FakeServer } from './support/registry.ts';
 import { withStore } from './support/store.ts';
@@ -101,6 +101,37 @@ test('a registry that does not know of ranges sends it again', async () => {
     broke = true;
     return true;
   });
+});
+
+test('where nobody is there is no second try; a host that has answered may come back', async () => {
+  const { signal } = new AbortController();
+  using transport = new Transport();
+  const server = await FakeServer.start((_, response) =>
+    response.writeHead(200, { connection: 'close' }).end(),
+  );
+  const url = new URL(`http://${server.host}/v2/`);
+  await discard(await transport.request(url, false, { signal }));
+  await server[Symbol.asyncDispose]();
+  const failure = async (request: () => Promise<unknown>): Promise<TransportError> => {
+    try {
+      await request();
+    } catch (error) {
+      if (error instanceof TransportError) return error;
+      throw error;
+    }
+    throw new Error('it was answered');
+  };
+  assert.equal((await failure(() => transport.request(url, false, { signal }))).nobodyThere, false);
+  using other = new Transport();
+  let tries = 0;
+  const { message } = await failure(() =>
+    retrying(signal, () => {
+      tries += 1;
+      return other.request(url, false, { signal });
+    }),
+  );
+  assert.equal(message, `${server.host} refuses connections (ECONNREFUSED)`);
+  assert.equal(tries, 1);
 });
 
 test('errors that pass are waited for, as long as the registry asks', async () => {

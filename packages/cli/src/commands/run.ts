@@ -150,12 +150,13 @@ async function withImage<T>(
   if (!['missing', 'always', 'never'].includes(policy)) {
     throw new CliError(`--pull is ${JSON.stringify(policy)}; it can be missing, always or never`);
   }
-  const pull = async (): Promise<void> => {
+  const pull = async (heading?: string): Promise<void> => {
     const { pullImage } = await import('./transfer.ts');
     // What the container prints has standard output for itself.
     await pullImage(context, image, {
       ...(flags.platform === undefined ? {} : { platform: flags.platform }),
       stream: flags.quiet === true ? undefined : process.stderr,
+      ...(heading === undefined ? {} : { heading }),
     });
   };
   if (policy === 'always') await pull();
@@ -164,8 +165,14 @@ async function withImage<T>(
   } catch (error) {
     const missing = error instanceof RemoteError && error.code === 'ERR_ARCBOX_IMAGE_NOT_FOUND';
     if (!missing || policy !== 'missing' || isImageId(image)) throw error;
-    if (flags.quiet !== true) complain(`${image} is not here yet; getting it from its registry`);
-    await pull();
+    try {
+      await pull(`${image} is not here yet; getting it from its registry`);
+    } catch (failure) {
+      const unreachable =
+        failure instanceof RemoteError && failure.code === 'ERR_ARCBOX_REGISTRY_UNREACHABLE';
+      // All in one sentence: nothing was said before.
+      throw unreachable ? new CliError(`the image ${image} is not here, and ${failure.message}`) : failure;
+    }
     return make();
   }
 }

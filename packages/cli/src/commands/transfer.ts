@@ -7,7 +7,7 @@ import type { TransferOutcomeJson, TransferProgressJson } from '@arcbox/api/clie
 import type { Context } from '../context.ts';
 import { CliError } from '../errors.ts';
 import { familiar } from '../image-names.ts';
-import { print } from '../output.ts';
+import { complain, print } from '../output.ts';
 import { ownCredentials } from '../own-credentials.ts';
 import { ProgressDisplay } from '../progress.ts';
 
@@ -43,15 +43,15 @@ export async function pull(context: Context, name: string, options: PullFlags): 
   return 0;
 }
 
-/** Gets an image; `stream` is where progress is shown, undefined for nowhere. */
+/** Gets an image; `stream` is where progress is shown, undefined for nowhere; `heading` comes before it, once there is any. */
 export async function pullImage(
   { daemon }: Context,
   name: string,
-  options: { platform?: string; stream: NodeJS.WriteStream | undefined },
+  options: { platform?: string; stream: NodeJS.WriteStream | undefined; heading?: string },
 ): Promise<TransferOutcomeJson> {
-  const { platform = '', stream } = options;
+  const { platform = '', stream, heading } = options;
   const request = { name, platform, ...(await ownCredentials(name)) };
-  return shown(daemon.stream('ImageService/Pull', request), stream);
+  return shown(daemon.stream('ImageService/Pull', request), stream, heading);
 }
 
 export async function push(
@@ -157,13 +157,20 @@ function openInput(file: string | undefined): Readable {
 async function shown(
   messages: AsyncIterable<TransferProgressJson>,
   stream: NodeJS.WriteStream | undefined,
+  heading?: string,
 ): Promise<TransferOutcomeJson> {
+  let isHeaded = heading === undefined || stream === undefined;
   const display = stream === undefined ? undefined : new ProgressDisplay(stream);
   let outcome: TransferOutcomeJson = {};
   try {
     for await (const message of messages) {
-      if (message.outcome !== undefined) outcome = message.outcome;
-      else display?.show(message);
+      if (message.outcome !== undefined) {
+        outcome = message.outcome;
+        continue;
+      }
+      if (!isHeaded) complain(heading ?? '');
+      isHeaded = true;
+      display?.show(message);
     }
   } catch (error) {
     throw asCliError(error, '');

@@ -14,6 +14,7 @@ import { ImageError, messageOf } from '../errors.ts';
 import {
   ANSWER_BYTES_MAX,
   ANSWER_TIMEOUT_MS,
+  CONNECT_TIMEOUT_MS,
   REDIRECTS_MAX,
   RETRY_AFTER_MS_MAX,
   RETRY_MS_MAX,
@@ -32,9 +33,32 @@ export interface RequestOptions {
   readonly signal: AbortSignal;
 }
 
-/** The connection failed or broke: worth another try. */
+/** The connection failed or broke: worth another try, unless nobody was there from the beginning on. */
 export class TransportError extends Error {
   override readonly name = 'TransportError';
+  /** No connection came about, with a host that has not answered anything yet: trying again would only take time. */
+  readonly nobodyThere: boolean;
+
+  constructor(message: string, options: ErrorOptions & { readonly nobodyThere?: boolean } = {}) {
+    super(message, options);
+    this.nobodyThere = options.nobodyThere ?? false;
+  }
+}
+
+/** By code, what keeps a connection from coming about; `$HOST` is who was called. */
+const NOBODY_THERE: Readonly<Record<string, string>> = {
+  ENOTFOUND: 'there is no host $HOST, or no name server that can be asked (ENOTFOUND)',
+  EAI_AGAIN: 'no name server says where $HOST is (EAI_AGAIN)',
+  ECONNREFUSED: '$HOST refuses connections (ECONNREFUSED)',
+  ENETUNREACH: 'there is no route to $HOST (ENETUNREACH)',
+  EHOSTUNREACH: 'there is no route to $HOST (EHOSTUNREACH)',
+  ETIMEDOUT: '$HOST does not answer (ETIMEDOUT)',
+};
+
+interface ConnectError extends NodeJS.ErrnoException {
+  readonly hostname?: string;
+  readonly address?: string;
+  readonly port?: number;
 }
 
 const USER_AGENT = 'arcbox';
@@ -42,6 +66,8 @@ const MAX_SOCKETS = 2 * TRANSFERS_MAX;
 
 export class Transport implements Disposable {
   readonly #http = new HttpAgent({ keepAlive: true, maxSockets: MAX_SOCKETS, proxyEnv: process.env });
+  /** Hosts that have answered. */
+  readonly #answered = new Set<string>();
   #https: HttpsAgent | undefined;
   #unchecked: HttpsAgent | undefined;
 
@@ -93,6 +119,13 @@ export class Transport implements Disposable {
       : httpRequest(url, { method, headers, agent: this.#http, signal });
     outgoing.on('response', resolve);
     outgoing.on('error', reject);
+    const noConnection = Object.assign(new Error('no connection came about'), { code: 'ETIMEDOUT' });
+    let connecting: NodeJS.Timeout | undefined;
+    outgoing.on('socket', (socket) => {
+      if (!socket.connecting) return;
+      connecting = setTimeout(() => outgoing.destroy(noConnection), CONNECT_TIMEOUT_MS);
+      socket.once('connect', () => clearTimeout(connecting));
+    });
     outgoing.setTimeout(body === undefined ? ANSWER_TIMEOUT_MS : STALL_TIMEOUT_MS, () =>
       outgoing.destroy(new Error('it did not answer in time')),
     );
@@ -103,11 +136,19 @@ export class Transport implements Disposable {
     sent.catch(reject);
     try {
       const answer = await promise;
+      this.#answered.add(url.host);
       answer.setTimeout(STALL_TIMEOUT_MS, () => answer.destroy(new Error('the transfer stood still')));
       return answer;
     } catch (error) {
       signal.throwIfAborted();
-      throw new TransportError(messageOf(error), { cause: error });
+      const { code = '', hostname, address, port } = error as ConnectError;
+      // With a proxy it is that one.
+      const called = hostname ?? (address === undefined ? url.host : `${address}:${port}`);
+      const reason = NOBODY_THERE[code]?.replace('$HOST', called);
+      const nobodyThere = reason !== undefined && !this.#answered.has(url.host);
+      throw new TransportError(reason ?? messageOf(error), { cause: error, nobodyThere });
+    } finally {
+      clearTimeout(connecting);
     }
   }
 
@@ -165,7 +206,7 @@ export async function retrying<T>(signal: AbortSignal, attempt: () => Promise<T 
       if (tried >= TRIES_MAX) throw result.error;
       delayMs = retryDelayMs(tried, result.retryAfter);
     } catch (error) {
-      if (!(error instanceof TransportError) || tried >= TRIES_MAX) throw error;
+      if (!(error instanceof TransportError) || error.nobodyThere || tried >= TRIES_MAX) throw error;
       delayMs = retryDelayMs(tried, undefined);
     }
     await sleep(delayMs, undefined, { signal });
