@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { type IncomingMessage, request } from 'node:http';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { after, before, test } from 'node:test';
 import { Arcbox, outcome, untilOutput } from './support.ts';
 
@@ -13,6 +16,13 @@ const run = async (...args: string[]): Promise<string> => {
   assert.equal(code, 0, `${args.join(' ')}: ${stderr}`);
   return stdout;
 };
+/** What Prometheus is told. */
+async function metrics(): Promise<string> {
+  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+  const socketPath = join(arcbox.home, 'run', 'arcbox.sock');
+  request({ socketPath, path: '/metrics', agent: false }, resolve).on('error', reject).end();
+  return text(await promise);
+}
 const state = (name: string): Promise<string> => run('inspect', '-f', '{{.State.Status}}', name);
 
 test('pause makes it stand still, unpause lets it go on, stop works on a paused one', async () => {
@@ -141,6 +151,17 @@ test('top, stats, ps and their formats', async () => {
   await run('run', '--rm', 'busybox', 'ping', '-c', '2', '-s', '50000', address.trim());
   const traffic = await run('stats', '--no-stream', '--format', '{{.NetIO}}', 'busy');
   assert.match(traffic, /^10\d(\.\d)?kB \/ 10\d(\.\d)?kB$/m);
+  const page = await metrics();
+  const figure = (series: string): number =>
+    Number(new RegExp(`^arcbox_${series} (\\S+)$`, 'm').exec(page)?.[1]);
+  const busy = '\\{id="[0-9a-f]{64}",name="busy"\\}';
+  assert.ok(figure(`container_cpu_seconds_total${busy}`) > 0, page);
+  assert.ok(figure(`container_memory_bytes${busy}`) > 50_000, page);
+  assert.equal(figure(`container_processes${busy}`), 1);
+  for (const direction of ['receive', 'transmit'])
+    assert.ok(figure(`container_network_${direction}_bytes_total${busy}`) > 100_000, page);
+  for (const kind of ['vmm', 'guest'])
+    assert.ok(figure(`machine_memory_bytes\\{machine="default",kind="${kind}"\\}`) > 2 ** 20, page);
   assert.equal(await run('ps', '-q', '-f', 'label=tier=front'), await run('ps', '-q', '-l'));
   assert.equal(
     await run('ps', '-f', 'label=tier=back'),

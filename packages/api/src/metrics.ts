@@ -1,6 +1,6 @@
 /** `GET /metrics` in Prometheus' text format. Nothing is counted for it meanwhile: it is read off what there is. */
 import { availableMemoryBytes, type Runtime } from '@arcbox/engine';
-import { Gauge, Registry } from 'prom-client';
+import { Counter, Gauge, Registry } from 'prom-client';
 import { VERSION } from './version.ts';
 
 export interface MetricsPage {
@@ -15,8 +15,10 @@ export async function metricsPage(runtime: Runtime): Promise<MetricsPage> {
   const registry = new Registry();
   const show = (name: string, help: string, values: readonly (readonly [Labels, number])[]): void => {
     const labelNames = Object.keys(values[0]?.[0] ?? {});
-    const gauge = new Gauge({ name: `arcbox_${name}`, help, labelNames, registers: [registry] });
-    for (const [labels, value] of values) gauge.set({ ...labels }, value);
+    const options = { name: `arcbox_${name}`, help, labelNames, registers: [registry] };
+    // What is counted elsewhere is read here once: the registry, and with it every metric, is made for this page.
+    const metric = name.endsWith('_total') ? new Counter(options) : new Gauge(options);
+    for (const [labels, value] of values) metric.inc({ ...labels }, value);
   };
   const count = <Item>(
     items: readonly Item[],

@@ -3,8 +3,13 @@ import { request } from 'node:http';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { loadConfig } from '@arcbox/engine';
+import { FakeRuntime } from '../../engine/test/support/fake-runtime.ts';
+import { metricsPage } from '../src/metrics.ts';
 import { MetricsServer } from '../src/metrics-server.ts';
 import { fakeDaemon } from './support.ts';
+
+/** A multiple of how often the log is trimmed, past its length. */
+const LOST_AFTER = 10_496;
 
 interface Page {
   readonly status: number | undefined;
@@ -40,6 +45,32 @@ test('metrics are on the socket, and say what is true', async () => {
   assert.match(body, /^arcbox_events_lost_total 0$/m);
   assert.match(body, new RegExp(`^arcbox_container_restarts\\{id="${container?.id}",name="one"\\} 0$`, 'm'));
   assert.match(body, /^arcbox_events_total [3-9]$/m);
+});
+
+test('what only grows is a counter, everything else a gauge; events that were lost are counted', async () => {
+  await using fake = await FakeRuntime.create();
+  await using runtime = await fake.open();
+  const { events } = runtime;
+  events.emit('daemon', 'start', 'first');
+  // A reader that stands still after the first one, while the log has room for the last ten thousand only.
+  const reader = events.read({ afterSeq: 0 });
+  await reader.next();
+  while (events.lastSeq < LOST_AFTER) events.emit('daemon', 'reload', 'again');
+  const { value: batch } = await reader.next();
+  await reader.return(undefined);
+  assert.ok(batch !== undefined && batch.lost > 0);
+  const { body } = await metricsPage(runtime);
+  const types = Array.from(body.matchAll(/^# TYPE (\w+) (\w+)$/gm), ([, name = '', type = '']) => [
+    name,
+    type,
+  ]);
+  assert.ok(types.length > 15);
+  for (const [name = '', type] of types) {
+    assert.equal(type, name.endsWith('_total') ? 'counter' : 'gauge', name);
+  }
+  assert.match(body, new RegExp(`^arcbox_events_lost_total ${batch.lost}$`, 'm'));
+  assert.match(body, new RegExp(`^arcbox_events_total ${LOST_AFTER}$`, 'm'));
+  assert.match(body, /^arcbox_daemon_cpu_seconds_total [0-9.e-]+$/m);
 });
 
 test('metrics have an address of their own when one is configured, on loopback only', async () => {
