@@ -1,16 +1,25 @@
 /**
  * Completion for shells, made of the definitions of the commands themselves: what commands and options there are, and
- * names of containers, machines, networks and volumes where a command takes one.
+ * names of containers, images, machines, networks and volumes where a command takes one: each of its arguments has its own.
  */
 import type { Command, Option } from 'commander';
 import { CliError } from './errors.ts';
 
-/** What lists the names of things, by what commands call their arguments. Shells split these at spaces and nothing else. */
+const CONTAINERS = 'ps -a --format {{.Names}}';
+const IMAGES = 'images --format {{.Repository}}:{{.Tag}}';
+const NETWORKS = 'network ls --format {{.Name}}';
+const VOLUMES = 'volume ls -q';
+/**
+ * What lists the names of things, by what commands call their arguments; `|` is between several. Shells split these at
+ * spaces and nothing else.
+ */
 const LISTS: Readonly<Record<string, string>> = {
-  container: 'ps -a --format {{.Names}}',
+  container: CONTAINERS,
+  image: IMAGES,
   machine: 'machine ls -q',
-  network: 'network ls --format {{.Name}}',
-  volume: 'volume ls -q',
+  network: NETWORKS,
+  volume: VOLUMES,
+  object: [CONTAINERS, IMAGES, VOLUMES, NETWORKS].join('|'),
 };
 
 export const SHELLS = ['bash', 'zsh', 'fish'] as const;
@@ -25,8 +34,10 @@ interface Entry {
     readonly value: boolean;
     readonly description: string;
   }[];
-  /** The command that lists what its arguments can be; empty: anything. */
-  readonly names: string;
+  /** For each of its arguments the commands that list what it can be; empty: anything. */
+  readonly lists: readonly string[];
+  /** The last argument may be there many times. */
+  readonly goesOn: boolean;
 }
 
 /** Throws `CliError` for a shell that there is none for. */
@@ -48,7 +59,7 @@ export function completionScript(program: Command, shell: string): string {
 }
 
 function entryOf(command: Command, path: string): Entry {
-  const [first] = command.registeredArguments;
+  const names = command.registeredArguments.map((argument) => LISTS[argument.name()] ?? '');
   return {
     path,
     description: command.description(),
@@ -56,7 +67,8 @@ function entryOf(command: Command, path: string): Entry {
       entryOf(child, path === '' ? child.name() : `${path} ${child.name()}`),
     ),
     options: command.options.filter(({ hidden }) => !hidden).map(optionOf),
-    names: LISTS[first?.name() ?? ''] ?? '',
+    lists: names.slice(0, names.findLastIndex((name) => name !== '') + 1),
+    goesOn: names.at(-1) !== '' && command.registeredArguments.at(-1)?.variadic === true,
   };
 }
 
@@ -89,24 +101,43 @@ function quoteWords(words: string): string {
     .join(' ');
 }
 
+function valueOptions({ options }: Entry): string {
+  return options
+    .filter(({ value }) => value)
+    .flatMap(({ names }) => names)
+    .join(' ');
+}
+
 function bash(name: string, root: Entry): string {
   const entries = all(root);
   const known = entries.slice(1).map(({ path }) => quote(path));
-  const cases = entries.map(({ path, commands, options, names: list }) => {
+  const cases = entries.map((entry) => {
+    const { path, commands, options, lists, goesOn } = entry;
     const words = [
       ...commands.map((child) => lastWord(child.path)),
       ...options.flatMap(({ names }) => names),
     ];
-    const values = options.filter(({ value }) => value).flatMap(({ names }) => names);
-    return `    ${quote(path)}) words=${quote(words.join(' '))} values=${quote(` ${values.join(' ')} `)} names=${quote(list)} ;;`;
+    return `    ${quote(path)}) words=${quote(words.join(' '))} values=${quote(` ${valueOptions(entry)} `)} lists=(${lists.map(quote).join(' ')}) more=${goesOn ? 1 : 0} ;;`;
   });
   return `# bash completion for ${name}: source <(${name} completion bash)
 _${name}() {
-  local current=\${COMP_WORDS[COMP_CWORD]} previous=\${COMP_WORDS[COMP_CWORD - 1]} path= word at words values names
-  for ((at = 1; at < COMP_CWORD; at++)); do
-    word="\${path:+$path }\${COMP_WORDS[at]}"
+  local current previous path= word words values names list more
+  local -i at begin=1 position=0
+  local -a line=() lists=()
+  # Bash takes a colon for the end of a word; in names of images it is none.
+  for ((at = 0; at <= COMP_CWORD; at++)); do
+    word=\${COMP_WORDS[at]}
+    if ((at > 1)) && [[ $word == :* || \${COMP_WORDS[at - 1]} == : ]]; then
+      line[\${#line[@]}-1]+=$word
+    else
+      line+=("$word")
+    fi
+  done
+  current=\${line[\${#line[@]}-1]} previous=\${line[\${#line[@]}-2]}
+  for ((at = 1; at < \${#line[@]} - 1; at++)); do
+    word="\${path:+$path }\${line[at]}"
     case $word in
-      ${known.join(' | ')}) path=$word ;;
+      ${known.join(' | ')}) path=$word begin=at+1 ;;
     esac
   done
   case $path in
@@ -117,10 +148,27 @@ ${cases.join('\n')}
   if [[ -n $previous && $values == *" $previous "* ]]; then
     return
   fi
+  for ((at = begin; at < \${#line[@]} - 1; at++)); do
+    case \${line[at]} in
+      -*) if [[ $values == *" \${line[at]} "* ]]; then at+=1; fi ;;
+      *) position+=1 ;;
+    esac
+  done
+  if ((more && position >= \${#lists[@]})); then
+    position=\${#lists[@]}-1
+  fi
+  names=\${lists[position]}
   if [[ -n $names && $current != -* ]]; then
-    words="$words $(${name} $names 2>/dev/null)"
+    while [[ -n $names ]]; do
+      list=\${names%%|*}
+      words="$words $(${name} $list 2>/dev/null)"
+      names=\${names:\${#list}+1}
+    done
   fi
   mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+  if [[ $current == *:* && $COMP_WORDBREAKS == *:* ]]; then
+    COMPREPLY=("\${COMPREPLY[@]#"\${current%:*}:"}")
+  fi
 }
 complete -o default -F _${name} ${name}
 `;
@@ -130,24 +178,24 @@ function zsh(name: string, root: Entry): string {
   const entries = all(root);
   const known = entries.slice(1).map(({ path }) => quote(path));
   const described = (word: string, text: string): string => quote(`${word.replaceAll(':', '\\:')}:${text}`);
-  const cases = entries.map(({ path, commands, options, names: list }) => {
+  const cases = entries.map((entry) => {
+    const { path, commands, options, lists, goesOn } = entry;
     const words = [
       ...commands.map((child) => described(lastWord(child.path), child.description)),
       ...options.flatMap(({ names, description }) => names.map((option) => described(option, description))),
     ];
-    const values = options.filter(({ value }) => value).flatMap(({ names }) => names);
-    return `    ${quote(path)}) offers=(${words.join(' ')}) values=${quote(` ${values.join(' ')} `)} names=${quote(list)} ;;`;
+    return `    ${quote(path)}) offers=(${words.join(' ')}) values=${quote(` ${valueOptions(entry)} `)} lists=(${lists.map(quote).join(' ')}) more=${goesOn ? 1 : 0} ;;`;
   });
   return `#compdef ${name}
 # zsh completion for ${name}: source <(${name} completion zsh)
 _${name}() {
-  local path_so_far='' word values names
-  local -a offers
-  integer at
+  local path_so_far='' word values list
+  local -a offers lists found
+  integer at begin=2 position=1 more
   for ((at = 2; at < CURRENT; at++)); do
     word="\${path_so_far:+$path_so_far }\${words[at]}"
     case $word in
-      ${known.join(' | ')}) path_so_far=$word ;;
+      ${known.join(' | ')}) path_so_far=$word; begin=at+1 ;;
     esac
   done
   case $path_so_far in
@@ -157,9 +205,20 @@ ${cases.join('\n')}
     _files
     return
   fi
-  if [[ -n $names ]]; then
-    offers+=(\${(f)"$(${name} \${=names} 2>/dev/null)"})
+  for ((at = begin; at < CURRENT; at++)); do
+    case \${words[at]} in
+      -*) [[ $values == *" \${words[at]} "* ]] && at+=1 ;;
+      *) position+=1 ;;
+    esac
+  done
+  if ((more && position > \${#lists})); then
+    position=\${#lists}
   fi
+  for list in \${(s:|:)lists[position]}; do
+    found=(\${(f)"$(${name} \${=list} 2>/dev/null)"})
+    # What follows a colon would be a description.
+    offers+=(\${found//:/\\\\:})
+  done
   _describe ${name} offers
 }
 if [[ $funcstack[1] == _${name} ]]; then
@@ -172,8 +231,21 @@ fi
 
 function fish(name: string, root: Entry): string {
   const entries = all(root);
-  const lines = entries.flatMap(({ path, commands, options, names: list }) => {
-    const here = `-n ${quote(`__${name}_at ${quote(path).replaceAll("'", '"')}`)}`;
+  const inDouble = (path: string): string => quote(path).replaceAll("'", '"');
+  const lines = entries.flatMap((entry) => {
+    const { path, commands, options, lists, goesOn } = entry;
+    const here = `-n ${quote(`__${name}_at ${inDouble(path)}`)}`;
+    const places = lists.flatMap((list, index) => {
+      const last = goesOn && index === lists.length - 1;
+      const there = `-n ${quote(`__${name}_argument ${inDouble(path)} ${index} ${last ? 'on' : 'once'} ${inDouble(valueOptions(entry))}`)}`;
+      return list
+        .split('|')
+        .filter((command) => command !== '')
+        .map(
+          (command) =>
+            `complete -c ${name} -f ${there} -a ${quote(`(${name} ${quoteWords(command)} 2>/dev/null)`)}`,
+        );
+    });
     return [
       ...commands.map(
         (child) => `complete -c ${name} -f ${here} -a ${lastWord(child.path)} -d ${quote(child.description)}`,
@@ -184,9 +256,7 @@ function fish(name: string, root: Entry): string {
         );
         return `complete -c ${name} ${here} ${flags.join(' ')}${value ? ' -r' : ''} -d ${quote(description)}`;
       }),
-      ...(list === ''
-        ? []
-        : [`complete -c ${name} -f ${here} -a ${quote(`(${name} ${quoteWords(list)} 2>/dev/null)`)}`]),
+      ...places,
     ];
   });
   const known = entries.slice(1).map(({ path }) => quote(path));
@@ -198,6 +268,26 @@ function __${name}_at
     contains -- $longer ${known.join(' ')}; and set path $longer
   end
   test "$path" = "$argv[1]"
+end
+# Whether the cursor is at the command's argument of this number, or, when it goes on, at a later one.
+function __${name}_argument
+  __${name}_at "$argv[1]"; or return 1
+  set -l values (string split ' ' -- "$argv[4]")
+  set -l path (string split ' ' -- "$argv[1]")
+  set -l number 0
+  set -l skip no
+  for word in (commandline -opc)[2..]
+    if test $skip = yes
+      set skip no
+    else if test (count $path) -gt 0; and test "$word" = "$path[1]"
+      set -e path[1]
+    else if string match -q -- '-*' $word
+      contains -- $word $values; and set skip yes
+    else
+      set number (math $number + 1)
+    end
+  end
+  test $number -eq $argv[2]; or test $argv[3] = on -a $number -gt $argv[2]
 end
 ${lines.join('\n')}
 `;

@@ -51,6 +51,8 @@ export class ProgressDisplay {
       return;
     }
     const up = this.#lines.size - [...this.#lines.keys()].indexOf(id);
+    // It has left the screen at the top, where no cursor gets.
+    if (up >= (this.#stream.rows || Number.POSITIVE_INFINITY)) return;
     put(this.#stream, `\x1b[${up}A${CLEAR_LINE}${text}\x1b[${up}B\r`);
   }
 

@@ -11,7 +11,7 @@ const PROGRAMS = {
   bash: (script: string, words: readonly string[]) =>
     `source ${script}; COMP_WORDS=(${words.map(quote).join(' ')}); COMP_CWORD=${words.length - 1}; _arcbox; printf '%s\\n' "\${COMPREPLY[@]}"`,
   zsh: (script: string, words: readonly string[]) =>
-    `compdef() { :; }; _files() { :; }; _describe() { print -l -- \${(P)2} }
+    `compdef() { :; }; _files() { :; }; _describe() { print -rl -- \${(P)2} }
      source ${script}; words=(${words.map(quote).join(' ')}); CURRENT=${words.length}; _arcbox`,
   fish: (script: string, words: readonly string[]) =>
     `source ${script}; complete -C ${quote(words.join(' '))}`,
@@ -28,7 +28,16 @@ before(() => {
   // What the shells ask for the names of containers.
   writeFileSync(
     join(directory, 'arcbox'),
-    '#!/bin/sh\ncase "$*" in ps*.Names*) printf "web\\ndb\\n" ;; machine*) echo builder ;; esac\n',
+    [
+      '#!/bin/sh',
+      'case "$*" in',
+      'ps*.Names*) printf "web\\ndb\\n" ;;',
+      'machine*) echo builder ;;',
+      'network*) echo lan ;;',
+      'volume*) echo data ;;',
+      'images*) printf "app:one\\napp:two\\n" ;;',
+      'esac\n',
+    ].join('\n'),
   );
   chmodSync(join(directory, 'arcbox'), 0o755);
 });
@@ -46,7 +55,9 @@ function offers(shell: keyof typeof PROGRAMS, words: readonly string[]): string[
     env: { ...process.env, PATH: `${directory}:${process.env.PATH}`, HOME: directory, ZDOTDIR: directory },
   });
   const last = words.at(-1) ?? '';
-  const found = output.split('\n').map((line) => line.split(/[\t:]/)[0] ?? '');
+  // Zsh has a colon before the description, and one of the word itself is escaped.
+  const end = shell === 'zsh' ? /(?<!\\):/ : /\t/;
+  const found = output.split('\n').map((line) => (line.split(end)[0] ?? '').replaceAll('\\:', ':'));
   return found.filter((word) => word !== '' && word.startsWith(last)).sort();
 }
 
@@ -62,6 +73,18 @@ for (const shell of ['bash', 'zsh', 'fish'] as const) {
       offers(shell, ['arcbox', 'stop', '']).filter((word) => !word.startsWith('-')),
       ['db', 'web'],
     );
+    const names = (...words: string[]): string[] =>
+      offers(shell, ['arcbox', ...words]).filter((word) => !word.startsWith('-'));
+    assert.deepEqual(names('network', 'connect', ''), ['lan']);
+    assert.deepEqual(names('network', 'connect', '--ip', '10.0.0.9', 'lan', ''), ['db', 'web']);
+    assert.deepEqual(names('volume', 'rm', 'other', ''), ['data']);
+    assert.deepEqual(names('container', 'rm', '-f', 'w'), ['web']);
+    assert.deepEqual(names('rmi', 'app'), ['app:one', 'app:two']);
+    // For bash a colon ends a word, and what stands before it is there already.
+    if (shell === 'bash') assert.deepEqual(names('tag', 'app', ':', 't'), ['two']);
+    else assert.deepEqual(names('tag', 'app:t'), ['app:two']);
+    assert.ok(!names('tag', 'app:two', '').includes('app:one'), 'any name will do');
+    assert.ok(['db', 'web', 'data', 'lan'].every((word) => names('inspect', '').includes(word)));
   });
 }
 

@@ -66,9 +66,7 @@ export function defineImageCommands(program: Command, context: Context): void {
   const tag = (command: Command): Command =>
     command
       .description('Give an image another name')
-      .action(
-        action(async (source: string, target: string) => (await images()).tag(context, source, target)),
-      );
+      .action(action(async (image: string, name: string) => (await images()).tag(context, image, name)));
   const history = (command: Command): Command =>
     command
       .description("List the steps of an image's making")
@@ -82,8 +80,8 @@ export function defineImageCommands(program: Command, context: Context): void {
   list(group.command('ls [repository]').alias('list'));
   pull(program.command('pull <name>'));
   pull(group.command('pull <name>'));
-  push(program.command('push <name>'));
-  push(group.command('push <name>'));
+  push(program.command('push <image>'));
+  push(group.command('push <image>'));
   load(program.command('load'));
   load(group.command('load'));
   save(program.command('save <image...>'));
@@ -92,8 +90,8 @@ export function defineImageCommands(program: Command, context: Context): void {
   importImage(group.command('import <file> [name]'));
   remove(program.command('rmi <image...>'));
   remove(group.command('rm <image...>').alias('remove'));
-  tag(program.command('tag <source> <target>'));
-  tag(group.command('tag <source> <target>'));
+  tag(program.command('tag <image> <name>'));
+  tag(group.command('tag <image> <name>'));
   history(program.command('history <image>'));
   history(group.command('history <image>'));
   group
