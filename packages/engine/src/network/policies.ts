@@ -74,8 +74,8 @@ export class NetworkPolicies {
     } catch (error) {
       throw new EngineError('ERR_ARCBOX_INVALID_ARGUMENT', messageOf(error), { cause: error });
     }
-    this.#functions.delete(key);
     this.#table.set(subject, policy);
+    this.#functions.delete(key);
     await place.applyPolicy(subject);
     this.#events.emit(subject.kind, 'network_policy', subject.id, {
       default: policy?.default ?? 'none',
