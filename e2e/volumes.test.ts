@@ -24,6 +24,21 @@ test('what is written to a volume is there for the next container, and for two a
   );
   await run('run', '-d', '--name', 'writer', '-v', 'data:/data', 'busybox', 'sh', '-c', 'sleep 1000');
   assert.equal(await sh('data:/data:ro', 'touch /data/x 2>/dev/null || echo read-only'), 'read-only\n');
+  assert.equal(
+    await run(
+      ...[
+        'run',
+        '--rm',
+        '--volumes-from',
+        'writer:ro',
+        'busybox',
+        'sh',
+        '-c',
+        'cat /data/file; touch /data/x 2>/dev/null || echo read-only',
+      ],
+    ),
+    'one\nread-only\n',
+  );
   const refused = await arcbox.run(['volume', 'rm', 'data']);
   assert.equal(await run('volume', 'ls', '-q', '-f', 'dangling=false'), 'data\n');
   assert.equal(await run('volume', 'ls', '-q', '-f', 'dangling=true'), '');

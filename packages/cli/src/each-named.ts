@@ -1,7 +1,7 @@
 /** Commands that do one thing to each of what they name. */
 import { complain, print } from './output.ts';
 
-/** Goes on past one that fails, and prints those that it was done to. Answers with what to exit with. */
+/** Goes on past one that fails, and prints those that it was done to, but for a `false`. Answers with what to exit with. */
 export async function eachNamed(
   names: readonly string[],
   act: (name: string) => Promise<unknown>,
@@ -9,8 +9,7 @@ export async function eachNamed(
   let exitCode = 0;
   for (const name of names) {
     try {
-      await act(name);
-      print(name);
+      if ((await act(name)) !== false) print(name);
     } catch (error) {
       complain(error instanceof Error ? error.message : String(error));
       exitCode = 1;

@@ -10,7 +10,8 @@ import { HostLayout } from '@arcbox/engine/host-layout';
 const MACHINE = 'default';
 
 /** Whether this is a `run` in the default machine, as far as one look at the words can tell. */
-export function needsMachine([verb, ...words]: readonly string[]): boolean {
+export function needsMachine(given: readonly string[]): boolean {
+  const [verb, ...words] = given[0] === 'container' ? given.slice(1) : given;
   const other = (word: string): boolean =>
     word === '-h' || word === '--help' || word === '--machine' || word.startsWith('--machine=');
   return verb === 'run' && words.length > 0 && !words.some(other);

@@ -10,10 +10,12 @@ import { needsMachine, wakeEarly } from '../src/wake-early.ts';
 
 test('a run needs the default machine, unless it names another or only asks how it is called', () => {
   assert.ok(needsMachine(['run', '--rm', 'busybox', 'true']));
+  assert.ok(needsMachine(['container', 'run', 'busybox']));
   for (const words of [
     [],
     ['run'],
     ['ps'],
+    ['container', 'ls'],
     ['create', 'busybox'],
     ['run', '--help'],
     ['run', '--machine', 'other', 'busybox'],

@@ -114,11 +114,12 @@ export function networkRemove(
 ): Promise<number> {
   return eachNamed(names, async (network) => {
     try {
-      await context.daemon.call('NetworkService/Remove', { network });
+      return await context.daemon.call('NetworkService/Remove', { network });
     } catch (error) {
       const code = error instanceof Error && 'code' in error ? error.code : '';
       // As docker: with -f one that is not there is as good as removed.
       if (options.force !== true || code !== 'ERR_ARCBOX_NETWORK_NOT_FOUND') throw error;
+      return false;
     }
   });
 }

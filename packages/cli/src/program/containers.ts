@@ -248,7 +248,7 @@ export function defineContainerCommands(program: Command, context: Context): voi
     .action(
       action(async (options) => (await import('../commands/prune.ts')).containerPrune(context, options)),
     );
-  // A second definition of all of them costs every command a millisecond that only these need.
+  // A second definition of all of them costs every command some 3 ms that only these need.
   if (!process.argv.slice(2).some((word) => ['container', 'completion'].includes(word))) return;
   defineContainerVerbs(group, context, true);
   group
