@@ -41,6 +41,18 @@ export const DISK_RESERVE_BYTES = 512 * 1024 ** 2;
 /** How often that is looked at, in bytes written. */
 export const DISK_CHECK_BYTES = 64 * 1024 ** 2;
 
+/** Those that bound what one layer may make of this host's disk; a store may be given others. */
+export interface LayerLimits {
+  readonly layerBytesMax: number;
+  readonly diskReserveBytes: number;
+  readonly diskCheckBytes: number;
+}
+export const LAYER_LIMITS: LayerLimits = {
+  layerBytesMax: LAYER_BYTES_MAX,
+  diskReserveBytes: DISK_RESERVE_BYTES,
+  diskCheckBytes: DISK_CHECK_BYTES,
+};
+
 /** Bytes on their way into a worker. */
 export const WORKER_INPUT_BYTES_MAX = 8 * 1024 * 1024;
 /** So many bytes of it are acknowledged at once. */

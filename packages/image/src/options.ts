@@ -1,6 +1,7 @@
 /** What the store is told and what it answers with. */
 import type { DatabaseSync } from 'node:sqlite';
 import type { Image, Removal } from './image.ts';
+import type { LayerLimits } from './limits.ts';
 import type { Platform } from './manifest.ts';
 import type { OnProgress } from './progress.ts';
 import type { Credentials } from './registry/credentials.ts';
@@ -16,6 +17,8 @@ export interface ImageStoreOptions {
   /** Whether a container that uses an image runs; without it none does. */
   isRunning?(containerId: string): boolean;
   readonly registries?: RegistryConfig;
+  /** Instead of those in `limits.ts`. */
+  readonly limits?: LayerLimits;
   /** Called when something has happened to an image; `id` is its ID, or its name for `pull` and `push`, as Docker's. */
   onEvent?(action: ImageAction, id: string, name: string): void;
   /** Called before the files of layers go, with the layers' digests: whoever has one open lets go of it. */

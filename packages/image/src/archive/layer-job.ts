@@ -10,10 +10,11 @@ import { startingWith, unpacked } from './packing.ts';
 
 export async function layerJob(job: LayerJob, context: JobContext): Promise<IngestedLayer> {
   faultPoint('image.layer.ingest');
-  const ingest = new LayerIngest({
+  const paths = {
     blob: join(job.workspace, LAYER_FILES.blob),
     squashfs: join(job.workspace, LAYER_FILES.squashfs),
-  });
+  };
+  const ingest = new LayerIngest(paths, job.limits);
   try {
     await ingest.open();
     // A layer is stored as it comes, but not in what no registry would take.

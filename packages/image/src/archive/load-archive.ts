@@ -239,7 +239,7 @@ class Collector implements ArchiveFiles {
     this.#layers += 1;
     const { blobPath, squashfsPath } = this.#paths(this.#number);
     faultPoint('image.load.ingest');
-    const ingest = new LayerIngest({ blob: blobPath, squashfs: squashfsPath });
+    const ingest = new LayerIngest({ blob: blobPath, squashfs: squashfsPath }, this.#job.limits);
     await ingest.open();
     this.#ingests.add(ingest);
     this.#ingest = ingest;

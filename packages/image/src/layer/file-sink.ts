@@ -2,7 +2,7 @@
 import { type FileHandle, open, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { ImageError } from '../errors.ts';
-import { DISK_CHECK_BYTES, DISK_RESERVE_BYTES } from '../limits.ts';
+import { LAYER_LIMITS, type LayerLimits } from '../limits.ts';
 
 const WRITE_BYTES = 1024 * 1024;
 const QUEUE_BYTES_MAX = 8 * 1024 * 1024;
@@ -11,6 +11,7 @@ const SYNC_BYTES = 32 * 1024 * 1024;
 
 export class FileSink {
   readonly path: string;
+  readonly #limits: LayerLimits;
   #handle: FileHandle | undefined;
   #queue: Buffer[] = [];
   #queuedBytes = 0;
@@ -21,8 +22,9 @@ export class FileSink {
   #synced = 0;
   #checked = 0;
 
-  constructor(path: string) {
+  constructor(path: string, limits: LayerLimits = LAYER_LIMITS) {
     this.path = path;
+    this.#limits = limits;
   }
 
   async open(): Promise<void> {
@@ -78,7 +80,7 @@ export class FileSink {
         await writeAll(this.#handle, batch);
         this.#queuedBytes -= bytes;
         this.#written += bytes;
-        if (this.#written - this.#checked >= DISK_CHECK_BYTES) await this.#checkSpace();
+        if (this.#written - this.#checked >= this.#limits.diskCheckBytes) await this.#checkSpace();
         if (this.#written - this.#synced >= SYNC_BYTES) this.#sync();
       }
     } catch (error) {
@@ -102,17 +104,17 @@ export class FileSink {
 
   async #checkSpace(): Promise<void> {
     this.#checked = this.#written;
-    await checkSpace(dirname(this.path));
+    await checkSpace(dirname(this.path), this.#limits.diskReserveBytes);
   }
 }
 
-/** Throws `ERR_ARCBOX_IMAGE_LIMIT` when the file system of `directory` is all but full. */
-export async function checkSpace(directory: string): Promise<void> {
+/** Throws `ERR_ARCBOX_IMAGE_LIMIT` when the file system of `directory` has less than so many bytes left. */
+export async function checkSpace(directory: string, reserveBytes: number): Promise<void> {
   const { bavail, bsize } = await statfs(directory);
-  if (bavail * bsize >= DISK_RESERVE_BYTES) return;
+  if (bavail * bsize >= reserveBytes) return;
   throw new ImageError(
     'ERR_ARCBOX_IMAGE_LIMIT',
-    `less than ${DISK_RESERVE_BYTES / 1024 ** 2} MiB are free at ${directory}; remove images (arcbox image prune), or make room there`,
+    `less than ${Math.ceil(reserveBytes / 1024 ** 2)} MiB are free at ${directory}; remove images (arcbox image prune), or make room there`,
   );
 }
 

@@ -50,6 +50,7 @@ export class LayerFilter implements TarHandler {
   readonly #sink: LayerSink | undefined;
   readonly #plan: LayerPlan | undefined;
   readonly #tree: LayerTree;
+  readonly #bytesMax: number;
   #number = -1;
   #started = false;
   /** The entry whose data comes now is passed on. */
@@ -63,21 +64,27 @@ export class LayerFilter implements TarHandler {
   #metadataBytes = 0;
 
   /** Passes data on while it comes; throws `SecondPass` when that was too early. */
-  static streaming(sink: LayerSink): LayerFilter {
-    return new LayerFilter(sink, undefined);
+  static streaming(sink: LayerSink, bytesMax = LAYER_BYTES_MAX): LayerFilter {
+    return new LayerFilter(sink, undefined, bytesMax);
   }
 
   /** Only looks. */
-  static indexing(): LayerFilter {
-    return new LayerFilter(undefined, undefined);
+  static indexing(bytesMax = LAYER_BYTES_MAX): LayerFilter {
+    return new LayerFilter(undefined, undefined, bytesMax);
   }
 
   /** Follows the plan of an `indexing` filter that saw the same tar. */
   static planned(sink: LayerSink, index: LayerFilter): LayerFilter {
-    return new LayerFilter(sink, index.plan(), index.#tree);
+    return new LayerFilter(sink, index.plan(), index.#bytesMax, index.#tree);
   }
 
-  private constructor(sink: LayerSink | undefined, plan: LayerPlan | undefined, tree?: LayerTree) {
+  private constructor(
+    sink: LayerSink | undefined,
+    plan: LayerPlan | undefined,
+    bytesMax: number,
+    tree?: LayerTree,
+  ) {
+    this.#bytesMax = bytesMax;
     this.#sink = sink;
     this.#plan = plan;
     this.#tree =
@@ -90,7 +97,7 @@ export class LayerFilter implements TarHandler {
   onEntry(entry: TarEntry): void {
     this.#number += 1;
     this.#bytes += entry.sparse?.realBytes ?? entry.sizeBytes;
-    if (this.#bytes > LAYER_BYTES_MAX) throw invalid(`its files have more than ${LAYER_BYTES_MAX} bytes`);
+    if (this.#bytes > this.#bytesMax) throw invalid(`its files have more than ${this.#bytesMax} bytes`);
     this.#metadataBytes += entry.name.length + entry.linkName.length;
     for (const [name, value] of entry.xattrs) this.#metadataBytes += name.length + value.length;
     if (this.#metadataBytes > LAYER_METADATA_BYTES_MAX) {

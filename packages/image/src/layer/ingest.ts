@@ -11,7 +11,7 @@ import { rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { ImageError, messageOf } from '../errors.ts';
-import { BLOB_BYTES_MAX, DISK_CHECK_BYTES, LAYER_BYTES_MAX } from '../limits.ts';
+import { BLOB_BYTES_MAX, LAYER_LIMITS, type LayerLimits } from '../limits.ts';
 import { TarReader } from '../tar/reader.ts';
 import { type Compression, decompressor, detectCompression } from './compression.ts';
 import { checkSpace, FileSink } from './file-sink.ts';
@@ -38,6 +38,7 @@ export interface IngestedLayer {
 
 export class LayerIngest {
   readonly #paths: IngestPaths;
+  readonly #limits: LayerLimits;
   readonly #blobHash = createHash('sha256');
   readonly #file: FileSink;
   #compression: Compression | undefined;
@@ -54,9 +55,10 @@ export class LayerIngest {
   /** The unpacked stream has been read to its end. */
   #unpacked: Promise<void> | undefined;
 
-  constructor(paths: IngestPaths) {
+  constructor(paths: IngestPaths, limits: LayerLimits = LAYER_LIMITS) {
     this.#paths = paths;
-    this.#file = new FileSink(paths.blob);
+    this.#limits = limits;
+    this.#file = new FileSink(paths.blob, limits);
   }
 
   async open(): Promise<void> {
@@ -132,7 +134,7 @@ export class LayerIngest {
   #begin(first: Buffer): Compression {
     const compression = detectCompression(first);
     this.#squash = new Squash(this.#paths.squashfs);
-    this.#filter = LayerFilter.streaming(this.#squash);
+    this.#filter = LayerFilter.streaming(this.#squash, this.#limits.layerBytesMax);
     this.#reader = new TarReader(this.#filter);
     if (compression !== 'none') {
       this.#unpacker = decompressor(compression);
@@ -162,7 +164,7 @@ export class LayerIngest {
 
   #tar(chunk: Buffer): void {
     this.#tarBytes += chunk.length;
-    if (this.#tarBytes > LAYER_BYTES_MAX) throw tooLarge(LAYER_BYTES_MAX);
+    if (this.#tarBytes > this.#limits.layerBytesMax) throw tooLarge(this.#limits.layerBytesMax);
     if (this.#secondPass) return;
     try {
       this.#reader?.write(chunk);
@@ -174,16 +176,16 @@ export class LayerIngest {
 
   /** The file system that is made of a small blob can be large: a full disk would hurt more than this layer. */
   async #checkSpace(): Promise<void> {
-    if (this.#tarBytes - this.#checkedBytes < DISK_CHECK_BYTES) return;
+    if (this.#tarBytes - this.#checkedBytes < this.#limits.diskCheckBytes) return;
     this.#checkedBytes = this.#tarBytes;
-    await checkSpace(dirname(this.#paths.squashfs));
+    await checkSpace(dirname(this.#paths.squashfs), this.#limits.diskReserveBytes);
   }
 
   /** What was passed on too early is thrown away; the stored blob is gone over twice. */
   async #again(): Promise<void> {
     await this.#squash?.abort();
     await rm(this.#paths.squashfs, { force: true });
-    const index = LayerFilter.indexing();
+    const index = LayerFilter.indexing(this.#limits.layerBytesMax);
     await this.#readBlob(new TarReader(index), undefined);
     this.#squash = new Squash(this.#paths.squashfs);
     const planned = LayerFilter.planned(this.#squash, index);
@@ -219,5 +221,5 @@ async function roomIn(stream: Duplex): Promise<void> {
 }
 
 function tooLarge(limit: number): ImageError {
-  return new ImageError('ERR_ARCBOX_IMAGE_LIMIT', `the layer is larger than ${limit / 1024 ** 3} GiB`);
+  return new ImageError('ERR_ARCBOX_IMAGE_LIMIT', `the layer is larger than ${limit / 1024 ** 2} MiB`);
 }

@@ -6,6 +6,7 @@ import { type SavedImage, saveArchive } from '../archive/save.ts';
 import { sha256 } from '../digest.ts';
 import { ImageError } from '../errors.ts';
 import type { Image } from '../image.ts';
+import { LAYER_LIMITS } from '../limits.ts';
 import type { TransferOptions } from '../options.ts';
 import type { StoreCore } from '../store/core.ts';
 import { commit, takeKnown } from '../store/intake.ts';
@@ -21,7 +22,7 @@ export async function load(
 ): Promise<Image[]> {
   return core.work(async (workspace, lease, signal) => {
     const loaded = await runJob<'load'>(
-      { kind: 'load', workspace },
+      { kind: 'load', workspace, limits: core.options.limits ?? LAYER_LIMITS },
       { input, signal, which: (digests) => takeKnown(core, digests, lease), ...progressOf(options) },
     );
     faultPoint('image.load.commit');

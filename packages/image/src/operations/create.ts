@@ -6,6 +6,7 @@ import { sha256 } from '../digest.ts';
 import type { Image } from '../image.ts';
 import { parseImageConfig } from '../image-config.ts';
 import type { IngestedLayer } from '../layer/ingest.ts';
+import { LAYER_LIMITS } from '../limits.ts';
 import { type Descriptor, MEDIA_TYPES, makeManifest, ociLayerType } from '../manifest.ts';
 import type { CreateImageOptions } from '../options.ts';
 import { embeddedLayer } from '../store/adopt-embedded.ts';
@@ -29,7 +30,7 @@ export async function createFromLayer(core: StoreCore, options: CreateImageOptio
     let own: IngestedLayer | undefined;
     if (options.layer !== undefined) {
       own = await runJob<'layer'>(
-        { kind: 'layer', workspace },
+        { kind: 'layer', workspace, limits: core.options.limits ?? LAYER_LIMITS },
         { input: options.layer, signal, ...progressOf(options) },
       );
       fresh.push({

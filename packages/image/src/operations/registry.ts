@@ -2,6 +2,7 @@
 import { faultPoint } from '@arcbox/sys/fault-point';
 import { sha256 } from '../digest.ts';
 import type { Image } from '../image.ts';
+import { LAYER_LIMITS } from '../limits.ts';
 import { ociLayerType } from '../manifest.ts';
 import type { PullOptions, PullOutcome } from '../options.ts';
 import {
@@ -27,6 +28,7 @@ export async function pull(core: StoreCore, text: string, options: PullOptions):
       {
         kind: 'pull',
         workspace,
+        limits: core.options.limits ?? LAYER_LIMITS,
         reference,
         platform: options.platform,
         credentials: options.credentials,

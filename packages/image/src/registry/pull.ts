@@ -8,7 +8,13 @@ import { ImageError } from '../errors.ts';
 import { parseImageConfig } from '../image-config.ts';
 import { DETECT_BYTES } from '../layer/compression.ts';
 import { LayerIngest } from '../layer/ingest.ts';
-import { BLOB_BYTES_MAX, IMAGE_CONFIG_BYTES_MAX, PROGRESS_INTERVAL_MS, TRANSFERS_MAX } from '../limits.ts';
+import {
+  BLOB_BYTES_MAX,
+  IMAGE_CONFIG_BYTES_MAX,
+  type LayerLimits,
+  PROGRESS_INTERVAL_MS,
+  TRANSFERS_MAX,
+} from '../limits.ts';
 import {
   type Descriptor,
   formatPlatform,
@@ -29,6 +35,7 @@ import { Transport } from './transport.ts';
 export interface PullJob {
   readonly kind: 'pull';
   readonly workspace: string;
+  readonly limits: LayerLimits;
   readonly reference: Reference;
   /** Absent: this host's. */
   readonly platform: Platform | undefined;
@@ -175,7 +182,7 @@ class Pull {
     const blobPath = join(this.#job.workspace, `${index}.blob`);
     const squashfsPath = join(this.#job.workspace, `${index}.squashfs`);
     faultPoint('image.pull.download');
-    const ingest = new LayerIngest({ blob: blobPath, squashfs: squashfsPath });
+    const ingest = new LayerIngest({ blob: blobPath, squashfs: squashfsPath }, this.#job.limits);
     try {
       await ingest.open();
       let current = 0;

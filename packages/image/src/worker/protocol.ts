@@ -2,6 +2,7 @@
 import type { LoadedArchive } from '../archive/load-archive.ts';
 import type { ImageErrorCode } from '../errors.ts';
 import type { IngestedLayer } from '../layer/ingest.ts';
+import type { LayerLimits } from '../limits.ts';
 import type { ProgressEvent } from '../progress.ts';
 import type { LoginJob } from '../registry/login.ts';
 import type { PulledImage, PullJob } from '../registry/pull.ts';
@@ -15,12 +16,14 @@ export interface LayerJob {
   readonly kind: 'layer';
   /** Directory for the files. */
   readonly workspace: string;
+  readonly limits: LayerLimits;
 }
 
 /** A docker-archive or oci-layout comes as the job's input. */
 export interface LoadJob {
   readonly kind: 'load';
   readonly workspace: string;
+  readonly limits: LayerLimits;
 }
 
 export interface Jobs {

@@ -46,6 +46,7 @@ export async function withStore(
     embeddedLater?: boolean;
     registries?: RegistryConfig;
     onEvent?: ImageStoreOptions['onEvent'];
+    limits?: ImageStoreOptions['limits'];
   } = {},
 ): Promise<void> {
   const home = mkdtempSync(join(tmpdir(), 'arcbox-image-'));
@@ -61,6 +62,7 @@ export async function withStore(
       bootDirectory: boot,
       isRunning: (id) => running.has(id),
       ...(options.onEvent === undefined ? {} : { onEvent: options.onEvent }),
+      ...(options.limits === undefined ? {} : { limits: options.limits }),
       ...(options.registries === undefined ? {} : { registries: options.registries }),
     });
     stores.push(store);
