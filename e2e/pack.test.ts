@@ -31,19 +31,23 @@ const OFFLINE = ['--offline', '--cache', join(root, 'build', 'npm', 'cache')];
 const QUIET = ['--no-audit', '--no-fund', '--logs-max=0', '--loglevel=error'];
 
 const directory = mkdtempSync(join(tmpdir(), 'arcbox-pack-'));
+const project = join(directory, 'project');
+const prefix = join(directory, 'prefix');
 let tarballs: string[];
 before(async () => {
   await run('sh', [join(root, 'scripts', 'pack'), join(directory, 'packed')]);
   tarballs = globSync(join(directory, 'packed', '*.tgz'));
+  mkdirSync(project);
+  writeFileSync(join(project, 'package.json'), '{ "private": true, "type": "module" }');
+  await Promise.all([
+    run('npm', ['install', ...OFFLINE, ...QUIET, ...tarballs], { cwd: project }),
+    run('npm', ['install', '--global', '--prefix', prefix, ...OFFLINE, ...QUIET, ...tarballs]),
+  ]);
 });
 after(() => rmSync(directory, { recursive: true }));
 
 test('the packed packages work in an empty project: the libraries and their types', async () => {
-  const project = join(directory, 'project');
-  mkdirSync(project);
   assert.equal(tarballs.length, globSync(join(root, 'packages', '*')).length);
-  writeFileSync(join(project, 'package.json'), '{ "private": true, "type": "module" }');
-  await run('npm', ['install', ...OFFLINE, ...QUIET, ...tarballs], { cwd: project });
   assert.equal(
     globSync(join(project, 'node_modules/@arcbox/*/**/*.ts')).every((file) => file.endsWith('.d.ts')),
     true,
@@ -64,9 +68,7 @@ test('the packed packages work in an empty project: the libraries and their type
 test('the command, installed with npm install --global, runs a container from the unpacked boot assets', async () => {
   const home = join(directory, 'home');
   const share = join(home, '.local', 'share', 'arcbox');
-  const prefix = join(directory, 'prefix');
   mkdirSync(share, { recursive: true });
-  await run('npm', ['install', '--global', '--prefix', prefix, ...OFFLINE, ...QUIET, ...tarballs]);
   const archives = globSync(join(directory, 'packed', 'arcbox-boot-*.tar.zst'));
   assert.equal(archives.length, 1);
   await run('tar', ['--zstd', '-xf', archives[0] ?? '', '-C', share]);
