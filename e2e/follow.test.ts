@@ -2,14 +2,18 @@ import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { DockerRegistry } from '../packages/image/test/support/registry.ts';
 import { Arcbox, nextOutput, outcome, untilOutput } from './support.ts';
 
 const KILLS = 50;
+const KILLS_UNATTENDED = 10;
+/** The least there is. */
+const ROTATED_SIZE = '64k';
 
 /** Checks numbers as they come: each the one before it and one. */
-function counter(): { push(text: string): void; readonly next: number; readonly errors: string[] } {
+function counter(first = 0): { push(text: string): void; readonly next: number; readonly errors: string[] } {
   let rest = '';
-  let next = 0;
+  let next = first;
   const errors: string[] = [];
   return {
     push(text) {
@@ -65,6 +69,47 @@ test(`a counting container is followed while the daemon is killed ${KILLS} times
   assert.deepEqual(all.errors, []);
   assert.equal(all.next, attachedCount.next);
   assert.equal((await arcbox.run(['rm', 'count'])).code, 0);
+});
+
+test(`containers of a pulled image write while the daemon is killed ${KILLS_UNATTENDED} times and nobody is attached`, async () => {
+  await using registry = await DockerRegistry.start();
+  await using arcbox = new Arcbox({ DOCKER_CONFIG: '/nonexistent' });
+  const ok = async (...args: string[]): Promise<string> => {
+    const { stdout, stderr, code } = await arcbox.run(args);
+    assert.equal(code, 0, `${args.join(' ')}: ${stderr}`);
+    return stdout;
+  };
+  const image = `${registry.host}/busybox:1`;
+  await ok('tag', 'busybox', image);
+  await ok('push', image);
+  await ok('rmi', image);
+  const writer = ['sh', '-c', 'i=0; while :; do echo $i; i=$((i+1)); done'];
+  await ok('run', '-d', '--name', 'whole', image, ...writer);
+  const rotation = ['--log-opt', `max-size=${ROTATED_SIZE}`, '--log-opt', 'max-file=2'];
+  await ok('run', '-d', '--name', 'rotated', ...rotation, image, ...writer);
+  const machines = arcbox.machines();
+  for (let kill = 0; kill < KILLS_UNATTENDED; kill += 1) {
+    await arcbox.crashDaemon();
+    await sleep(randomInt(60));
+    await ok('daemon', 'start');
+    await sleep(randomInt(60));
+  }
+  assert.deepEqual(arcbox.machines(), machines, 'one machine all along');
+  // More than is kept, however slow this machine is.
+  while (Number(await ok('logs', '--tail', '1', 'rotated')) < 40_000);
+  await ok('kill', 'whole', 'rotated');
+  await ok('wait', 'whole', 'rotated');
+  const all = counter();
+  all.push(await ok('logs', 'whole'));
+  assert.deepEqual(all.errors, []);
+  assert.ok(all.next > 1000);
+  const kept = await ok('logs', 'rotated');
+  const first = kept.indexOf('\n') + 1;
+  const rest = counter(Number(kept.slice(first, kept.indexOf('\n', first))));
+  assert.ok(rest.next > 0, 'the oldest is gone');
+  rest.push(kept.slice(first));
+  assert.deepEqual(rest.errors, []);
+  await ok('rm', 'whole', 'rotated');
 });
 
 test('input is neither lost nor doubled when the daemon is killed under it', async () => {
