@@ -9,10 +9,9 @@ import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { dockerArchive, testImage } from '../packages/image/test/support/archives.ts';
 import { DockerRegistry } from '../packages/image/test/support/registry.ts';
-import { Arcbox, type Outcome, processGone, untilAnswered } from './support.ts';
+import { Arcbox, backOff, type Outcome, processGone, untilAnswered } from './support.ts';
 
 let arcbox: Arcbox;
 let baseline: string;
@@ -66,15 +65,15 @@ const TIDY_MS_MAX = 10_000;
 /** A daemon that has just come up tidies its store behind the first answers. */
 async function inTheEnd(holds: () => void): Promise<void> {
   const endMs = performance.now() + TIDY_MS_MAX;
-  for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, 500)) {
+  await backOff(() => {
     try {
       holds();
-      return;
-    } catch (error) {
-      if (performance.now() > endMs) throw error;
+      return true;
+    } catch {
+      return performance.now() > endMs;
     }
-    await sleep(waitMs);
-  }
+  });
+  holds();
 }
 
 /** Removals go on behind the answer; in the end nothing is left. */

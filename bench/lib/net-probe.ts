@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { createInterface } from 'node:readline';
 
 /** More than anybody makes. */
 const CONNECTS_MAX = 1_000_000;
@@ -31,13 +32,21 @@ export class LoopbackService implements AsyncDisposable {
 
   static async start(): Promise<LoopbackService> {
     const directory = mkdtempSync(path.join(os.tmpdir(), 'arcbox-bench-service-'));
-    const program = path.join(directory, 'net-probe');
-    buildNetProbe(program);
-    const child = spawn(program, ['accept', '127.0.0.1', '0', String(CONNECTS_MAX)], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    const [line] = await once(child.stdout, 'data');
-    return new LoopbackService(Number(String(line)), directory, child);
+    try {
+      const program = path.join(directory, 'net-probe');
+      buildNetProbe(program);
+      const child = spawn(program, ['accept', '127.0.0.1', '0', String(CONNECTS_MAX)], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      // It says its port, or ends without a word.
+      const lines = createInterface({ input: child.stdout });
+      const { value: port } = await lines[Symbol.asyncIterator]().next();
+      if (port === undefined) throw new Error(`${program} ended before it listened; what it said is above`);
+      return new LoopbackService(Number(port), directory, child);
+    } catch (error) {
+      rmSync(directory, { recursive: true, force: true });
+      throw error;
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
