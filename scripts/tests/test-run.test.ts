@@ -11,7 +11,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 /** As the runner does: writes the counts where it was told to. */
 const RUNNER = `
 for word; do
-  case $word in --test-reporter-destination=build/*) echo "$COUNTS" >"\${word#*=}" ;; esac
+  case $word in --test-reporter-destination=build/*) printf '%s\n' "$COUNTS" >"\${word#*=}" ;; esac
 done
 exit "\${RUNNER_STATUS:-0}"`;
 
@@ -51,9 +51,13 @@ test('the counts of all runs are added up', async () => {
 });
 
 test('a test that failed, and one that was not run', async () => {
-  const { code, lines } = await outcome({ COUNTS: '5 1 1', RUNNER_STATUS: '1' });
+  const { code, lines } = await outcome({
+    COUNTS: '✖ name (file:1)\n  Error: why\n5 1 1',
+    RUNNER_STATUS: '1',
+  });
   assert.deepEqual([code, lines.at(-1)], [1, '15 passed, 3 failed']);
   assert.match(lines.at(-2) ?? '', /^3 skipped/);
+  assert.deepEqual(lines.slice(-8, -2), Array(3).fill(['✖ name (file:1)', '  Error: why']).flat());
 });
 
 test('set-up that fails counts as one that failed, and its reason stands above', async () => {
