@@ -106,7 +106,7 @@ test(`containers of a pulled image write while the daemon is killed ${KILLS_UNAT
   const kept = await ok('logs', 'rotated');
   const first = kept.indexOf('\n') + 1;
   const rest = counter(Number(kept.slice(first, kept.indexOf('\n', first))));
-  assert.ok(rest.next > 0, 'the oldest is gone');
+  assert.ok(rest.next > 1, 'the oldest is gone');
   rest.push(kept.slice(first));
   assert.deepEqual(rest.errors, []);
   await ok('rm', 'whole', 'rotated');

@@ -104,6 +104,36 @@ test('since and until cut by time, and a follower ends when the time has come', 
   await containers.kill(id);
 });
 
+test('the last line of a log is one line, however fast the log is written and rotated meanwhile', async () => {
+  let goesOn = true;
+  await using fake = await FakeRuntime.create({
+    async flood({ out, exit }) {
+      for (let n = 0; goesOn; n += 1) await out(`${n}${'x'.repeat(1023)}\n`);
+      exit(0);
+    },
+  });
+  await using runtime = await fake.open();
+  const containers = await runtime.containers();
+  const life = { log: { maxSizeBytes: 65_536, maxFiles: 2 } };
+  const { id } = await containers.create({ image: 'busybox', command: ['flood'], life });
+  await containers.start(id);
+  let last = -1;
+  for (let round = 0; round < 50; round += 1) {
+    const { reader, release } = await containers.logs(id, { tail: 1 });
+    let text = '';
+    for (let batch = await reader.read(); batch !== undefined; batch = await reader.read())
+      text += batch.records.map(({ data }) => data.toString()).join('');
+    await release();
+    assert.match(text, /^\d+x+\n$|^$/);
+    if (text === '') continue; // nothing has been written yet
+    assert.ok(Number.parseInt(text, 10) >= last);
+    last = Number.parseInt(text, 10);
+  }
+  goesOn = false;
+  await containers.wait(id);
+  assert.ok(last > 100, `rotated more than once: ${last}`);
+});
+
 test('a log is kept in so many files of the size that was asked for', async () => {
   const line = `${'x'.repeat(1023)}\n`;
   await using fake = await FakeRuntime.create({

@@ -1,5 +1,6 @@
 /** Reading what a container writes, as it is written or afterwards, and writing to it. */
 import { ATTACH_LAG_BYTES } from '../limits.ts';
+import type { LogReader } from '../log/log-reader.ts';
 import { findTail, type LogPlace, type LogRange, LogView } from '../log/log-view.ts';
 import type { Container } from './container.ts';
 import { ContainerAttachment } from './container-attachment.ts';
@@ -58,16 +59,18 @@ export async function readLogs(
 ): Promise<{ reader: LogView; position: number; release(): Promise<void> }> {
   const { tail, follow } = options;
   const log = await container.useLog();
+  // It never reads: nothing is rotated away below it until the reader stands where it is to begin.
+  let hold: LogReader | undefined;
   try {
-    let cursor = tail === 0 ? 'end' : (options.cursor ?? 'start');
+    const until = log.end;
+    hold = log.reader({ cursor: tail === 0 ? until : (options.cursor ?? 'start') });
     let from: LogPlace | undefined;
     if (tail !== undefined && tail > 0) {
-      await using scan = log.reader({ cursor });
+      await using scan = log.reader({ cursor: hold.position, until });
       from = await findTail(scan, tail, options);
-      cursor = from?.position ?? cursor;
     }
-    const followRun = Math.max(1, container.record.run);
-    const reader = log.reader({ cursor, ...(follow === true ? { followRun } : {}) });
+    const reach = follow === true ? { followRun: Math.max(1, container.record.run) } : { until };
+    const reader = log.reader({ cursor: from?.position ?? hold.position, ...reach });
     const view = new LogView(reader, options, from);
     if (follow === true) view.endInTime();
     return {
@@ -81,5 +84,7 @@ export async function readLogs(
   } catch (error) {
     await container.releaseLog();
     throw error;
+  } finally {
+    await hold?.close();
   }
 }

@@ -284,7 +284,8 @@ export class ContainerLog implements AsyncDisposable {
       this.#lastBlockBytes = block.used;
       await this.#writeBlock(block);
       this.#publish(block);
-      await this.#awaitReaders((reader) => this.#end - reader.position > reader.maxLagBytes);
+      while (this.#isHeld((reader) => this.#end - reader.position > reader.maxLagBytes))
+        await this.#moved.promise;
       this.#acknowledge(block);
       block.release();
     }
@@ -348,10 +349,19 @@ export class ContainerLog implements AsyncDisposable {
       const [oldest, next] = this.#segments;
       if (oldest === undefined) break;
       const keepFrom = next?.base ?? this.#end;
-      await this.#awaitReaders((reader) => reader.position < keepFrom, keepFrom);
-      // Somebody may have made room by hand.
-      await rm(oldest.path, { force: true });
+      if (this.#isHeld((reader) => reader.position < keepFrom, keepFrom)) {
+        await this.#moved.promise;
+        continue;
+      }
+      // Before the file goes: who begins to read meanwhile begins behind it.
       this.#segments.shift();
+      try {
+        // Somebody may have made room by hand.
+        await rm(oldest.path, { force: true });
+      } catch (error) {
+        this.#segments.unshift(oldest);
+        throw error;
+      }
     }
     await this.#closeFile();
     const segment = segmentAt(this.#directory, this.#end);
@@ -422,10 +432,10 @@ export class ContainerLog implements AsyncDisposable {
     if (this.#readers.size === 0 && this.#tail.length > 0) this.#dropTail();
   }
 
-  /** Waits until no connected reader is in the way. */
-  async #awaitReaders(blocks: (reader: LogReader) => boolean, pinBelow = 0): Promise<void> {
-    const pinned = (): boolean => this.#pin !== undefined && this.#pin < pinBelow;
-    while (!this.#closed && (pinned() || [...this.#readers].some(blocks))) await this.#moved.promise;
+  /** Whether a connected reader, or one that is to come back, is in the way; `#moved` tells when to ask again. */
+  #isHeld(blocks: (reader: LogReader) => boolean, pinBelow = 0): boolean {
+    const pinned = this.#pin !== undefined && this.#pin < pinBelow;
+    return !this.#closed && (pinned || [...this.#readers].some(blocks));
   }
 
   #unpin(): void {

@@ -29,8 +29,9 @@ export interface LogBatch {
 export interface LogReaderOptions {
   /** A position at which a record begins (such as `LogBatch.position`), or one end of the log. */
   readonly cursor: number | 'start' | 'end';
-  /** Follow the log until this run has ended; without it: read what there is. */
+  /** Follow the log until this run has ended; without it: read what there is, or what comes before `until`. */
   readonly followRun?: number;
+  readonly until?: number;
   /** How far the log may be ahead of this reader before the container waits; default: until rotation. */
   readonly maxLagBytes?: number;
 }
@@ -67,7 +68,7 @@ export class LogReader implements AsyncDisposable {
     this.#position = position;
     this.#given = position;
     this.#followRun = options.followRun;
-    this.#until = options.followRun === undefined ? source.end : Number.POSITIVE_INFINITY;
+    this.#until = options.until ?? (options.followRun === undefined ? source.end : Number.POSITIVE_INFINITY);
     this.maxLagBytes = options.maxLagBytes ?? Number.POSITIVE_INFINITY;
   }
 
