@@ -225,7 +225,7 @@ test('on a terminal a line changes while it works, and is gone at the end', asyn
   const seen = join(directory, 'seen');
   script(
     join(checkout, 'guest/kernel/build.sh'),
-    `: >"$3/a.o"\nuntil grep -q 'kernel (' '${seen}'; do sleep 0.05; done\necho kernel >"$4"`,
+    `: >"$3/a.o"\nuntil grep -q '] kernel ([0-9]* %, 1 files compiled)' '${seen}'; do sleep 0.05; done\necho kernel >"$4"`,
   );
   writeFileSync(join(directory, 'go'), '');
   // script(1) gives it a terminal, and writes what that shows.
