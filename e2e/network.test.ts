@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { after, before, test } from 'node:test';
-import { Arcbox, answerOf, untilAnswered } from './support.ts';
+import { Arcbox, answerOf, freePorts, untilAnswered } from './support.ts';
 
 let arcbox: Arcbox;
 before(async () => {
@@ -181,18 +181,6 @@ test('a published port: from the host, refused when taken, bound again after a c
   await arcbox.run(['rm', '-f', 'web']);
   assert.equal(await answerOf(port, 'this\n'), '');
 });
-
-/** The first of so many ports in a row that nobody has, below those that the kernel gives out. */
-async function freePorts(count: number): Promise<number> {
-  for (let first = 20_000 + (process.pid % 10_000); ; first += count) {
-    const servers = Array.from({ length: count }, (_, index) =>
-      createTcpServer().listen(first + index, '127.0.0.1'),
-    );
-    const bound = await Promise.allSettled(servers.map((server) => once(server, 'listening')));
-    for (const server of servers) server.close();
-    if (bound.every(({ status }) => status === 'fulfilled')) return first;
-  }
-}
 
 test('a range of ports is published one to one, and a range with one taken port not at all', async () => {
   const first = await freePorts(3);

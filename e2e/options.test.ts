@@ -7,6 +7,7 @@ import { Arcbox, outcome, untilOutput } from './support.ts';
 
 /** Two readers of one disk are compared for so long. */
 const WEIGHED_MS = 4000;
+const WEIGHED_ROUNDS = 5;
 
 let arcbox: Arcbox;
 before(() => {
@@ -76,11 +77,17 @@ test('a weight of block I/O is felt: of two that keep one disk busy, the heavier
     const lines = (await ok('exec', name, 'cat', '/sys/fs/cgroup/io.stat')).matchAll(/ rbytes=(\d+)/g);
     return [...lines].reduce((sum, [, bytes]) => sum + Number(bytes), 0);
   };
-  const before = [await read(heavy), await read(light)] as const;
-  await sleep(WEIGHED_MS);
-  const [more, less] = [(await read(heavy)) - before[0], (await read(light)) - before[1]] as const;
-  // It has been nine times as much and more.
-  assert.ok(more > 3 * less, `${more} bytes with the weight 1000, ${less} with 10`);
+  // It has been nine times as much and more. A host that lets the machine stand still for longer than the scheduler waits
+  // for the next request of the heavier (8 ms) gives the lighter its turn: then it is looked at again.
+  const seen: string[] = [];
+  for (let felt = false; !felt; ) {
+    assert.ok(seen.length < WEIGHED_ROUNDS, seen.join('; '));
+    const before = [await read(heavy), await read(light)] as const;
+    await sleep(WEIGHED_MS);
+    const [more, less] = [(await read(heavy)) - before[0], (await read(light)) - before[1]] as const;
+    felt = more > 3 * less;
+    seen.push(`${more} bytes with the weight 1000, ${less} with 10`);
+  }
   await ok('update', '--blkio-weight', '700', light);
   assert.equal(await ok('exec', light, 'sh', '-c', weight), 'default 700\n');
   await ok('rm', '-f', heavy, light);

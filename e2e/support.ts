@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { connect } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -280,4 +280,16 @@ function processes(): ProcessInfo[] {
     }
   }
   return found;
+}
+
+/** The first of so many ports in a row that nobody has, below those that the kernel gives out. */
+export async function freePorts(count: number): Promise<number> {
+  for (let first = 20_000 + (process.pid % 10_000); ; first += count) {
+    const servers = Array.from({ length: count }, (_, index) =>
+      createServer().listen(first + index, '127.0.0.1'),
+    );
+    const bound = await Promise.allSettled(servers.map((server) => once(server, 'listening')));
+    for (const server of servers) server.close();
+    if (bound.every(({ status }) => status === 'fulfilled')) return first;
+  }
 }
