@@ -113,8 +113,9 @@ export function cleanFileMappings(smaps: string): Mapping[] {
     const kilobytes = (field: string): number =>
       Number(new RegExp(`^${field}: +([0-9]+) kB$`, 'm').exec(fields ?? '')?.[1] ?? Number.NaN);
     // A page of our own (relocated, or written by a debugger) would be lost, also one that is swapped out: then it is
-    // in no other field.
-    const own = ['Anonymous', 'Private_Dirty', 'Swap'].some((field) => kilobytes(field) !== 0);
+    // in no other field. Dirty pages that are not anonymous are the file's: it was just installed, and is not on its disk
+    // yet.
+    const own = ['Anonymous', 'Swap'].some((field) => kilobytes(field) !== 0);
     if (own || !(kilobytes('Rss') > 0)) continue;
     mappings.push({
       start: BigInt(`0x${start}`),

@@ -26,6 +26,7 @@ it('only mappings that the file can restore are dropped', () => {
   const smaps = [
     mapping('00400000-00600000 r-xp 00000000 fe:00 12 /usr/bin/a program', clean),
     mapping('00600000-00800000 r--p 00200000 fe:00 12 /usr/bin/a program', clean),
+    mapping('02200000-02400000 r-xp 00200000 fe:00 12 /just/installed', { ...clean, dirty: 100 }),
     mapping('00800000-00a00000 r--p 00400000 fe:00 12 /relocated', { ...clean, dirty: 4, anonymous: 4 }),
     mapping('00a00000-00c00000 r-xp 00400000 fe:00 12 /breakpoint', { ...clean, anonymous: 4 }),
     mapping('02000000-02200000 r--p 00400000 fe:00 12 /relocated/and/swapped', { ...clean, swap: 4 }),
@@ -38,6 +39,7 @@ it('only mappings that the file can restore are dropped', () => {
   assert.deepEqual(cleanFileMappings(smaps), [
     { start: 0x400000n, end: 0x600000n, rssBytes: 102_400 },
     { start: 0x600000n, end: 0x800000n, rssBytes: 102_400 },
+    { start: 0x2200000n, end: 0x2400000n, rssBytes: 102_400 },
   ]);
 });
 
