@@ -5,7 +5,7 @@
 import { renameSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { type BootAssets, type Config, type HostLayout, type Logger, Runtime } from '@arcbox/engine';
-import { dropCleanFilePages, FileLock } from '@arcbox/sys';
+import { dropCleanFilePages, FileLock, trimFreedMemory } from '@arcbox/sys';
 import type { VmDriver, VmHandle } from '@arcbox/vm';
 import { serveImageBulk } from './bulk/images.ts';
 import { createDoctor, type Probe, probeBootAssets, probeHome, probeMemory, probeTmpfs } from './doctor.ts';
@@ -126,6 +126,7 @@ export class Daemon implements AsyncDisposable {
       onError: (error) => logger.error('server.failed', { reason: String(error) }),
       onQuiet: () => {
         try {
+          trimFreedMemory();
           dropCleanFilePages();
         } catch (error) {
           logger.warn('daemon.drop_pages_failed', { reason: String(error) });

@@ -9,6 +9,7 @@ export {
   memfdCreate,
   READ_RANGES_MAX,
   readProcessMemory,
+  trimFreedMemory,
 } from './memory.ts';
 export { eventFd, PacketBuffers, Poller } from './packet-io.ts';
 export { openDatagramSocket, openPingSocket, openRawPingSocket, replaceFd } from './ping-socket.ts';

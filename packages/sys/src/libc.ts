@@ -21,6 +21,7 @@ const functions = library.getFunctions({
   lseek: { return: 'int64', arguments: ['int32', 'int64', 'int32'] },
   sendfile: { return: 'int64', arguments: ['int32', 'int32', 'pointer', 'uint64'] },
   madvise: { return: 'int32', arguments: ['int64', 'uint64', 'int32'] },
+  malloc_trim: { return: 'int32', arguments: ['uint64'] },
   memfd_create: { return: 'int32', arguments: ['pointer', 'uint32'] },
   poll: { return: 'int32', arguments: ['pointer', 'uint64', 'int32'] },
   process_vm_readv: {
