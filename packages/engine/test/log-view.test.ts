@@ -118,7 +118,8 @@ test('the last line of a log is one line, however fast the log is written and ro
   const { id } = await containers.create({ image: 'busybox', command: ['flood'], life });
   await containers.start(id);
   let last = -1;
-  for (let round = 0; round < 50; round += 1) {
+  // So many lines that the oldest are gone.
+  for (let round = 0; round < 50 || last < 200; round += 1) {
     const { reader, release } = await containers.logs(id, { tail: 1 });
     let text = '';
     for (let batch = await reader.read(); batch !== undefined; batch = await reader.read())
@@ -131,7 +132,6 @@ test('the last line of a log is one line, however fast the log is written and ro
   }
   goesOn = false;
   await containers.wait(id);
-  assert.ok(last > 100, `rotated more than once: ${last}`);
 });
 
 test('a log is kept in so many files of the size that was asked for', async () => {
