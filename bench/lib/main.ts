@@ -29,6 +29,10 @@ if (names.length === 0 || unknown.length > 0) {
   for (const name of known) process.stderr.write(`  ${name.padEnd(12)} ${(await load(name)).summary}\n`);
   process.exit(2);
 }
+// When nobody reads any further (`| head`) the benchmark goes on all the same, to its end, where it takes its daemon with it.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+});
 const report = new Report();
 for (const name of names) await (await load(name)).run(report);
 process.exit(report.missed > 0 ? 1 : 0);
