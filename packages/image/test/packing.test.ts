@@ -1,7 +1,7 @@
 /** Archives in xz and bzip2, whole and broken, and the programs that unpack them. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { sha256 } from '../src/digest.ts';
@@ -34,7 +34,12 @@ function unpackers(): string[] {
   });
 }
 
-const image = testImage([[{ name: 'a', data: randomBytes(300_000) }]]);
+/**
+ * Nothing to compress, and the same bytes each time: bzip2 checks a block's sum after it has written the block, so it
+ * depends on the data whether what is damaged ends as its error or as a tar that is none.
+ */
+const data = createHash('shake256', { outputLength: 300_000 }).update('a layer').digest();
+const image = testImage([[{ name: 'a', data }]]);
 
 for (const program of ['xz', 'bzip2'] as const) {
   test(`${program}: images are loaded, root file systems imported`, async () => {
