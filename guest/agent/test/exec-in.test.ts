@@ -84,8 +84,11 @@ test('its pid is the one that the agent sees; signals, input and the exit are as
   const id = operation.value.spawn?.id ?? '';
   const results = await client.batch([operation]);
   const { pid } = resultOf(results, 0, 'process');
-  const { output } = await run(client, shell(`tr '\\0' ' ' < /proc/${pid}/cmdline`));
-  assert.equal(output, 'sleep 1000 ');
+  // The shell is that process first, until it has become the program.
+  await eventually(async () => {
+    const { output } = await run(client, shell(`tr '\\0' ' ' < /proc/${pid}/cmdline`));
+    assert.equal(output, 'sleep 1000 ');
+  });
   await client.batch([{ case: 'signal', value: { id, signal: 15 } }]);
   assert.deepEqual(await client.wait(id), { signaled: true, code: 15, error: '' });
   await client.batch([{ case: 'release', value: { id } }]);
