@@ -24,6 +24,11 @@ test('it runs in a virtual machine: PID 1 of its own namespace, a host name of i
   assert.match(release, /^6\.1\./);
 });
 
+test('its machine gives free memory back in blocks of 2 MiB', async () => {
+  const order = '/sys/module/page_reporting/parameters/page_reporting_order';
+  assert.equal((await arcbox.run(['run', '--rm', 'busybox', 'cat', order])).stdout, '9\n');
+});
+
 test('standard input reaches it, and its end too', async () => {
   const result = await arcbox.run(['run', '-i', '--rm', 'busybox', 'cat'], { input: 'hi\n' });
   assert.deepEqual(result, { stdout: 'hi\n', stderr: '', code: 0 });

@@ -77,4 +77,6 @@ test('so does a step between the tests, and a runner that ends without a word', 
   assert.deepEqual([make.code, make.lines.at(-1)], [1, '5 passed, 1 failed']);
   const runner = await outcome({ COUNTS: '0 0 0', RUNNER_STATUS: '134' });
   assert.deepEqual([runner.code, runner.lines.at(-1)], [1, '0 passed, 1 failed']);
+  const halfway = await outcome({ COUNTS: '✖ name (file:1)\n  5 and no more', RUNNER_STATUS: '134' });
+  assert.deepEqual(halfway.lines.slice(-2), ['  5 and no more', '0 passed, 1 failed']);
 });

@@ -29,8 +29,9 @@ export interface LogBatch {
 export interface LogReaderOptions {
   /** A position at which a record begins (such as `LogBatch.position`), or one end of the log. */
   readonly cursor: number | 'start' | 'end';
-  /** Follow the log until this run has ended; without it: read what there is, or what comes before `until`. */
+  /** Follow the log until this run has ended; without it: read what there is. */
   readonly followRun?: number;
+  /** A position that it ends at; default, for a reader that follows nothing: where the log ends now. */
   readonly until?: number;
   /** How far the log may be ahead of this reader before the container waits; default: until rotation. */
   readonly maxLagBytes?: number;
